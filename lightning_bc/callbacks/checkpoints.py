@@ -1,0 +1,90 @@
+"""Checkpoints that a killed run resumes from exactly."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from lightning_bc.callbacks.rollouts import Rollouts
+from lightning_bc.demonstrations.formats import write
+
+
+class Checkpoints(Checkpoint):
+    """Keep ``last.ckpt`` and, by return on the selection bank, ``best.ckpt``.
+
+    Both are written right after a point of the curve, at the end of a batch, where weights, optimizer, position in the
+    data and random state belong together. Lightning's ModelCheckpoint is not used: it leaves ``last.ckpt`` at the last
+    multiple instead of the end, and what it saves on an exception may stand between two halves of a step.
+
+    Args:
+        directory: where the two files go.
+        rollouts: the callback that measures the return.
+        run: name of the run, kept in the checkpoint.
+        config: the run's whole configuration, kept in the checkpoint and written to ``config_path``.
+        config_path: a YAML file; the run is found by it.
+    """
+
+    def __init__(self, directory: Path, rollouts: Rollouts, run: str, config: dict[str, Any], config_path: Path) -> None:
+        self.directory, self.rollouts = directory, rollouts
+        self.run, self.config, self.config_path = run, config, config_path
+        self.saved_step = -1
+        self.best_return = float("-inf")
+
+    @property
+    def last_path(self) -> Path:
+        """The file to resume from, and the one that final figures are for."""
+        return self.directory / "last.ckpt"
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Write the configuration: by now the input has passed every check."""
+        if trainer.is_global_zero and not self.config_path.exists():
+            self.config_path.parent.mkdir(parents=True, exist_ok=True)
+            self.config_path.write_text(yaml.safe_dump(self.config, sort_keys=False))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
+    ) -> None:
+        """Save after each point of the curve."""
+        if trainer.global_step == self.rollouts.last_step:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Save the end."""
+        self._save(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Say in the checkpoint which run it is of, and how that was configured."""
+        checkpoint["run"], checkpoint["config"] = self.run, self.config
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was saved so far."""
+        return {"saved_step": self.saved_step, "best_return": self.best_return}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.saved_step, self.best_return = state["saved_step"], state["best_return"]
+
+    def _save(self, trainer: Trainer) -> None:
+        if trainer.global_step == self.saved_step:
+            return
+        self.saved_step = trainer.global_step
+        current = self.rollouts.last_return
+        if current is not None and current > self.best_return:
+            self.best_return = current
+            trainer.save_checkpoint(self.directory / "best.ckpt")
+        trainer.save_checkpoint(self.last_path)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write checkpoints whole or not at all.
+
+    Lightning writes to $TMPDIR and moves, which is a copy between file systems and can be torn by a kill. Here the
+    temporary file lies beside its target, is synced, and takes its place in one move.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Save ``checkpoint`` at ``path``."""
+        write(path, checkpoint)

@@ -1,0 +1,108 @@
+"""The reward-over-time curve: vectorised episodes of the selection bank, every ``eval_freq`` optimizer steps."""
+
+import time
+from functools import partial
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_bc.environments import Environments, make
+from lightning_bc.episodes import play, selection_seeds
+from lightning_bc.errors import InputError
+
+
+class Rollouts(Callback):
+    """Play episodes while the policy learns, and log the reward-over-time curve.
+
+    Before the first optimizer step, at every multiple of ``eval_freq`` and after the last one, the deterministic policy
+    plays the first ``episodes`` episodes of the selection bank. The curve's x axis is the optimizer step; training pairs
+    seen and wall-clock seconds are logged beside it. The metrics are described in docs/metrics.md.
+
+    Args:
+        eval_freq: optimizer steps between two points of the curve, and between two checkpoints and two validations.
+        episodes: episodes a point, played side by side.
+    """
+
+    def __init__(self, eval_freq: int = 20, episodes: int = 10) -> None:
+        for flag, value in (("eval_freq", eval_freq), ("episodes", episodes)):
+            if value < 1:
+                raise InputError(f"--rollouts.{flag} {value}: wanted at least 1.")
+        self.eval_freq, self.episodes = eval_freq, episodes
+        self.last_step = -1
+        self.metrics: dict[str, float] = {}                         # of the last point
+        self._started = 0.0
+        self._seconds_before = 0.0                                  # of the sessions before this one
+        self._environments: Environments | None = None
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Make the environments once for the run."""
+        self._environments = make(trainer.datamodule.environment_id, self.episodes)  # type: ignore[attr-defined]
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Play before the first step."""
+        self._started = time.perf_counter()
+        self._play_once(trainer, module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
+    ) -> None:
+        """Play at every multiple of ``eval_freq``."""
+        if trainer.global_step % self.eval_freq == 0:
+            self._play_once(trainer, module)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Play after the last step."""
+        self._play_once(trainer, module)
+
+    def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Let the environments go."""
+        if self._environments is not None:
+            self._environments.close()
+            self._environments = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the curve stands."""
+        return {"last_step": self.last_step, "metrics": self.metrics}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the curve."""
+        self.last_step, self.metrics = state["last_step"], state["metrics"]
+        self._seconds_before = self.metrics["seconds"]
+
+    @property
+    def last_return(self) -> float | None:
+        """Mean return of the last point; None before the first."""
+        return self.metrics.get("rollout/return_mean")
+
+    def _play_once(self, trainer: Trainer, module: LightningModule) -> None:
+        """Play and log one point, unless this step already has one (gradient accumulation, a resumed run)."""
+        step = trainer.global_step
+        if step == self.last_step:
+            return
+        played = self._play(module, trainer.datamodule) if trainer.is_global_zero else {}  # type: ignore[attr-defined]
+        self.last_step, self.metrics = step, trainer.strategy.broadcast(played)
+        for logger in trainer.loggers:
+            logger.log_metrics(self.metrics, step=step)
+            logger.save()  # to disk: the curve must not lag behind the checkpoint that is saved next
+
+    def _play(self, module: LightningModule, data: Any) -> dict[str, float]:
+        """The metrics of one point of the curve."""
+        assert self._environments is not None
+        started = time.perf_counter()
+        was_training = module.training
+        module.eval()
+        policy = partial(module, deterministic=True)
+        episodes = play(policy, self._environments, selection_seeds(self.episodes), device=module.device)
+        module.train(was_training)
+        returns = episodes.returns
+        return {
+            "rollout/return_mean": float(returns.mean()),
+            "rollout/return_std": float(returns.std()),
+            "rollout/return_min": float(returns.min()),
+            "rollout/return_max": float(returns.max()),
+            "rollout/normalized_return": float(data.references.normalized(returns.mean())),
+            "rollout/episode_length": float(episodes.lengths.mean()),
+            "rollout/seconds": time.perf_counter() - started,
+            "seconds": self._seconds_before + time.perf_counter() - self._started,
+            "pairs": float(data.pairs_seen(module.global_step)),
+        }

@@ -1,0 +1,322 @@
+"""The command line: ``fit``, ``validate`` and ``test`` from LightningCLI, ``collect`` beside them."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+import lightning_bc.networks  # noqa: F401  # so that YAML may say MLP for lightning_bc.networks.MLP
+from lightning_bc import versions
+from lightning_bc.callbacks import AtomicCheckpointIO, Checkpoints, Progress, Rollouts
+from lightning_bc.demonstrations import Demonstrations, collect
+from lightning_bc.demonstrations.formats import MINARI_PREFIX, read_metadata
+from lightning_bc.errors import InputError
+from lightning_bc.results import runs
+from lightning_bc.results.scores import score, write_results
+from lightning_bc.strategies import Strategy, strategy_of_checkpoint
+
+DEFAULT_ENVIRONMENT = "HalfCheetah-v5"
+
+DESCRIPTION = """Clone an expert in continuous control.
+
+  python -m lightning_bc fit --config configs/gmm.yaml                      train, draw the curve, score
+  python -m lightning_bc fit --config configs/gmm.yaml --ckpt_path last     go on where that was killed
+  python -m lightning_bc test --config lightning_logs/RUN/config.yaml --ckpt_path checkpoints/RUN/last.ckpt
+  python -m lightning_bc collect --env HalfCheetah-v5 --expert checkpoints/experts/HalfCheetah-v5.pt
+
+Ready configurations lie in configs/. Each command has its own --help."""
+
+_TRAINER_DEFAULTS = {
+    "max_epochs": None,
+    "log_every_n_steps": 20,
+    "num_sanity_val_steps": 0,
+    "check_val_every_n_epoch": None,
+    "enable_model_summary": False,
+}
+
+
+class CommandLine(LightningCLI):
+    """LightningCLI with one --env flag, run folders, and resuming that never ignores a flag."""
+
+    def __init__(self, args: list[str]) -> None:
+        self.run = ""
+        self.checkpoint_path: Path | None = None
+        self.checkpoint: dict[str, Any] = {}
+        super().__init__(
+            Strategy,
+            Demonstrations,
+            subclass_mode_model=True,
+            auto_configure_optimizers=False,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults=_TRAINER_DEFAULTS,
+            parser_kwargs={"description": DESCRIPTION, "prog": "python -m lightning_bc"},
+            args=args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The Trainer's methods that are commands, and their arguments that are not flags."""
+        fixed = {"model", "datamodule", "weights_only"}
+        return {
+            "fit": fixed | {"train_dataloaders", "val_dataloaders"},
+            "validate": fixed | {"dataloaders", "verbose"},
+            "test": fixed | {"dataloaders", "verbose"},
+        }
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add --env and the rollouts, and tie together what must agree."""
+        parser.add_argument(
+            "--env",
+            type=str | None,
+            default=None,
+            help="Gymnasium environment id; default: the data file's, or the checkpoint's, else " + DEFAULT_ENVIRONMENT,
+        )
+        parser.add_lightning_class_args(Rollouts, "rollouts")
+        parser.link_arguments("env", "data.environment_id", compute_fn=lambda env: env or DEFAULT_ENVIRONMENT)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.link_arguments("rollouts.eval_freq", "trainer.val_check_interval")
+        for name in ("observation_dim", "action_low", "action_high"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, then settle everything that the rest is built from: checkpoint, environment, data file, run."""
+        self.config = parser.parse_args(args)
+        self.command: str = self.config.subcommand
+        config = self.config[self.command]
+        # Lightning would let a checkpoint's hyper-parameters silently replace flags; here it is kept out of its sight.
+        wanted, config.ckpt_path = config.ckpt_path, None
+        if wanted and wanted != "last":
+            self._open_checkpoint(Path(wanted))
+        self._settle_environment(config)
+        self._settle_length(config.trainer)
+        self.saved_config = self._dump(config)
+        if wanted == "last":
+            self._open_checkpoint(runs.last_checkpoint(self._newest_run_like_this()))
+        if self.checkpoint:
+            self._refuse_contradictions()
+        elif self.command != "fit":
+            raise InputError(
+                f"{self.command} needs --ckpt_path: the file of a checkpoint, or last for the newest run with this "
+                "configuration."
+            )
+        self.run = self.checkpoint.get("run") or runs.new_name(
+            config.model.class_path.rpartition(".")[2], config.data.path, config.seed_everything
+        )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The Trainer with the run's logger, checkpoints and progress; nothing on disk for validate and test."""
+        trainer = self._get(self.config_init, "trainer")
+        if self.command != "fit":
+            return super().instantiate_trainer(logger=False, enable_checkpointing=False, **kwargs)
+        rollouts: Rollouts = self._get(self.config_init, "rollouts")
+        callbacks = list(trainer.callbacks or [])
+        if trainer.enable_checkpointing is not False:
+            directory, config_path = runs.last_checkpoint(self.run).parent, runs.config_path(self.run)
+            callbacks.append(Checkpoints(directory, rollouts, self.run, self.saved_config, config_path))
+        if trainer.enable_progress_bar is not False:
+            callbacks.append(Progress(rollouts))
+        if trainer.logger in (None, True):
+            kwargs["logger"] = TensorBoardLogger(
+                save_dir=runs.LOGS,
+                name="",
+                version=self.run,
+                default_hp_metric=False,
+                # events after the checkpoint are of the killed session: TensorBoard drops them
+                purge_step=self.checkpoint["global_step"] + 1 if self.checkpoint else None,
+            )
+        plugins = [*(trainer.plugins or []), AtomicCheckpointIO()]
+        return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
+
+    # The commands
+
+    def fit(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
+        """Train, and score the last checkpoint on the test bank."""
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        print(
+            f"{type(model).__name__}, {parameters:,} parameters, on {datamodule.environment_id}, from {datamodule.path}\n"
+            f"run {self.run}{self._resumed()}\n"
+            f"curve: tensorboard --logdir {runs.LOGS}\n"
+        )
+        self.trainer.fit(model, datamodule=datamodule, ckpt_path=self.checkpoint_path, weights_only=True)
+        path = runs.last_checkpoint(self.run)
+        if not path.is_file():                                      # --trainer.enable_checkpointing false
+            return
+        self._open_checkpoint(path)
+        self.test(model, datamodule)
+        command = f"--config {runs.config_path(self.run)} --ckpt_path {path}"
+        print(
+            f"\nview the curve    tensorboard --logdir {runs.LOGS}\n"
+            f"resume            python -m lightning_bc fit {command}\n"
+            f"test              python -m lightning_bc test {command}"
+        )
+
+    def validate(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
+        """Loss, squared error and explained variance on held-out episodes."""
+        results = self.trainer.validate(
+            model, datamodule=datamodule, ckpt_path=self.checkpoint_path, weights_only=True, verbose=True
+        )
+        if not results or not results[0]:
+            raise InputError(
+                f"{datamodule.path}: no episodes are held out to validate on. Set --data.validation_fraction above 0; "
+                "below 10 episodes there is no validation set."
+            )
+
+    def test(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
+        """Play the test bank with a checkpoint's policy, without demonstrations, and write results.json."""
+        assert self.checkpoint_path is not None
+        checkpoint, path = self.checkpoint, self.checkpoint_path
+        model.load_state_dict(checkpoint["state_dict"])
+        data = checkpoint[type(datamodule).__qualname__]
+        datamodule.load_state_dict(data)
+        references = datamodule.references
+        played = score(model.to(self.trainer.strategy.root_device), datamodule.environment_id, references)
+        metrics = checkpoint["callbacks"]["Rollouts"]["metrics"]
+        results = {
+            "run": self.run,
+            "checkpoint": str(path),
+            **played,
+            "optimizer_steps": checkpoint["global_step"],
+            "pairs": metrics["pairs"],
+            "seconds": metrics["seconds"],
+            "seed": checkpoint["config"]["seed_everything"],
+            "data": data["source"],
+            "versions": versions(),
+        }
+        # A run's score is that of its last checkpoint; another one's is kept apart.
+        name = "results.json" if path.stem == "last" else f"results-{path.stem}.json"
+        write_results(runs.LOGS / self.run / name, results)
+        print(
+            f"\nscore {played['score']:.0f} +- {played['score_std']:.0f}, normalized {played['normalized']:.3f}, failed "
+            f"episodes {played['failed_episodes']:.0%} (100 test-bank episodes, deterministic actions)\n"
+            f"with sampled actions {played['sampled_score']:.0f}, normalized {played['sampled_normalized']:.3f}\n"
+            f"scale: 0 is random actions ({references.random_return:.0f}), 1 is {references.expert_return:.0f}, the "
+            f"{references.expert_source}\n"
+            f"checkpoint        {path}\n"
+            f"results           {runs.LOGS / self.run / name}"
+        )
+
+    # Settling
+
+    def _open_checkpoint(self, path: Path) -> None:
+        if not path.is_file():
+            raise InputError(f"--ckpt_path {path}: no such file. Checkpoints lie in {runs.CHECKPOINTS}/RUN/last.ckpt.")
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise InputError(
+                f"--ckpt_path {path}: cannot be read ({type(error).__name__}). It is truncated, or not a checkpoint."
+            ) from error
+        if not isinstance(checkpoint, dict) or "config" not in checkpoint or "run" not in checkpoint:
+            raise InputError(f"--ckpt_path {path}: is not a checkpoint that lightning_bc fit has saved.")
+        self.checkpoint_path, self.checkpoint = path, checkpoint
+
+    def _settle_environment(self, config: Namespace) -> None:
+        """The flag, else the checkpoint's or the data file's word, else the default; no two may contradict."""
+        said_by = {"--env": config.env}
+        path = str(config.data.path)
+        if self.checkpoint:
+            said_by[f"--ckpt_path {self.checkpoint_path}"] = self.checkpoint[Demonstrations.__qualname__]["environment_id"]
+        elif "{env}" not in path and (path.startswith(MINARI_PREFIX) or Path(path).is_file()):
+            said_by[f"--data.path {path}"] = read_metadata(path).get("environment_id")
+        said = {source: env for source, env in said_by.items() if env}
+        if len(set(said.values())) > 1:
+            raise InputError(
+                "one run has one environment, but "
+                + " and ".join(f"{source} says {env}" for source, env in said.items())
+                + ". Leave --env away, or choose other data."
+                if len(said) == 2 and "--env" in said
+                else f"contradicting environments: {said}"
+            )
+        config.env = config.data.environment_id = next(iter(said.values()), DEFAULT_ENVIRONMENT)
+        config.data.path = path.replace("{env}", config.env)
+
+    @staticmethod
+    def _settle_length(trainer: Namespace) -> None:
+        """One pass, unless a number of passes or of steps is given."""
+        if trainer.max_epochs is None:
+            trainer.max_epochs = -1 if trainer.max_steps > 0 else 1
+
+    def _dump(self, config: Namespace) -> dict[str, Any]:
+        dumped = yaml.safe_load(self._parser(self.command).dump(config, skip_none=False))
+        return {key: value for key, value in dumped.items() if key not in ("config", "ckpt_path")}
+
+    def _newest_run_like_this(self) -> str:
+        """The newest run whose saved configuration equals the present one."""
+        known = runs.resumable()
+        compared = {run: self._differences(config) for run, config in known.items()}
+        for run, different in compared.items():
+            if not different:
+                return run
+        listed = [f"  {run}: {_in_words(different)}" for run, different in list(compared.items())[:10]]
+        raise InputError(
+            f"--ckpt_path last: no run under {runs.LOGS} has this configuration and a checkpoint"
+            + (". Runs, newest first, with what differs (theirs, yours):\n" if listed else "; there is none at all.")
+            + "\n".join(listed)
+            + "\nLeave --ckpt_path away to start a new run."
+        )
+
+    def _differences(self, saved: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """What differs from a run's saved configuration, as far as this command uses it."""
+        now = self.saved_config
+        if self.command != "fit":  # what a policy is and where it acts, not how it was trained
+            used = ("model", "env") if self.command == "test" else ("model", "env", "data")
+            saved, now = ({key: config.get(key) for key in used} for config in (saved, now))
+        return runs.differences(saved, now)
+
+    def _refuse_contradictions(self) -> None:
+        """A checkpoint goes on as it began: refuse another strategy, and every flag that says otherwise."""
+        assert self.checkpoint_path is not None
+        theirs = strategy_of_checkpoint(self.checkpoint_path, self.checkpoint).__name__
+        ours = self.config[self.command].model.class_path.rpartition(".")[2]
+        if theirs != ours:
+            raise InputError(
+                f"--ckpt_path {self.checkpoint_path}: is a checkpoint of {theirs}, and the configuration says {ours}. "
+                f"Use the run's own: --config {runs.config_path(self.checkpoint['run'])}"
+            )
+        different = self._differences(self.checkpoint["config"])
+        if different:
+            raise InputError(
+                f"--ckpt_path {self.checkpoint_path}: was made with another configuration; what differs (its, yours): "
+                f"{_in_words(different)}. Use the run's own, --config {runs.config_path(self.checkpoint['run'])}, or "
+                "start a new run without --ckpt_path."
+            )
+
+    def _resumed(self) -> str:
+        return f", resumed at optimizer step {self.checkpoint['global_step']}" if self.checkpoint else ""
+
+
+def _in_words(different: dict[str, tuple[Any, Any]]) -> str:
+    return "; ".join(f"{key} {before!r}, {now!r}" for key, (before, now) in different.items())
+
+
+def _collect(args: list[str]) -> None:
+    parser = ArgumentParser(prog="python -m lightning_bc collect", description=(collect.__doc__ or "").split("\n")[0])
+    parser.add_function_arguments(collect)
+    collect(**parser.parse_args(args).as_dict())
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run a command; errors that are meant for a person are printed alone."""
+    args = sys.argv[1:] if args is None else args
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    try:
+        if args[:1] == ["collect"]:
+            _collect(args[1:])
+        else:
+            CommandLine(args)
+    except InputError as error:
+        _exit(error)
+
+
+def _exit(error: InputError) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)

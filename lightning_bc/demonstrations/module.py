@@ -1,0 +1,290 @@
+"""Demonstrations: the LightningDataModule that serves pairs from the training device's memory."""
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from lightning_bc.demonstrations.batches import Batch, Batches
+from lightning_bc.demonstrations.collect import collect, default_path
+from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS
+from lightning_bc.demonstrations.formats import DemonstrationFile, read
+from lightning_bc.demonstrations.references import References, random_returns
+from lightning_bc.environments import environment_spaces
+from lightning_bc.errors import InputError
+
+VALIDATION_BATCH = 65_536
+FEWEST_EPISODES_TO_HOLD_OUT = 10
+
+
+class Demonstrations(LightningDataModule):
+    """The pairs that a strategy learns from, and what its returns are measured against.
+
+    The tensors lie on the training device and a batch is an index selection (see ``Batches``), so serving costs next to
+    nothing. With ``trainer.max_epochs`` (one, unless set) an epoch is one pass; with ``trainer.max_steps`` alone, one
+    epoch spans all of the steps, however many passes they are, so that small data does not pay Lightning's cost of an
+    epoch at each pass.
+
+    Args:
+        path: demonstration file (.pt or .npz, see ``formats``) or minari:DATASET_ID; the default file is collected by
+            ``fit`` when it is missing and an expert for the environment is shipped.
+        environment_id: Gymnasium id of the environment; the command line sets it from --env.
+        episodes: use only the first n episodes (the demonstration budget).
+        subsample: keep every k-th pair of each episode.
+        validation_fraction: share of the episodes, the last ones, that is held out; below 10 episodes there is no
+            validation set.
+        batch_size: pairs a batch.
+        episode_length: steps an episode, for files without episode lengths; default: the environment's time limit,
+            where that environment never terminates early.
+        seed: of the order of the pairs; the command line sets it from --seed_everything.
+    """
+
+    def __init__(
+        self,
+        path: str = default_path("{env}"),
+        environment_id: str = "HalfCheetah-v5",
+        episodes: int | None = None,
+        subsample: int = 1,
+        validation_fraction: float = 0.01,
+        batch_size: int = 1000,
+        episode_length: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for flag, value, wanted, good in (
+            ("batch_size", batch_size, "at least 1", batch_size >= 1),
+            ("subsample", subsample, "at least 1", subsample >= 1),
+            ("episodes", episodes, "at least 1, or nothing for all", episodes is None or episodes >= 1),
+            ("episode_length", episode_length, "at least 1", episode_length is None or episode_length >= 1),
+            ("validation_fraction", validation_fraction, "0 to below 1", 0 <= validation_fraction < 1),
+        ):
+            if not good:
+                raise InputError(f"--data.{flag} {value}: wanted {wanted}.")
+        self.path = path.replace("{env}", environment_id)
+        self.environment_id, self.episodes, self.subsample = environment_id, episodes, subsample
+        self.validation_fraction, self.batch_size = validation_fraction, batch_size
+        self.episode_length, self.seed = episode_length, seed
+        self.spaces = environment_spaces(environment_id)
+        self.source: dict[str, Any] = {}
+        self._references: References | None = None
+        self._file: DemonstrationFile | None = None
+        self._training: Batch | None = None
+        self._validation: Batch | None = None
+        self._loader: Batches | None = None
+
+    # What a strategy is built from
+
+    @property
+    def observation_dim(self) -> int:
+        """Size of an observation."""
+        return self.spaces.observation_dim
+
+    @property
+    def action_low(self) -> list[float]:
+        """Lower bounds of the actions."""
+        return [float(bound) for bound in self.spaces.action_low]
+
+    @property
+    def action_high(self) -> list[float]:
+        """Upper bounds of the actions."""
+        return [float(bound) for bound in self.spaces.action_high]
+
+    # Lightning's hooks
+
+    def prepare_data(self) -> None:
+        """Collect the default file where it is missing, for ``fit`` only."""
+        if self.trainer is None or self.trainer.state.fn != "fit" or Path(self.path).exists():
+            return
+        if self.path == default_path(self.environment_id):
+            expert = SHIPPED_EXPERTS / f"{self.environment_id}.pt"
+            if not expert.is_file():
+                raise InputError(
+                    f"{self.path}: no such file, and no expert for {self.environment_id} is shipped to collect it with "
+                    f"({expert} is missing). Name your own demonstrations with --data.path, or collect them with\n"
+                    f"    python -m lightning_bc collect --env {self.environment_id} --expert EXPERT.pt"
+                )
+            collect(self.environment_id, str(expert), self.path)
+
+    def setup(self, stage: str) -> None:
+        """Read and check the file, split it by episodes, and bring the pairs to the training device."""
+        if stage not in ("fit", "validate") or self._training is not None:
+            return
+        file = self._file = read(self.path)
+        self._check_fits(file)
+        starts, lengths = self._episodes(file)
+        used = len(lengths) if self.episodes is None else self.episodes
+        if used > len(lengths):
+            raise InputError(f"--data.episodes {used}: {self.path} holds {len(lengths)} episodes.")
+        held_out = 0
+        if self.validation_fraction > 0 and used >= FEWEST_EPISODES_TO_HOLD_OUT:
+            held_out = max(1, round(used * self.validation_fraction))
+        self._training = self._pairs(file, starts, lengths, range(used - held_out))
+        self._validation = self._pairs(file, starts, lengths, range(used - held_out, used)) if held_out else None
+        pairs = len(self._training[0])
+        if self.batch_size > pairs:
+            warnings.warn(
+                f"--data.batch_size {self.batch_size} is more than the {pairs} training pairs: each batch holds them all.",
+                stacklevel=2,
+            )
+        self.source = {
+            "path": self.path,
+            "sha256": file.sha256,
+            "training_pairs": pairs,
+            "training_episodes": used - held_out,
+            "validation_episodes": held_out,
+            **{key: file.metadata.get(key) for key in ("actions", "expert", "expert_sha256", "seed", "versions")},
+        }
+
+    def train_dataloader(self) -> Batches:
+        """Shuffled batches; see the class for what an epoch is."""
+        assert self._training is not None, "setup('fit') comes first"
+        trainer = self.trainer
+        by_steps = trainer is not None and trainer.max_steps > 0 and trainer.max_epochs == -1
+        num_batches = trainer.max_steps * trainer.accumulate_grad_batches if trainer is not None and by_steps else None
+        self._loader = self._batches(self._training, self.batch_size, num_batches)
+        return self._loader
+
+    def val_dataloader(self) -> Batches | list[Any]:
+        """The held-out episodes in large batches; empty where nothing is held out."""
+        return self._batches(self._validation, VALIDATION_BATCH) if self._validation is not None else []
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a test needs to know of the data, and a resumed run to recognise it; never the data."""
+        return {
+            "environment_id": self.environment_id,
+            "source": self.source,
+            "references": self.references.as_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over references; refuse to go on with other data.
+
+        Raises:
+            InputError: if the file is not the one that the checkpoint's run learnt from.
+        """
+        before, now = state["source"].get("sha256"), self.source.get("sha256")
+        if self.source and before != now:
+            raise InputError(
+                f"{self.path}: is not the file that this run began with (SHA-256 {now}, at its start {before}). "
+                "Bring that file back, or start a new run without --ckpt_path."
+            )
+        self.source = state["source"]
+        self._references = References(**state["references"])
+
+    # What others ask of the data
+
+    @property
+    def training_observations(self) -> Tensor:
+        """Observations of the training pairs, (pairs, observation_dim), on the training device."""
+        assert self._training is not None, "setup('fit') comes first"
+        return self._training[0]
+
+    @property
+    def optimizer_steps(self) -> int | None:
+        """Optimizer steps of the whole run under the Trainer's settings; None where these set no end."""
+        trainer = self.trainer
+        assert trainer is not None
+        limits = []
+        if trainer.max_steps > 0:
+            limits.append(trainer.max_steps)
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            limit = trainer.limit_train_batches
+            batches = len(self.train_dataloader() if self._loader is None else self._loader)
+            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+            limits.append(math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs)
+        return min(limits, default=None)
+
+    def pairs_seen(self, optimizer_steps: int) -> int:
+        """Training pairs, with repetition, behind a number of optimizer steps."""
+        assert self._loader is not None, "train_dataloader() comes first"
+        passes, batches = divmod(optimizer_steps, self._loader.batches_per_pass)
+        pairs = len(self.training_observations)
+        return passes * pairs + min(batches * self.batch_size * self._loader.world_size, pairs)
+
+    @property
+    def references(self) -> References:
+        """Returns of the random policy and of the expert; played or read at the first call."""
+        if self._references is None:
+            file = self._file
+            assert file is not None, "setup('fit') comes first"
+            if file.expert_returns is not None:
+                expert, source = float(file.expert_returns.mean()), "expert's mean action, 100 test-bank episodes"
+            else:
+                expert, source = file.mean_reward, "mean_reward of the data file (no expert at hand)"
+            if file.random_returns is not None:
+                random = float(file.random_returns.mean())
+            else:
+                random = float(random_returns(self.environment_id).mean())
+            self._references = References(random, expert, source)
+        return self._references
+
+    # Checks and cuts
+
+    def _batches(self, pairs: Batch, batch_size: int, num_batches: int | None = None) -> Batches:
+        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        return Batches(*pairs, batch_size, self.seed, num_batches, rank, world_size)
+
+    def _check_fits(self, file: DemonstrationFile) -> None:
+        made_on = file.metadata.get("environment_id")
+        if made_on is not None and made_on != self.environment_id:
+            raise InputError(
+                f"{self.path}: holds demonstrations of {made_on}, and --env is {self.environment_id}. Leave --env away, or "
+                "name demonstrations of that environment with --data.path."
+            )
+        low, high = self.spaces.action_low, self.spaces.action_high
+        for key, tensor, wanted in (
+            ("observations", file.observations, self.observation_dim),
+            ("actions", file.actions, len(low)),
+        ):
+            if tensor.shape[1] != wanted:
+                raise InputError(
+                    f"{self.path}: {key} have {tensor.shape[1]} dimensions, those of {self.environment_id} have {wanted}. "
+                    "Say with --env which environment the file is of."
+                )
+        low_tensor, high_tensor = torch.as_tensor(low), torch.as_tensor(high)
+        tolerance = 1e-5 * (high_tensor - low_tensor)               # float32 rounding of an affine map
+        outside = ((file.actions < low_tensor - tolerance) | (file.actions > high_tensor + tolerance)).any(dim=1)
+        if outside.any():
+            first = int(outside.nonzero()[0])
+            raise InputError(
+                f"{self.path}: actions[{first}] = {[round(a, 4) for a in file.actions[first].tolist()]} is outside the "
+                f"bounds of {self.environment_id}, {self.action_low} to {self.action_high} (first of {int(outside.sum())}). "
+                "Actions are expected in the environment's units, as they were played: clip them, or scale them back."
+            )
+
+    def _episodes(self, file: DemonstrationFile) -> tuple[Tensor, Tensor]:
+        """Start and length of each episode in the file, (episodes,) each."""
+        lengths = file.episode_lengths
+        pairs = len(file.observations)
+        if lengths is None:
+            length = self.episode_length
+            if length is None and self.spaces.can_terminate is False:
+                length = self.spaces.max_episode_steps
+            if length is None and self.episodes is None and self.validation_fraction == 0 and self.subsample == 1:
+                length = pairs                                      # nobody asks where episodes end
+            if length is None:
+                raise InputError(
+                    f"{self.path}: has no episode_lengths, and episodes of {self.environment_id} may end early. Say how "
+                    "long they are with --data.episode_length N, or take all pairs as they are with "
+                    "--data.validation_fraction 0."
+                )
+            lengths = torch.full((math.ceil(pairs / length),), length)
+            lengths[-1] = pairs - length * (len(lengths) - 1)
+        return lengths.cumsum(0) - lengths, lengths
+
+    def _pairs(self, file: DemonstrationFile, starts: Tensor, lengths: Tensor, episodes: range) -> Batch:
+        """The pairs of a run of episodes, every k-th of each, on the training device."""
+        first, stop = int(starts[episodes[0]]), int((starts + lengths)[episodes[-1]])
+        if self.subsample == 1:
+            rows: Any = slice(first, stop)
+        else:
+            starts_list, lengths_list = starts.tolist(), lengths.tolist()
+            rows = torch.cat(
+                [torch.arange(starts_list[e], starts_list[e] + lengths_list[e], self.subsample) for e in episodes]
+            )
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        return file.observations[rows].to(device), file.actions[rows].to(device)

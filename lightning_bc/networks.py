@@ -1,0 +1,78 @@
+"""The function approximators that strategies are built on, chosen by ``model.network.class_path``.
+
+A strategy calls its network factory with (input_size, output_size); everything else (widths, depth, activation) is the
+network's own and is set in YAML or by flags:
+
+    --model.network ResidualMLP --model.network.width 512 --model.network.blocks 3
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+NetworkFactory = Callable[[int, int], nn.Module]
+
+Activation = Literal["relu", "gelu", "silu", "tanh", "elu"]
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "elu": nn.ELU,
+}
+
+
+class MLP(nn.Sequential):
+    """Multi-layer perceptron: linear layers with an activation between them.
+
+    Args:
+        input_size: size of the input; the strategy sets it.
+        output_size: size of the output; the strategy sets it.
+        hidden_sizes: widths of the hidden layers.
+        activation: nonlinearity after each hidden layer.
+    """
+
+    def __init__(
+        self, input_size: int, output_size: int, hidden_sizes: Sequence[int] = (256, 256), activation: Activation = "relu"
+    ) -> None:
+        layers: list[nn.Module] = []
+        for size_in, size_out in zip((input_size, *hidden_sizes), hidden_sizes, strict=False):
+            layers += [nn.Linear(size_in, size_out), _ACTIVATIONS[activation]()]
+        super().__init__(*layers, nn.Linear([input_size, *hidden_sizes][-1], output_size))
+
+
+class ResidualMLP(nn.Module):
+    """Pre-activation residual network: h <- h + W2 act(W1 LayerNorm(h)), then LayerNorm and a linear output.
+
+    Normalised residual blocks keep gradients alive in deep networks (He 2016, https://arxiv.org/abs/1603.05027; for
+    control: Nauman 2024, "Bigger, Regularized, Optimistic", https://arxiv.org/abs/2405.16158).
+
+    Args:
+        input_size: size of the input; the strategy sets it.
+        output_size: size of the output; the strategy sets it.
+        width: size of the residual stream.
+        blocks: number of residual blocks of two linear layers each.
+        activation: nonlinearity inside each block.
+    """
+
+    def __init__(
+        self, input_size: int, output_size: int, width: int = 256, blocks: int = 2, activation: Activation = "relu"
+    ) -> None:
+        super().__init__()
+        self.embed = nn.Linear(input_size, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(width), nn.Linear(width, width), _ACTIVATIONS[activation](), nn.Linear(width, width)
+            )
+            for _ in range(blocks)
+        )
+        self.output = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, output_size))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map ``inputs`` (batch, input_size) to (batch, output_size)."""
+        hidden = self.embed(inputs)                                 # (batch, width)
+        for block in self.blocks:
+            hidden = hidden + block(hidden)
+        return self.output(hidden)

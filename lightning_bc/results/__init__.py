@@ -1,0 +1,1 @@
+"""What is read afterwards: runs on disk and their scores."""

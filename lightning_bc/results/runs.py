@@ -1,0 +1,66 @@
+"""Runs on disk: their names, folders and configurations.
+
+A run's name, strategy-data-seed-UTC time-4 hexadecimal digits, is fixed before anything is built and names both of its
+folders: lightning_logs/<run>/ (TensorBoard events, config.yaml, results.json) and checkpoints/<run>/ (last.ckpt,
+best.ckpt).
+"""
+
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+LOGS = Path("lightning_logs")
+CHECKPOINTS = Path("checkpoints")
+CONFIG_FILE = "config.yaml"
+
+
+def new_name(strategy: str, data: str, seed: int) -> str:
+    """A fresh name; two runs never share one."""
+    started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    return f"{strategy}-{Path(data.removeprefix('minari:')).stem}-{seed}-{started}-{secrets.token_hex(2)}"
+
+
+def started_at(run: str) -> str:
+    """The UTC time in a run's name, which sorts."""
+    return run.rsplit("-", 2)[-2] if run.count("-") >= 2 else ""
+
+
+def last_checkpoint(run: str) -> Path:
+    """Where a run's last checkpoint lies."""
+    return CHECKPOINTS / run / "last.ckpt"
+
+
+def config_path(run: str) -> Path:
+    """Where a run's configuration lies."""
+    return LOGS / run / CONFIG_FILE
+
+
+def resumable() -> dict[str, dict[str, Any]]:
+    """The configurations of all runs that have a last checkpoint, newest first."""
+    runs = [path.parent.name for path in LOGS.glob(f"*/{CONFIG_FILE}") if last_checkpoint(path.parent.name).is_file()]
+    newest_first = sorted(runs, key=started_at, reverse=True)
+    return {run: yaml.safe_load(config_path(run).read_text()) for run in newest_first}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Keys whose values differ between two nested configurations, dotted, with both values (None where absent)."""
+    flat_before, flat_now = _flatten(before), _flatten(now)
+    return {
+        key: (flat_before.get(key), flat_now.get(key))
+        for key in sorted(flat_before.keys() | flat_now.keys())
+        if flat_before.get(key) != flat_now.get(key)
+    }
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,71 @@
+"""Scores: one trained policy on the test bank, and results.json."""
+
+import json
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightning_bc.demonstrations.references import References
+from lightning_bc.environments import make
+from lightning_bc.episodes import TEST_EPISODES, play, test_seeds
+from lightning_bc.strategies.base import Strategy
+
+LATENCY_CALLS = 200
+
+
+def score(strategy: Strategy, environment_id: str, references: References) -> dict[str, Any]:
+    """Play the test bank and say how well that went.
+
+    The score is the mean return of 100 test-bank episodes with deterministic actions; the same with sampled actions is
+    given beside it. See docs/metrics.md for each key.
+    """
+    strategy.eval()
+    environments = make(environment_id, TEST_EPISODES)
+    returns = {
+        deterministic: play(
+            partial(strategy, deterministic=deterministic), environments, test_seeds(), device=strategy.device
+        ).returns
+        for deterministic in (True, False)
+    }
+    environments.close()
+    mean = float(returns[True].mean())
+    return {
+        "environment_id": environment_id,
+        "strategy": type(strategy).__name__,
+        "score": mean,
+        "score_std": float(returns[True].std()),
+        "normalized": float(references.normalized(mean)),
+        "failed_episodes": float(references.failed(returns[True]).mean()),
+        "sampled_score": float(returns[False].mean()),
+        "sampled_normalized": float(references.normalized(returns[False].mean())),
+        "references": references.as_dict(),
+        "action_latency_ms": {str(batch): latency(strategy, batch) for batch in (1, 10)},
+        "parameters": sum(parameter.numel() for parameter in strategy.parameters()),
+        "test_seeds": [test_seeds()[0], test_seeds()[-1]],
+        "returns": returns[True].tolist(),
+        "sampled_returns": returns[False].tolist(),
+    }
+
+
+def latency(strategy: Strategy, batch: int) -> float:
+    """Median milliseconds of one deterministic call on ``batch`` observations, on the strategy's device."""
+    observations = torch.zeros(batch, strategy.observation_dim, device=strategy.device)
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(LATENCY_CALLS):
+            started = time.perf_counter()
+            strategy(observations).cpu()
+            seconds.append(time.perf_counter() - started)
+    return 1000 * float(np.median(seconds))
+
+
+def write_results(path: Path, results: dict[str, Any]) -> None:
+    """Write results.json in one move."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(results, indent=1) + "\n")
+    temporary.replace(path)

@@ -1,0 +1,204 @@
+"""What every strategy shares: the border to the environment's units, normalisation, the optimizer, and its checkpoint."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torchmetrics import ExplainedVariance, MeanSquaredError
+
+from lightning_bc.errors import InputError
+from lightning_bc.normalization import Normalization
+
+Metrics = dict[str, Tensor]
+
+
+class Strategy(LightningModule, ABC):
+    """A way of modelling actions: the border that all of them share.
+
+    ``forward`` is what environments and users call: observations come in as the environment gives them and actions go
+    out in its units. Inside, ``act`` and the losses see normalised observations and actions scaled to [-1, 1]:
+
+        action = action_scale * scaled + action_bias,    action_scale = (high - low) / 2,    action_bias = (high + low) / 2
+
+    Args:
+        observation_dim: size of an observation.
+        action_low: lower bounds of the actions, (action_dim,).
+        action_high: upper bounds of the actions, (action_dim,).
+        optimizer: which optimizer, and its learning rate and weight decay.
+        schedule: "cosine" lowers the learning rate to zero along half a cosine over the run's optimizer steps
+            (Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983); "constant" leaves it.
+    """
+
+    action_scale: Tensor
+    action_bias: Tensor
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_low: Sequence[float],
+        action_high: Sequence[float],
+        optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(
+            parameters, lr=1e-3, weight_decay=1e-4, fused=True
+        ),
+        schedule: Literal["cosine", "constant"] = "cosine",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        low, high = torch.tensor(action_low, dtype=torch.float32), torch.tensor(action_high, dtype=torch.float32)
+        self.observation_dim, self.action_dim = observation_dim, len(low)
+        self.optimizer, self.schedule = optimizer, schedule
+        self.normalization = Normalization(observation_dim)
+        self.register_buffer("action_scale", (high - low) / 2)
+        self.register_buffer("action_bias", (high + low) / 2)
+        self._random_state: dict[str, Any] | None = None
+
+    @abstractmethod
+    def act(self, observations: Tensor, deterministic: bool) -> Tensor:
+        """Choose actions.
+
+        Args:
+            observations: normalised, (batch, observation_dim).
+            deterministic: the strategy's best single answer in place of a sample.
+
+        Returns:
+            Scaled actions, (batch, action_dim); values outside [-1, 1] are clamped by ``forward``.
+        """
+
+    def forward(self, observations: Tensor, deterministic: bool = True) -> Tensor:
+        """Act on ``observations`` (batch, observation_dim); actions (batch, action_dim) in the environment's units."""
+        scaled = self.act(self.normalization(observations), deterministic).clamp(-1.0, 1.0)
+        return self.action_scale * scaled + self.action_bias
+
+    def scale(self, actions: Tensor) -> Tensor:
+        """Bring ``actions`` (batch, action_dim) from the environment's units to [-1, 1]."""
+        return (actions - self.action_bias) / self.action_scale
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, and the schedule over the run's length."""
+        optimizer = self.optimizer(self.parameters())
+        if self.schedule == "constant":
+            return optimizer
+        # Asking the Trainer (estimated_stepping_batches) would make it build the loader early and lose the loader's
+        # restored position, so the data module is asked first.
+        steps = getattr(self.trainer.datamodule, "optimizer_steps", None)  # type: ignore[attr-defined]
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
+            optimizer, T_max=steps or int(self.trainer.estimated_stepping_batches)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning saves no random state; an exact resume needs it."""
+        checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state(self.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the saved random state until training starts."""
+        self._random_state = checkpoint.get("random_state")
+
+    def on_train_start(self) -> None:
+        """Put the saved random state back, after everything that could have drawn from it."""
+        if self._random_state is not None:
+            torch.set_rng_state(self._random_state["cpu"].cpu())
+            if self.device.type == "cuda" and "cuda" in self._random_state:
+                torch.cuda.set_rng_state(self._random_state["cuda"].cpu(), self.device)
+            self._random_state = None
+
+
+class OfflineStrategy(Strategy):
+    """A strategy that learns from demonstrations alone: a loss over a batch of (observation, action) pairs.
+
+    Args:
+        options: those of :class:`Strategy`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.validation_metrics = torch.nn.ModuleDict(
+            {
+                "action_mean_squared_error": MeanSquaredError(),
+                "explained_variance": ExplainedVariance(),
+            }
+        )
+
+    @abstractmethod
+    def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
+        """What training minimises.
+
+        Args:
+            observations: normalised, (batch, observation_dim).
+            actions: scaled to [-1, 1], (batch, action_dim).
+
+        Returns:
+            The scalar loss, and further scalars to log by name.
+        """
+
+    def setup(self, stage: str) -> None:
+        """Take the observations' mean and scale from the training pairs; a checkpoint's replace them on resume."""
+        if stage == "fit":
+            self.normalization.fit(self.trainer.datamodule.training_observations)  # type: ignore[attr-defined]
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        """One loss on one batch."""
+        observations, actions = batch
+        loss, metrics = self.loss(self.normalization(observations), self.scale(actions))
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]  # logging is dear
+            self.log_dict({"train/loss": loss, **{f"train/{name}": value for name, value in metrics.items()}})
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        """Loss, and how near the deterministic actions come, on held-out episodes."""
+        observations, actions = self.normalization(batch[0]), self.scale(batch[1])
+        loss, _ = self.loss(observations, actions)
+        self.log("validation/loss", loss, on_epoch=True, batch_size=len(actions))
+        predictions = self.act(observations, deterministic=True).clamp(-1.0, 1.0)
+        for name, metric in self.validation_metrics.items():
+            metric(predictions, actions)
+            self.log(f"validation/{name}", metric, on_epoch=True)  # type: ignore[arg-type]
+
+
+def strategies() -> dict[str, type[Strategy]]:
+    """Every final strategy that has been imported, by class name."""
+    found: dict[str, type[Strategy]] = {}
+    queue: list[type[Strategy]] = [Strategy]  # type: ignore[type-abstract]
+    while queue:
+        cls = queue.pop()
+        queue += cls.__subclasses__()
+        if not cls.__abstractmethods__:
+            found[cls.__name__] = cls
+    return dict(sorted(found.items()))
+
+
+def strategy_of_checkpoint(path: str | Path, checkpoint: dict[str, Any]) -> type[Strategy]:
+    """The class that a checkpoint holds the weights of.
+
+    Lightning's ``SomeStrategy.load_from_checkpoint`` takes another strategy's file without complaint, so the class is
+    read from the file; only classes that are already imported are accepted, so that a file cannot choose what runs.
+
+    Raises:
+        InputError: if it is no checkpoint of a known strategy.
+    """
+    class_path = checkpoint.get("hyper_parameters", {}).get("_class_path")
+    name = str(class_path).rpartition(".")[2]
+    cls = strategies().get(name)
+    if cls is None:
+        raise InputError(
+            f"{path}: is a checkpoint of {class_path or 'an unnamed module'}, which is not a known strategy. "
+            f"Known: {', '.join(strategies())}."
+        )
+    return cls
+
+
+def load_strategy(path: str | Path) -> Strategy:
+    """Rebuild the strategy that a checkpoint holds, whichever it is.
+
+    Raises:
+        InputError: if it is no checkpoint of a known strategy.
+    """
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    return strategy_of_checkpoint(path, checkpoint).load_from_checkpoint(path, map_location="cpu", weights_only=True)

@@ -1,0 +1,68 @@
+"""Gaussian mixture: several ways to act, each with its probability.
+
+    p(a | o) = sum_k pi_k(o) prod_d Normal(a_d; mu_kd(o), sigma_kd(o)),    k = 1 ... components
+
+a mixture density network (Bishop 1994, https://publications.aston.ac.uk/id/eprint/373), in robot learning the head of
+BC-RNN-GMM (Mandlekar 2021, https://arxiv.org/abs/2108.03298). It can hold two humps where MSE and a Gaussian average
+them. The likelihood is exact, on actions scaled to [-1, 1]; the standard deviations have a floor, for the reason given in
+gaussian.py, and here for another: without it a component can shrink onto a single action and drive the likelihood to
+infinity.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.nn import functional as F
+
+from lightning_bc.networks import MLP, NetworkFactory
+from lightning_bc.strategies.base import Metrics, OfflineStrategy
+
+
+class GaussianMixture(OfflineStrategy):
+    """Maximise the log-probability of the expert's action under a mixture of diagonal Normals.
+
+    Args:
+        network: maps observations to components (1 + 2 action_dim) outputs: weights, means, raw standard deviations.
+        components: number of mixture components.
+        minimum_scale: floor of the standard deviations, in units of scaled actions (bounds at -1 and 1).
+        options: those of every strategy: optimizer, schedule.
+    """
+
+    def __init__(
+        self, network: NetworkFactory = MLP, components: int = 5, minimum_scale: float = 0.1, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self.components, self.minimum_scale = components, minimum_scale
+        self.network = network(self.observation_dim, components * (1 + 2 * self.action_dim))
+
+    def parameters_of(self, observations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log weights (batch, components), means and scales (batch, components, action_dim)."""
+        outputs = self.network(observations).unflatten(-1, (self.components, -1))  # (batch, components, 1 + 2 action_dim)
+        logits, means, raw = outputs.split([1, self.action_dim, self.action_dim], dim=-1)
+        return logits.squeeze(-1).log_softmax(-1), means, self.minimum_scale + F.softplus(raw)
+
+    def distribution(self, observations: Tensor) -> MixtureSameFamily:
+        """The mixture over scaled actions given normalised ``observations`` (batch, observation_dim)."""
+        log_weights, means, scales = self.parameters_of(observations)
+        components = Independent(Normal(means, scales, validate_args=False), 1)
+        return MixtureSameFamily(Categorical(logits=log_weights, validate_args=False), components, validate_args=False)
+
+    def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
+        """Negative log-probability of the expert's action."""
+        log_weights, means, scales = self.parameters_of(observations)
+        standardised = (actions.unsqueeze(-2) - means) / scales     # (batch, components, action_dim)
+        log_components = -0.5 * standardised.square() - scales.log() - 0.5 * math.log(2 * math.pi)
+        loss = -(log_weights + log_components.sum(-1)).logsumexp(-1).mean()
+        used = torch.exp(-(log_weights.exp() * log_weights).sum(-1)).mean()  # perplexity: components in use, 1 to k
+        return loss, {"components_used": used.detach(), "scale": scales.detach().mean()}
+
+    def act(self, observations: Tensor, deterministic: bool) -> Tensor:
+        """The mean of the likeliest component, or a sample."""
+        if not deterministic:
+            return self.distribution(observations).sample()
+        log_weights, means, _ = self.parameters_of(observations)
+        likeliest = log_weights.argmax(-1)                          # (batch,)
+        return means[torch.arange(len(means), device=means.device), likeliest]
