@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,11 +34,12 @@ DESCRIPTION = """Clone an expert in continuous control.
 
 Ready configurations lie in configs/. Each command has its own --help."""
 
-_TRAINER_DEFAULTS = {
+TRAINER_DEFAULTS = {
     "max_epochs": None,
-    "log_every_n_steps": 20,
+    "log_every_n_steps": 1,
     "num_sanity_val_steps": 0,
     "check_val_every_n_epoch": None,
+    "val_check_interval": 1,
     "enable_model_summary": False,
 }
 
@@ -56,7 +58,7 @@ class CommandLine(LightningCLI):
             auto_configure_optimizers=False,
             save_config_callback=None,
             seed_everything_default=0,
-            trainer_defaults=_TRAINER_DEFAULTS,
+            trainer_defaults=TRAINER_DEFAULTS,
             parser_kwargs={"description": DESCRIPTION, "prog": "python -m lightning_bc"},
             args=args,
         )
@@ -79,10 +81,10 @@ class CommandLine(LightningCLI):
             default=None,
             help="Gymnasium environment id; default: the data file's, or the checkpoint's, else " + DEFAULT_ENVIRONMENT,
         )
-        parser.add_lightning_class_args(Rollouts, "rollouts")
+        parser.add_class_arguments(Rollouts, "rollouts")
         parser.link_arguments("env", "data.environment_id", compute_fn=lambda env: env or DEFAULT_ENVIRONMENT)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
-        parser.link_arguments("rollouts.eval_freq", "trainer.val_check_interval")
+        parser.link_arguments("rollouts.eval_freq", "data.group_size")
         for name in ("observation_dim", "action_low", "action_high"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
@@ -117,7 +119,7 @@ class CommandLine(LightningCLI):
         if self.command != "fit":
             return super().instantiate_trainer(logger=False, enable_checkpointing=False, **kwargs)
         rollouts: Rollouts = self._get(self.config_init, "rollouts")
-        callbacks = list(trainer.callbacks or [])
+        callbacks = [*(trainer.callbacks or []), rollouts]
         if trainer.enable_checkpointing is not False:
             directory, config_path = runs.last_checkpoint(self.run).parent, runs.config_path(self.run)
             callbacks.append(Checkpoints(directory, rollouts, self.run, self.saved_config, config_path))
@@ -308,6 +310,8 @@ def main(args: list[str] | None = None) -> None:
     args = sys.argv[1:] if args is None else args
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    # Lightning's own use of a function that torch has deprecated
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
     try:
         if args[:1] == ["collect"]:
             _collect(args[1:])

@@ -35,7 +35,7 @@ class Progress(ProgressBar):
         if self._due == float("inf"):
             return
         self._first_step = self._shown = trainer.global_step
-        self._started = time.perf_counter()
+        self._started = time.perf_counter() - self.rollouts.seconds_playing
         total = trainer.datamodule.optimizer_steps  # type: ignore[attr-defined]
         self._bar = tqdm(total=total, initial=self._shown, unit=" steps", desc=type(module).__name__, dynamic_ncols=True)
 
@@ -62,7 +62,8 @@ class Progress(ProgressBar):
             return
         step, now = trainer.global_step, time.perf_counter()
         data = trainer.datamodule  # type: ignore[attr-defined]
-        rate = (data.pairs_seen(step) - data.pairs_seen(self._first_step)) / (now - self._started)
+        seconds = now - self._started - self.rollouts.seconds_playing
+        rate = (data.pairs_seen(step) - data.pairs_seen(self._first_step)) / seconds
         shown = {"pairs/s": f"{rate:,.0f}"}
         loss = trainer.callback_metrics.get("train/loss")
         if loss is not None:

@@ -23,13 +23,14 @@ class Rollouts(Callback):
         episodes: episodes a point, played side by side.
     """
 
-    def __init__(self, eval_freq: int = 20, episodes: int = 10) -> None:
+    def __init__(self, eval_freq: int = 80, episodes: int = 10) -> None:
         for flag, value in (("eval_freq", eval_freq), ("episodes", episodes)):
             if value < 1:
                 raise InputError(f"--rollouts.{flag} {value}: wanted at least 1.")
         self.eval_freq, self.episodes = eval_freq, episodes
         self.last_step = -1
         self.metrics: dict[str, float] = {}                         # of the last point
+        self.seconds_playing = 0.0                                  # in this session
         self._started = 0.0
         self._seconds_before = 0.0                                  # of the sessions before this one
         self._environments: Environments | None = None
@@ -46,9 +47,15 @@ class Rollouts(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
-        """Play at every multiple of ``eval_freq``."""
-        if trainer.global_step % self.eval_freq == 0:
+        """Log what training measured, and play when a multiple of ``eval_freq`` was reached or crossed."""
+        self._log(trainer, {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("train/")})
+        if trainer.global_step // self.eval_freq > self.last_step // self.eval_freq:
             self._play_once(trainer, module)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Log what validation measured, at the optimizer step."""
+        metrics = trainer.callback_metrics.items()
+        self._log(trainer, {name: float(value) for name, value in metrics if name.startswith("validation/")})
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Play after the last step."""
@@ -81,9 +88,15 @@ class Rollouts(Callback):
             return
         played = self._play(module, trainer.datamodule) if trainer.is_global_zero else {}  # type: ignore[attr-defined]
         self.last_step, self.metrics = step, trainer.strategy.broadcast(played)
+        self._log(trainer, self.metrics)
         for logger in trainer.loggers:
-            logger.log_metrics(self.metrics, step=step)
             logger.save()  # to disk: the curve must not lag behind the checkpoint that is saved next
+
+    @staticmethod
+    def _log(trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Log at the optimizer step; by itself, Lightning would count calls of training_step."""
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
 
     def _play(self, module: LightningModule, data: Any) -> dict[str, float]:
         """The metrics of one point of the curve."""
@@ -95,6 +108,8 @@ class Rollouts(Callback):
         episodes = play(policy, self._environments, selection_seeds(self.episodes), device=module.device)
         module.train(was_training)
         returns = episodes.returns
+        seconds = time.perf_counter() - started
+        self.seconds_playing += seconds
         return {
             "rollout/return_mean": float(returns.mean()),
             "rollout/return_std": float(returns.std()),
@@ -102,7 +117,7 @@ class Rollouts(Callback):
             "rollout/return_max": float(returns.max()),
             "rollout/normalized_return": float(data.references.normalized(returns.mean())),
             "rollout/episode_length": float(episodes.lengths.mean()),
-            "rollout/seconds": time.perf_counter() - started,
+            "rollout/seconds": seconds,
             "seconds": self._seconds_before + time.perf_counter() - self._started,
             "pairs": float(data.pairs_seen(module.global_step)),
         }

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,11 +13,14 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Batches:
-    """Iterate over (observations, actions) in an order that is a pure function of (seed, pass).
+    """Iterate over groups of (observations, actions) batches in an order that is a pure function of (seed, pass).
 
     Each pass is a permutation drawn on the tensors' device, cut into batches of ``batch_size``; the last one of a pass
-    is smaller where the division leaves a rest, so no pair is dropped or seen twice in a pass. One iteration yields
-    ``num_batches`` and the next goes on from there, so an iteration may span many passes, or a part of one.
+    is smaller where the division leaves a rest, so no pair is dropped or seen twice in a pass. One iteration serves
+    ``num_batches`` and the next goes on from there, so an iteration may span many passes.
+
+    An item is a list of ``group_size`` batches, fewer at the end of an iteration: a training step that takes as many
+    optimizer steps pays the Trainer's cost once.
 
     Under distributed training each rank takes its share of each global batch.
 
@@ -25,7 +29,9 @@ class Batches:
         actions: (pairs, action_dim), on the same device.
         batch_size: pairs a batch on each rank.
         seed: of the order.
+        group_size: batches an item.
         num_batches: batches an iteration; by default one pass.
+        stop: batch of the whole stream after which iterations end, or None for no end.
         rank: which share to serve.
         world_size: number of shares.
     """
@@ -36,41 +42,48 @@ class Batches:
         actions: Tensor,
         batch_size: int,
         seed: int,
+        *,
+        group_size: int = 1,
         num_batches: int | None = None,
+        stop: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self.observations, self.actions = observations, actions
-        self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
-        pairs, global_batch = len(observations), batch_size * world_size
+        self.batch_size, self.seed, self.group_size, self.stop = batch_size, seed, group_size, stop
+        self.rank, self.world_size = rank, world_size
         # A rest with fewer pairs than ranks joins the batch before it: no rank may go without.
-        self.batches_per_pass = max(1, math.ceil((pairs - world_size + 1) / global_batch))
+        self.batches_per_pass = max(1, math.ceil((len(observations) - world_size + 1) / (batch_size * world_size)))
         self.num_batches = num_batches or self.batches_per_pass
-        self.position = 0
+        self.position = 0                                           # in the stream of batches, over all passes
 
     def __len__(self) -> int:
-        return self.num_batches
+        return math.ceil(self.num_batches / self.group_size)
 
-    def permutation(self, index: int) -> Tensor:
-        """The order of pass ``index``, (pairs,)."""
+    def __iter__(self) -> Iterator[list[Batch]]:
+        end = self.position - self.position % self.num_batches + self.num_batches
+        if self.stop is not None:
+            end = min(end, self.stop)
+        pass_index, order = -1, torch.empty(0)
+        while self.position < end:
+            group = []
+            served = self.position % self.num_batches
+            size = min(self.group_size - served % self.group_size, end - self.position)
+            for position in range(self.position, self.position + size):
+                if position // self.batches_per_pass != pass_index:
+                    pass_index = position // self.batches_per_pass
+                    order = self.permutation(pass_index)
+                rows = self._share(order, position % self.batches_per_pass)
+                group.append((self.observations[rows], self.actions[rows]))
+            self.position += size                                   # before the yield: a checkpoint counts this item
+            yield group
+
+    def permutation(self, pass_index: int) -> Tensor:
+        """The order of a pass, (pairs,)."""
         generator = torch.Generator(self.observations.device)
-        # Distinct (seed, pass) give distinct seeds: passes stay far below 2^32.
-        generator.manual_seed((self.seed << 32) + index)
+        # Mixed into 32 bits, because torch's CPU generator takes no more of its seed and drops the rest in silence.
+        generator.manual_seed(int(np.random.SeedSequence((self.seed, pass_index)).generate_state(1)[0]))
         return torch.randperm(len(self.observations), generator=generator, device=self.observations.device)
-
-    def __iter__(self) -> Iterator[Batch]:
-        global_batch = self.batch_size * self.world_size
-        current, order = -1, torch.empty(0)
-        for position in range(self.position, self.position - self.position % self.num_batches + self.num_batches):
-            index, batch = divmod(position, self.batches_per_pass)
-            if index != current:
-                current, order = index, self.permutation(index)
-            is_last = batch + 1 == self.batches_per_pass
-            rows = order[batch * global_batch :] if is_last else order[batch * global_batch : (batch + 1) * global_batch]
-            if self.world_size > 1:
-                rows = rows.tensor_split(self.world_size)[self.rank]
-            self.position = position + 1                            # before the yield: a checkpoint counts this batch
-            yield self.observations[rows], self.actions[rows]
 
     def state_dict(self) -> dict[str, Any]:
         """Position in the stream of batches."""
@@ -79,3 +92,9 @@ class Batches:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a position."""
         self.position = state["position"]
+
+    def _share(self, order: Tensor, batch: int) -> Tensor:
+        """This rank's rows of one batch of a pass."""
+        size = self.batch_size * self.world_size
+        rows = order[batch * size :] if batch + 1 == self.batches_per_pass else order[batch * size : (batch + 1) * size]
+        return rows if self.world_size == 1 else rows.tensor_split(self.world_size)[self.rank]

@@ -88,7 +88,7 @@ class CleanRLActor(nn.Module):
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    layer = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])  # draws nothing from the random state
     layer.load_state_dict({"weight": weight, "bias": bias})
     return layer.requires_grad_(False)
 
@@ -115,9 +115,11 @@ def load_expert(path: str | Path) -> Expert:
     if isinstance(content, dict) and "pytorch-lightning_version" in content:
         return load_strategy(path).eval().requires_grad_(False)
     try:
-        return CleanRLActor(content).eval()
-    except (InputError, AttributeError, TypeError, RuntimeError) as error:
+        actor = CleanRLActor(content).eval()
+        actor(torch.zeros(1, actor.observation_dim))                # raises where the layers do not fit together
+    except (InputError, AttributeError, TypeError, RuntimeError, IndexError) as error:
         raise InputError(f"{path}: not an expert that can be loaded: {error}") from error
+    return actor
 
 
 def sha256(path: str | Path) -> str:

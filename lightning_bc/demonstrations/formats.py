@@ -18,6 +18,7 @@ and these are used where present, as ``collect`` writes them:
 ``minari:DATASET_ID`` names a local Minari dataset where a path is expected (optional extra ``minari``).
 """
 
+import hashlib
 import os
 import tempfile
 import zipfile
@@ -63,7 +64,7 @@ class DemonstrationFile:
         random_returns: returns of random actions on the test bank, or None.
         expert_returns: returns of the expert's mean action on the test bank, or None.
         metadata: what ``collect`` noted; empty for a file of four keys.
-        sha256: of the file; empty for a Minari dataset.
+        sha256: of the file; of a Minari dataset, of its observations and actions.
     """
 
     path: str
@@ -88,7 +89,9 @@ def read(path: str | Path) -> DemonstrationFile:
     """
     path = str(path)
     if path.startswith(MINARI_PREFIX):
-        return _check(path, _read_minari(path.removeprefix(MINARI_PREFIX)), "")
+        content = _read_minari(path.removeprefix(MINARI_PREFIX))
+        digest = hashlib.sha256(content["observations"].tobytes() + content["actions"].tobytes()).hexdigest()
+        return _check(path, content, digest)
     return _check(path, _load(Path(path)), sha256(path))
 
 
@@ -138,13 +141,17 @@ def _load(path: Path, mmap: bool = False) -> dict[str, Any]:
         with torch.serialization.safe_globals(_NUMPY_GLOBALS):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
     except Exception as error:
-        if "weights_only" in str(error).lower() or "allow_pickle" in str(error).lower():
+        is_refusal = "weights_only" in str(error).lower() or "allow_pickle" in str(error).lower()
+        with path.open("rb") as file:
+            is_pickle = file.read(2).startswith((b"\x80", b"PK"))     # any other file is refused in the same words
+        if is_refusal and is_pickle:
             raise InputError(
                 f"{path}: holds pickled Python objects, which could run code and are refused. Save plain tensors, arrays "
                 "and numbers with torch.save, or an .npz."
             ) from error
+        reason = ": ".join([type(error).__name__, *([] if is_refusal else str(error).splitlines()[:1])])
         raise InputError(
-            f"{path}: cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}). It may be truncated or not a "
+            f"{path}: cannot be read ({reason}). It may be truncated or not a "
             "demonstration file: copy it again or collect it anew with python -m lightning_bc collect."
         ) from error
     if not isinstance(content, dict):
@@ -174,7 +181,12 @@ def _check(path: str, content: dict[str, Any], digest: str) -> DemonstrationFile
             raise InputError(f"{path}: {len(rewards)} rewards for {pairs} pairs; each pair needs its reward.")
     lengths = content.get("episode_lengths")
     if lengths is not None:
-        lengths = torch.as_tensor(lengths)
+        try:
+            lengths = torch.as_tensor(lengths)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{path}: episode_lengths is a {type(lengths).__name__}, wanted an array of positive integers."
+            ) from error
         if lengths.ndim != 1 or lengths.is_floating_point() or lengths.sum() != pairs or lengths.min() < 1:
             raise InputError(
                 f"{path}: episode_lengths must be positive integers that sum to the number of pairs, {pairs}; found "
@@ -188,8 +200,8 @@ def _check(path: str, content: dict[str, Any], digest: str) -> DemonstrationFile
         std_reward=_number(path, "std_reward", content["std_reward"]),
         rewards=rewards,
         episode_lengths=None if lengths is None else lengths.long(),
-        random_returns=_optional_returns(content, "random_returns"),
-        expert_returns=_optional_returns(content, "expert_returns"),
+        random_returns=_optional_returns(path, "random_returns", content),
+        expert_returns=_optional_returns(path, "expert_returns", content),
         metadata=metadata if isinstance(metadata, dict) else {},
         sha256=digest,
     )
@@ -230,8 +242,19 @@ def _number(path: str, key: str, value: Any) -> float:
     return number
 
 
-def _optional_returns(content: dict[str, Any], key: str) -> Tensor | None:
-    return torch.as_tensor(content[key], dtype=torch.float64) if key in content else None
+def _optional_returns(path: str, key: str, content: dict[str, Any]) -> Tensor | None:
+    if content.get(key) is None:
+        return None
+    try:
+        returns = torch.as_tensor(content[key], dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: {key} is a {type(content[key]).__name__}, wanted an array of returns.") from error
+    if returns.ndim != 1 or returns.numel() == 0 or not returns.isfinite().all():
+        raise InputError(
+            f"{path}: {key} must be finite returns of shape (episodes,); found shape {tuple(returns.shape)}, mean "
+            f"{returns.mean().item()}. Remove the key, or collect again with python -m lightning_bc collect."
+        )
+    return returns
 
 
 def _minari_dataset(dataset_id: str) -> Any:

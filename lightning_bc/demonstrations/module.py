@@ -41,6 +41,8 @@ class Demonstrations(LightningDataModule):
         episode_length: steps an episode, for files without episode lengths; default: the environment's time limit,
             where that environment never terminates early.
         seed: of the order of the pairs; the command line sets it from --seed_everything.
+        group_size: batches that the loader serves together, one optimizer step each; the command line sets it to
+            --rollouts.eval_freq.
     """
 
     def __init__(
@@ -50,9 +52,10 @@ class Demonstrations(LightningDataModule):
         episodes: int | None = None,
         subsample: int = 1,
         validation_fraction: float = 0.01,
-        batch_size: int = 1000,
+        batch_size: int = 250,
         episode_length: int | None = None,
         seed: int = 0,
+        group_size: int = 80,
     ) -> None:
         super().__init__()
         for flag, value, wanted, good in (
@@ -67,7 +70,7 @@ class Demonstrations(LightningDataModule):
         self.path = path.replace("{env}", environment_id)
         self.environment_id, self.episodes, self.subsample = environment_id, episodes, subsample
         self.validation_fraction, self.batch_size = validation_fraction, batch_size
-        self.episode_length, self.seed = episode_length, seed
+        self.episode_length, self.seed, self.group_size = episode_length, seed, group_size
         self.spaces = environment_spaces(environment_id)
         self.source: dict[str, Any] = {}
         self._references: References | None = None
@@ -121,7 +124,7 @@ class Demonstrations(LightningDataModule):
             raise InputError(f"--data.episodes {used}: {self.path} holds {len(lengths)} episodes.")
         held_out = 0
         if self.validation_fraction > 0 and used >= FEWEST_EPISODES_TO_HOLD_OUT:
-            held_out = max(1, round(used * self.validation_fraction))
+            held_out = min(max(1, round(used * self.validation_fraction)), used - 1)
         self._training = self._pairs(file, starts, lengths, range(used - held_out))
         self._validation = self._pairs(file, starts, lengths, range(used - held_out, used)) if held_out else None
         pairs = len(self._training[0])
@@ -142,15 +145,27 @@ class Demonstrations(LightningDataModule):
     def train_dataloader(self) -> Batches:
         """Shuffled batches; see the class for what an epoch is."""
         assert self._training is not None, "setup('fit') comes first"
-        trainer = self.trainer
-        by_steps = trainer is not None and trainer.max_steps > 0 and trainer.max_epochs == -1
-        num_batches = trainer.max_steps * trainer.accumulate_grad_batches if trainer is not None and by_steps else None
-        self._loader = self._batches(self._training, self.batch_size, num_batches)
+        if self.trainer is not None and self.trainer.limit_train_batches != 1.0:
+            raise InputError(
+                f"--trainer.limit_train_batches {self.trainer.limit_train_batches}: is not supported, since many batches "
+                "share one training step. Train on less with --trainer.max_steps or --data.episodes."
+            )
+        stop = self.trainer.max_steps if self.trainer is not None and self.trainer.max_steps > 0 else None
+        by_steps = stop is not None and self.trainer.max_epochs == -1  # type: ignore[union-attr]
+        self._loader = self._batches(
+            self._training,
+            self.batch_size,
+            group_size=self.group_size,
+            num_batches=stop if by_steps else None,
+            stop=stop,
+        )
         return self._loader
 
     def val_dataloader(self) -> Batches | list[Any]:
-        """The held-out episodes in large batches; empty where nothing is held out."""
-        return self._batches(self._validation, VALIDATION_BATCH) if self._validation is not None else []
+        """The held-out episodes in large batches, all in one item; empty where nothing is held out."""
+        if self._validation is None:
+            return []
+        return self._batches(self._validation, VALIDATION_BATCH, group_size=len(self._validation[0]))
 
     def state_dict(self) -> dict[str, Any]:
         """What a test needs to know of the data, and a resumed run to recognise it; never the data."""
@@ -192,10 +207,8 @@ class Demonstrations(LightningDataModule):
         if trainer.max_steps > 0:
             limits.append(trainer.max_steps)
         if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            limit = trainer.limit_train_batches
-            batches = len(self.train_dataloader() if self._loader is None else self._loader)
-            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-            limits.append(math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs)
+            loader = self.train_dataloader() if self._loader is None else self._loader
+            limits.append(loader.num_batches * trainer.max_epochs)
         return min(limits, default=None)
 
     def pairs_seen(self, optimizer_steps: int) -> int:
@@ -224,9 +237,9 @@ class Demonstrations(LightningDataModule):
 
     # Checks and cuts
 
-    def _batches(self, pairs: Batch, batch_size: int, num_batches: int | None = None) -> Batches:
+    def _batches(self, pairs: Batch, batch_size: int, **options: Any) -> Batches:
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        return Batches(*pairs, batch_size, self.seed, num_batches, rank, world_size)
+        return Batches(*pairs, batch_size, self.seed, rank=rank, world_size=world_size, **options)
 
     def _check_fits(self, file: DemonstrationFile) -> None:
         made_on = file.metadata.get("environment_id")
@@ -245,7 +258,7 @@ class Demonstrations(LightningDataModule):
                     f"{self.path}: {key} have {tensor.shape[1]} dimensions, those of {self.environment_id} have {wanted}. "
                     "Say with --env which environment the file is of."
                 )
-        low_tensor, high_tensor = torch.as_tensor(low), torch.as_tensor(high)
+        low_tensor, high_tensor = torch.tensor(low), torch.tensor(high)
         tolerance = 1e-5 * (high_tensor - low_tensor)               # float32 rounding of an affine map
         outside = ((file.actions < low_tensor - tolerance) | (file.actions > high_tensor + tolerance)).any(dim=1)
         if outside.any():

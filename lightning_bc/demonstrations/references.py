@@ -47,7 +47,7 @@ class References:
 
 def random_policy(low: np.ndarray, high: np.ndarray) -> Policy:
     """Actions drawn uniformly between the bounds ``low`` and ``high`` (action_dim,), whatever is observed."""
-    low_tensor, high_tensor = torch.as_tensor(low), torch.as_tensor(high)
+    low_tensor, high_tensor = torch.tensor(low), torch.tensor(high)
 
     def act(observations: Tensor) -> Tensor:
         draws = torch.rand(len(observations), len(low_tensor))      # (batch, action_dim)

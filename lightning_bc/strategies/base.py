@@ -16,6 +16,9 @@ from lightning_bc.normalization import Normalization
 
 Metrics = dict[str, Tensor]
 
+_LARGEST_OBSERVATION = 1e6
+"""In standard deviations; beyond it products could overflow, and a policy must answer every finite observation."""
+
 
 class Strategy(LightningModule, ABC):
     """A way of modelling actions: the border that all of them share.
@@ -43,12 +46,14 @@ class Strategy(LightningModule, ABC):
         action_low: Sequence[float],
         action_high: Sequence[float],
         optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(
-            parameters, lr=1e-3, weight_decay=1e-4, fused=True
+            parameters, lr=3e-3, weight_decay=1e-4, fused=True
         ),
         schedule: Literal["cosine", "constant"] = "cosine",
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
+        for name in [name for name, value in self.hparams.items() if callable(value)]:
+            del self.hparams[name]  # built by hand, not from YAML: a checkpoint holds plain values alone
         low, high = torch.tensor(action_low, dtype=torch.float32), torch.tensor(action_high, dtype=torch.float32)
         self.observation_dim, self.action_dim = observation_dim, len(low)
         self.optimizer, self.schedule = optimizer, schedule
@@ -71,7 +76,8 @@ class Strategy(LightningModule, ABC):
 
     def forward(self, observations: Tensor, deterministic: bool = True) -> Tensor:
         """Act on ``observations`` (batch, observation_dim); actions (batch, action_dim) in the environment's units."""
-        scaled = self.act(self.normalization(observations), deterministic).clamp(-1.0, 1.0)
+        normalised = self.normalization(observations).clamp(-_LARGEST_OBSERVATION, _LARGEST_OBSERVATION)
+        scaled = self.act(normalised, deterministic).clamp(-1.0, 1.0)
         return self.action_scale * scaled + self.action_bias
 
     def scale(self, actions: Tensor) -> Tensor:
@@ -93,6 +99,7 @@ class Strategy(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Lightning saves no random state; an exact resume needs it."""
+        checkpoint["strategy"] = type(self).__name__
         checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -119,6 +126,7 @@ class OfflineStrategy(Strategy):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.automatic_optimization = False  # one training_step takes many optimizer steps
         self.validation_metrics = torch.nn.ModuleDict(
             {
                 "action_mean_squared_error": MeanSquaredError(),
@@ -143,23 +151,34 @@ class OfflineStrategy(Strategy):
         if stage == "fit":
             self.normalization.fit(self.trainer.datamodule.training_observations)  # type: ignore[attr-defined]
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """One loss on one batch."""
-        observations, actions = batch
-        loss, metrics = self.loss(self.normalization(observations), self.scale(actions))
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]  # logging is dear
-            self.log_dict({"train/loss": loss, **{f"train/{name}": value for name, value in metrics.items()}})
-        return loss
+    def training_step(self, batches: list[tuple[Tensor, Tensor]], batch_index: int) -> None:
+        """One optimizer step on each of the batches up to the next point of the curve.
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        Lightning's loop costs about as much as an optimizer step of a small network; here many steps share one round.
+        """
+        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        sums: dict[str, Tensor] = {}
+        for observations, actions in batches:
+            loss, metrics = self.loss(self.normalization(observations), self.scale(actions))
+            optimizer.zero_grad()  # type: ignore[union-attr]
+            self.manual_backward(loss)
+            optimizer.step()  # type: ignore[union-attr]
+            if scheduler is not None:
+                scheduler.step()  # type: ignore[union-attr]
+            for name, value in {"loss": loss.detach(), **metrics}.items():
+                sums[name] = sums.get(name, 0) + value
+        self.log_dict({f"train/{name}": value / len(batches) for name, value in sums.items()}, logger=False)
+
+    def validation_step(self, batches: list[tuple[Tensor, Tensor]], batch_index: int) -> None:
         """Loss, and how near the deterministic actions come, on held-out episodes."""
-        observations, actions = self.normalization(batch[0]), self.scale(batch[1])
-        loss, _ = self.loss(observations, actions)
-        self.log("validation/loss", loss, on_epoch=True, batch_size=len(actions))
-        predictions = self.act(observations, deterministic=True).clamp(-1.0, 1.0)
-        for name, metric in self.validation_metrics.items():
-            metric(predictions, actions)
-            self.log(f"validation/{name}", metric, on_epoch=True)  # type: ignore[arg-type]
+        for batch_observations, batch_actions in batches:
+            observations, actions = self.normalization(batch_observations), self.scale(batch_actions)
+            loss, _ = self.loss(observations, actions)
+            self.log("validation/loss", loss, on_epoch=True, batch_size=len(actions), logger=False)
+            predictions = self.act(observations, deterministic=True).clamp(-1.0, 1.0)
+            for name, metric in self.validation_metrics.items():
+                metric.update(predictions, actions)  # type: ignore[operator]
+                self.log(f"validation/{name}", metric, on_epoch=True, logger=False)  # type: ignore[arg-type]
 
 
 def strategies() -> dict[str, type[Strategy]]:
@@ -183,12 +202,11 @@ def strategy_of_checkpoint(path: str | Path, checkpoint: dict[str, Any]) -> type
     Raises:
         InputError: if it is no checkpoint of a known strategy.
     """
-    class_path = checkpoint.get("hyper_parameters", {}).get("_class_path")
-    name = str(class_path).rpartition(".")[2]
-    cls = strategies().get(name)
+    name = checkpoint.get("strategy")
+    cls = strategies().get(str(name))
     if cls is None:
         raise InputError(
-            f"{path}: is a checkpoint of {class_path or 'an unnamed module'}, which is not a known strategy. "
+            f"{path}: is a checkpoint of {name or 'something else'}, which is not a known strategy. "
             f"Known: {', '.join(strategies())}."
         )
     return cls

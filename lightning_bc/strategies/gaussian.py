@@ -4,7 +4,7 @@
 
 exact, on actions scaled to [-1, 1]. Mean and standard deviation come from one network:
 
-    sigma(o) = minimum_scale + softplus(raw(o))
+    mu(o) = tanh(output),    sigma(o) = minimum_scale + softplus(raw)
 
 Why a floor. On demonstrations of a deterministic actor nothing bounds the likelihood: sigma follows the residual to zero,
 and since the gradient of the mean is weighted by 1 / sigma^2, observations that are already fitted pull thousands of
@@ -41,7 +41,7 @@ class Gaussian(OfflineStrategy):
     def distribution(self, observations: Tensor) -> Independent:
         """The Normal over scaled actions given normalised ``observations`` (batch, observation_dim)."""
         mean, raw = self.network(observations).chunk(2, dim=-1)     # (batch, action_dim) each
-        return Independent(Normal(mean, self.minimum_scale + F.softplus(raw), validate_args=False), 1)
+        return Independent(Normal(mean.tanh(), self.minimum_scale + F.softplus(raw), validate_args=False), 1)
 
     def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
         """Negative log-probability of the expert's action."""

@@ -1,6 +1,7 @@
 """Gaussian mixture: several ways to act, each with its probability.
 
     p(a | o) = sum_k pi_k(o) prod_d Normal(a_d; mu_kd(o), sigma_kd(o)),    k = 1 ... components
+    mu(o) = tanh(output),    sigma(o) = minimum_scale + softplus(raw)
 
 a mixture density network (Bishop 1994, https://publications.aston.ac.uk/id/eprint/373), in robot learning the head of
 BC-RNN-GMM (Mandlekar 2021, https://arxiv.org/abs/2108.03298). It can hold two humps where MSE and a Gaussian average
@@ -42,7 +43,7 @@ class GaussianMixture(OfflineStrategy):
         """Log weights (batch, components), means and scales (batch, components, action_dim)."""
         outputs = self.network(observations).unflatten(-1, (self.components, -1))  # (batch, components, 1 + 2 action_dim)
         logits, means, raw = outputs.split([1, self.action_dim, self.action_dim], dim=-1)
-        return logits.squeeze(-1).log_softmax(-1), means, self.minimum_scale + F.softplus(raw)
+        return logits.squeeze(-1).log_softmax(-1), means.tanh(), self.minimum_scale + F.softplus(raw)
 
     def distribution(self, observations: Tensor) -> MixtureSameFamily:
         """The mixture over scaled actions given normalised ``observations`` (batch, observation_dim)."""

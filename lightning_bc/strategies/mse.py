@@ -1,20 +1,29 @@
 """Mean squared error: one action for one observation.
 
-    L(theta) = E || mu_theta(o) - a ||^2 / action_dim
+    L(theta) = E || mu_theta(o) - arctanh(a) ||^2 / action_dim,    action = tanh(mu_theta(o))
 
-Its minimiser is the conditional mean E[a | o]. Where demonstrations are samples of a unimodal expert, averaging takes the
-expert's noise away, so the clone can beat its demonstrators; where two different actions are both good, their average
-may be bad (Bishop 1994, Mixture Density Networks, https://publications.aston.ac.uk/id/eprint/373). Behaviour cloning in
-its oldest form (Pomerleau 1989, ALVINN).
+Behaviour cloning in its oldest form (Pomerleau 1989, ALVINN). The minimiser is a conditional mean: where demonstrations
+are samples of a noisy expert, averaging takes the noise away, and the clone can beat its demonstrators; where two
+different actions are both good, their average may be bad (Bishop 1994, Mixture Density Networks,
+https://publications.aston.ac.uk/id/eprint/373).
+
+Which mean matters. Actions have bounds, and an expert's noise is cut or squashed there, as a soft actor-critic's
+a = tanh(m + sigma e) (Haarnoja 2018, https://arxiv.org/abs/1812.05905). Then E[a] lies nearer the middle than tanh(m):
+the regressed action is too timid just where the expert is decided. Before the squashing the noise is symmetric, and
+E[arctanh(a)] = m, so that is where the error is taken; actions on the bounds are moved in by a thousandth first, since
+arctanh is infinite there. With ``squash: false`` the error is that of the actions themselves.
 """
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, OfflineStrategy
+
+_LARGEST_ACTION = 0.999
 
 
 class MSE(OfflineStrategy):
@@ -22,17 +31,21 @@ class MSE(OfflineStrategy):
 
     Args:
         network: maps observations to action_dim outputs.
+        squash: take the error before the tanh that bounds the action; false takes it on the action itself.
         options: those of every strategy: optimizer, schedule.
     """
 
-    def __init__(self, network: NetworkFactory = MLP, **options: Any) -> None:
+    def __init__(self, network: NetworkFactory = MLP, squash: bool = True, **options: Any) -> None:
         super().__init__(**options)
+        self.squash = squash
         self.network = network(self.observation_dim, self.action_dim)
 
     def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
         """Squared distance to the expert's action, averaged over batch and dimensions."""
-        return F.mse_loss(self.network(observations), actions), {}
+        targets = actions.clamp(-_LARGEST_ACTION, _LARGEST_ACTION).arctanh() if self.squash else actions
+        return F.mse_loss(self.network(observations), targets), {}
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """The regressed action; there is no other to sample."""
-        return self.network(observations)                           # (batch, action_dim)
+        outputs = self.network(observations)                        # (batch, action_dim)
+        return torch.tanh(outputs) if self.squash else outputs

@@ -1,0 +1,79 @@
+"""What several test files share: small demonstration files, small actors, small strategies."""
+
+import functools
+import inspect
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_bc.demonstrations import write
+from lightning_bc.networks import MLP
+from lightning_bc.strategies import Strategy
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+class Payload:
+    """A pickled object that makes a folder when it is loaded: evidence that a file was run."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def write_pairs(path, lengths=(5,) * 12, observation_dim=17, action_dim=6, **changes):
+    """Write demonstrations whose observations begin with (episode, step); HalfCheetah's dimensions unless told otherwise.
+
+    ``changes`` replace or add keys; a key set to None is left out.
+    """
+    pairs, generator = sum(lengths), torch.Generator().manual_seed(0)
+    observations = torch.randn(pairs, observation_dim, generator=generator)
+    rows = [(episode, step) for episode, length in enumerate(lengths) for step in range(length)]
+    observations[:, :2] = torch.tensor(rows, dtype=torch.float32)
+    content = {
+        "observations": observations,
+        "actions": 2 * torch.rand(pairs, action_dim, generator=generator) - 1,
+        "mean_reward": 9000.0,
+        "std_reward": 100.0,
+        "episode_lengths": torch.tensor(lengths),
+        "random_returns": torch.full((100,), -300.0),
+        "expert_returns": torch.full((100,), 10_000.0),
+    } | changes
+    write(path, {key: value for key, value in content.items() if value is not None})
+    return str(path)
+
+
+def actor_state(observation_dim, action_dim, algorithm="sac", scale=1.0, bias=0.0, hidden_size=16, seed=0):
+    """Random state dict of a CleanRL actor, with CleanRL's buffers of shape (1, action_dim)."""
+    generator = torch.Generator().manual_seed(seed)
+    heads = ("fc_mean", "fc_logstd") if algorithm == "sac" else ("fc_mu",)
+    sizes = {"fc1": (hidden_size, observation_dim), "fc2": (hidden_size, hidden_size)}
+    sizes |= dict.fromkeys(heads, (action_dim, hidden_size))
+    state = {}
+    for layer, (size_out, size_in) in sizes.items():
+        state[f"{layer}.weight"] = torch.randn(size_out, size_in, generator=generator) / size_in**0.5
+        state[f"{layer}.bias"] = 0.1 * torch.randn(size_out, generator=generator)
+    state["action_scale"] = torch.as_tensor(scale, dtype=torch.float32).expand(1, action_dim).clone()
+    state["action_bias"] = torch.as_tensor(bias, dtype=torch.float32).expand(1, action_dim).clone()
+    return state
+
+
+def build_strategy(
+    cls: type[Strategy], observation_dim=3, action_low=(-2.0, 0.0), action_high=(1.0, 3.0), hidden_sizes=(32, 32), **options
+) -> Strategy:
+    """A small strategy; the bounds are asymmetric and not those of scaled actions."""
+    torch.manual_seed(0)
+    if "network" in inspect.signature(cls).parameters:
+        options = {"network": functools.partial(MLP, hidden_sizes=hidden_sizes), **options}
+    return cls(observation_dim=observation_dim, action_low=list(action_low), action_high=list(action_high), **options)
+
+
+@pytest.fixture
+def payload(tmp_path):
+    """A pickled object, and the folder that exists once it has run."""
+    folder = tmp_path / "the-payload-ran"
+    return Payload(folder), folder
