@@ -1,6 +1,9 @@
 """The command line: ``fit``, ``validate`` and ``test`` from LightningCLI, ``collect`` beside them."""
 
+import difflib
+import inspect
 import logging
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -13,15 +16,15 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
-import lightning_bc.networks  # noqa: F401  # so that YAML may say MLP for lightning_bc.networks.MLP
 from lightning_bc import versions
 from lightning_bc.callbacks import AtomicCheckpointIO, Checkpoints, Progress, Rollouts
 from lightning_bc.demonstrations import Demonstrations, collect
 from lightning_bc.demonstrations.formats import MINARI_PREFIX, read_metadata
 from lightning_bc.errors import InputError
+from lightning_bc.networks import MLP, ResidualMLP
 from lightning_bc.results import runs
 from lightning_bc.results.scores import score, write_results
-from lightning_bc.strategies import Strategy, strategy_of_checkpoint
+from lightning_bc.strategies import Strategy, strategies, strategy_of_checkpoint
 
 DEFAULT_ENVIRONMENT = "HalfCheetah-v5"
 
@@ -44,6 +47,28 @@ TRAINER_DEFAULTS = {
 }
 
 
+_UNKNOWN = re.compile(r"unrecognized arguments: --([\w.]+)|Option '([\w.]+)' is not accepted|import path string: ([\w.]+)")
+
+
+class Parser(LightningArgumentParser):
+    """Refuses unknown keys with the nearest known name."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message alone; the usage of a hundred flags would hide it."""
+        if not self.exit_on_error:                                  # jsonargparse tries a type and asks for the outcome
+            super().error(message, ex)
+        unknown = [next(filter(None, groups)) for groups in _UNKNOWN.findall(message)]
+        raise InputError("\n".join(self._nearest(name) for name in unknown) or message)
+
+    def _nearest(self, name: str) -> str:
+        classes: list[Any] = [*strategies().values(), MLP, ResidualMLP, torch.optim.AdamW]
+        known = {action.dest for action in self._actions} | {cls.__name__ for cls in classes} | {"class_path", "init_args"}
+        known |= {key for cls in classes for base in cls.__mro__ for key in inspect.signature(base.__init__).parameters}
+        last = name.rpartition(".")[2]
+        near = difflib.get_close_matches(name, known, n=1) or difflib.get_close_matches(last, known, n=1)
+        return f"unknown: {name}. " + (f"Nearest known: {near[0]}." if near else "See --help for what there is.")
+
+
 class CommandLine(LightningCLI):
     """LightningCLI with one --env flag, run folders, and resuming that never ignores a flag."""
 
@@ -59,6 +84,7 @@ class CommandLine(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             trainer_defaults=TRAINER_DEFAULTS,
+            parser_class=Parser,
             parser_kwargs={"description": DESCRIPTION, "prog": "python -m lightning_bc"},
             args=args,
         )
@@ -162,10 +188,13 @@ class CommandLine(LightningCLI):
 
     def validate(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
         """Loss, squared error and explained variance on held-out episodes."""
-        results = self.trainer.validate(
-            model, datamodule=datamodule, ckpt_path=self.checkpoint_path, weights_only=True, verbose=True
+        self.trainer.validate(
+            model, datamodule=datamodule, ckpt_path=self.checkpoint_path, weights_only=True, verbose=False
         )
-        if not results or not results[0]:
+        metrics = {name: value for name, value in self.trainer.callback_metrics.items() if name.startswith("validation/")}
+        for name, value in metrics.items():
+            print(f"{name:40} {float(value):.5g}")
+        if not metrics:
             raise InputError(
                 f"{datamodule.path}: no episodes are held out to validate on. Set --data.validation_fraction above 0; "
                 "below 10 episodes there is no validation set."
@@ -247,7 +276,7 @@ class CommandLine(LightningCLI):
             trainer.max_epochs = -1 if trainer.max_steps > 0 else 1
 
     def _dump(self, config: Namespace) -> dict[str, Any]:
-        dumped = yaml.safe_load(self._parser(self.command).dump(config, skip_none=False))
+        dumped = yaml.safe_load(self._parser(self.command).dump(config, skip_unset=False))
         return {key: value for key, value in dumped.items() if key not in ("config", "ckpt_path")}
 
     def _newest_run_like_this(self) -> str:
@@ -312,6 +341,9 @@ def main(args: list[str] | None = None) -> None:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     # Lightning's own use of a function that torch has deprecated
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
+    # no validation set, and a validation without rollouts, are as intended
+    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
+    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")
     try:
         if args[:1] == ["collect"]:
             _collect(args[1:])

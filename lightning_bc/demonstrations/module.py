@@ -99,10 +99,9 @@ class Demonstrations(LightningDataModule):
     # Lightning's hooks
 
     def prepare_data(self) -> None:
-        """Collect the default file where it is missing, for ``fit`` only."""
-        if self.trainer is None or self.trainer.state.fn != "fit" or Path(self.path).exists():
-            return
-        if self.path == default_path(self.environment_id):
+        """Collect the default file where it is missing, for ``fit`` only; then read it, before any folder is made."""
+        fitting = self.trainer is not None and self.trainer.state.fn == "fit"
+        if fitting and self.path == default_path(self.environment_id) and not Path(self.path).exists():
             expert = SHIPPED_EXPERTS / f"{self.environment_id}.pt"
             if not expert.is_file():
                 raise InputError(
@@ -111,13 +110,13 @@ class Demonstrations(LightningDataModule):
                     f"    python -m lightning_bc collect --env {self.environment_id} --expert EXPERT.pt"
                 )
             collect(self.environment_id, str(expert), self.path)
+        self._read()
 
     def setup(self, stage: str) -> None:
-        """Read and check the file, split it by episodes, and bring the pairs to the training device."""
+        """Split the pairs by episodes, and bring them to the training device."""
         if stage not in ("fit", "validate") or self._training is not None:
             return
-        file = self._file = read(self.path)
-        self._check_fits(file)
+        file = self._read()
         starts, lengths = self._episodes(file)
         used = len(lengths) if self.episodes is None else self.episodes
         if used > len(lengths):
@@ -240,6 +239,14 @@ class Demonstrations(LightningDataModule):
     def _batches(self, pairs: Batch, batch_size: int, **options: Any) -> Batches:
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         return Batches(*pairs, batch_size, self.seed, rank=rank, world_size=world_size, **options)
+
+    def _read(self) -> DemonstrationFile:
+        """Read and check the file, once."""
+        if self._file is None:
+            file = read(self.path)
+            self._check_fits(file)
+            self._file = file
+        return self._file
 
     def _check_fits(self, file: DemonstrationFile) -> None:
         made_on = file.metadata.get("environment_id")

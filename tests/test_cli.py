@@ -1,0 +1,287 @@
+"""The command line as its users meet it, on InvertedPendulum-v5, whose episodes are short."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import REPOSITORY, actor_state, write_pairs
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_bc.cli import main
+from lightning_bc.demonstrations import write
+from lightning_bc.strategies import load_strategy, strategies
+
+CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
+BUDGET = "--trainer.max_steps 4 --rollouts.eval_freq 2 --rollouts.episodes 2 --data.batch_size 16"
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A working directory with demonstrations of InvertedPendulum-v5."""
+    monkeypatch.chdir(tmp_path)
+    return write_pairs(
+        tmp_path / "pendulum.pt",
+        lengths=(10,) * 12,
+        observation_dim=4,
+        action_dim=1,
+        mean_reward=1000.0,
+        random_returns=torch.full((100,), 5.0),
+        expert_returns=torch.full((100,), 1000.0),
+        metadata={"environment_id": "InvertedPendulum-v5"},
+    )
+
+
+def fit(data, strategy="MSE", flags=BUDGET):
+    main(["fit", "--model", strategy, "--data.path", data, *flags.split()])
+    return max(Path("checkpoints").iterdir(), key=os.path.getmtime).name
+
+
+def refused(capsys, *arguments):
+    """Run a command that must be refused, and return what it printed."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_info:
+        main(list(arguments))
+    assert exit_info.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "Traceback" not in error
+    return error
+
+
+def curve(run, tag="rollout/return_mean"):
+    events = EventAccumulator(f"lightning_logs/{run}", size_guidance={"scalars": 0})
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
+def test_every_config_parses_trains_and_scores(config, data):
+    main(["fit", "--config", str(config), "--data.path", data, *BUDGET.split()])
+    run = next(Path("lightning_logs").iterdir()).name
+    results = json.loads(Path(f"lightning_logs/{run}/results.json").read_text())
+    assert results["environment_id"] == "InvertedPendulum-v5"
+    assert len(results["returns"]) == 100
+    assert results["score"] == pytest.approx(np.mean(results["returns"]))
+    assert results["normalized"] == pytest.approx((results["score"] - 5) / 995)
+    assert results["failed_episodes"] == np.mean(np.array(results["returns"]) < 500)
+    assert results["optimizer_steps"] == 4
+    assert results["pairs"] == 64
+    assert [step for step, _ in curve(run)] == [0, 2, 4]
+    assert {"last.ckpt", "best.ckpt"} == {path.name for path in Path(f"checkpoints/{run}").iterdir()}
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
+def test_every_config_is_short_and_draws_at_least_100_points(config, capsys):
+    assert len(config.read_text().splitlines()) <= 15
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(config), "--print_config"])
+    settings = yaml.safe_load(capsys.readouterr().out)
+    training_pairs = 2_400_000 * (1 - settings["data"]["validation_fraction"])
+    assert training_pairs / settings["data"]["batch_size"] / settings["rollouts"]["eval_freq"] >= 100
+
+
+def test_test_needs_no_demonstrations_and_repeats_the_score(data):
+    run = fit(data)
+    path = Path(f"lightning_logs/{run}/results.json")
+    first = json.loads(path.read_text())
+    path.unlink()
+    Path(data).unlink()
+    main(["test", "--config", f"lightning_logs/{run}/config.yaml", "--ckpt_path", f"checkpoints/{run}/last.ckpt"])
+    again = json.loads(path.read_text())
+    assert again["returns"] == first["returns"]
+    assert again["sampled_returns"] == first["sampled_returns"]
+    assert again["data"]["sha256"] == first["data"]["sha256"]
+    assert [path.name for path in Path("lightning_logs").iterdir()] == [run]
+
+
+def test_the_score_of_another_checkpoint_does_not_replace_the_last_ones(data):
+    run = fit(data)
+    before = Path(f"lightning_logs/{run}/results.json").read_text()
+    main(["test", "--config", f"lightning_logs/{run}/config.yaml", "--ckpt_path", f"checkpoints/{run}/best.ckpt"])
+    assert Path(f"lightning_logs/{run}/results.json").read_text() == before
+    assert Path(f"lightning_logs/{run}/results-best.json").is_file()
+
+
+def test_validate_reports_held_out_metrics(data, capsys):
+    run = fit(data)
+    main(["validate", "--config", f"lightning_logs/{run}/config.yaml", "--ckpt_path", f"checkpoints/{run}/last.ckpt"])
+    printed = capsys.readouterr().out
+    for name in ("validation/loss", "validation/action_mean_squared_error", "validation/explained_variance"):
+        assert name in printed
+
+
+def test_validation_is_logged_at_the_curves_steps(data):
+    run = fit(data)
+    assert [step for step, _ in curve(run, "validation/loss")] == [2, 4]
+    assert [step for step, _ in curve(run, "train/loss")] == [2, 4]
+
+
+def test_two_runs_never_share_a_folder(data):
+    assert fit(data) != fit(data)
+    assert len(list(Path("lightning_logs").iterdir())) == len(list(Path("checkpoints").iterdir())) == 2
+
+
+def test_a_trained_strategy_is_an_expert(data):
+    run = fit(data, "Gaussian")
+    expert = f"checkpoints/{run}/last.ckpt"
+    main(["collect", "--env", "InvertedPendulum-v5", "--expert", expert, "--pairs", "50", "--output", "again.pt"])
+    content = torch.load("again.pt", weights_only=True)
+    assert content["observations"].shape == (50, 4)
+    fit("again.pt", flags=BUDGET + " --data.validation_fraction 0")
+
+
+def test_checkpoints_hold_plain_values_and_no_demonstrations(data):
+    run = fit(data)
+    path = Path(f"checkpoints/{run}/last.ckpt")
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint["run"] == run
+    assert checkpoint["config"]["model"]["class_path"] == "lightning_bc.strategies.MSE"
+    assert path.stat().st_size < 2_000_000
+    assert type(load_strategy(path)).__name__ == "MSE"
+
+
+@pytest.mark.parametrize("flags", ["--trainer.max_epochs 3", "--trainer.max_epochs 3 --trainer.max_steps 10"])
+def test_epochs_are_passes(data, flags):
+    run = fit(data, flags=f"{flags} --rollouts.eval_freq 3 --rollouts.episodes 1 --data.batch_size 20")
+    steps = 10 if "max_steps" in flags else 3 * 6  # 110 training pairs in batches of 20
+    assert torch.load(f"checkpoints/{run}/last.ckpt", weights_only=True)["global_step"] == steps
+    assert curve(run)[0][0] == 0
+    assert curve(run)[-1][0] == steps
+
+
+def test_rollouts_do_not_disturb_training(data):
+    """The weights are the same however often episodes are played in between."""
+    often = fit(data, "Gaussian", BUDGET)
+    once = fit(data, "Gaussian", BUDGET.replace("--rollouts.episodes 2", "--rollouts.episodes 1"))
+    assert_equal_weights(*(torch.load(f"checkpoints/{run}/last.ckpt", weights_only=True) for run in (often, once)))
+
+
+def assert_equal_weights(first, second):
+    assert first["state_dict"].keys() == second["state_dict"].keys()
+    for name, value in first["state_dict"].items():
+        assert torch.equal(value, second["state_dict"][name]), name
+
+
+COMMAND = "--rollouts.eval_freq 5 --rollouts.episodes 2 --data.batch_size 10 --trainer.max_epochs 40"
+
+
+@pytest.mark.parametrize("strategy", strategies())
+def test_a_killed_run_resumes_bit_by_bit(strategy, data):
+    """SIGKILL in the middle of an epoch, and the same command with ``--ckpt_path last``, against one that ran through."""
+    through = fit(data, strategy, COMMAND)
+    command = [sys.executable, "-m", "lightning_bc", "fit", "--model", strategy, "--data.path", data, *COMMAND.split()]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (killed := [run for run in Path("checkpoints").iterdir() if run.name != through]):
+        assert process.poll() is None
+        time.sleep(0.005)
+    while not (killed[0] / "last.ckpt").exists():
+        time.sleep(0.005)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(1)  # TensorBoard orders event files by the second of their creation
+    stopped_at = torch.load(killed[0] / "last.ckpt", weights_only=True)["global_step"]
+    assert 0 < stopped_at < 440
+    assert not (Path("lightning_logs") / killed[0].name / "results.json").exists()
+
+    main(["fit", "--model", strategy, "--data.path", data, *COMMAND.split(), "--ckpt_path", "last"])
+
+    runs = {path.name for path in Path("lightning_logs").iterdir()}
+    assert runs == {through, killed[0].name} == {path.name for path in Path("checkpoints").iterdir()}
+    first, second = (torch.load(f"checkpoints/{run}/last.ckpt", weights_only=True) for run in sorted(runs))
+    assert_equal_weights(first, second)
+    assert first["optimizer_states"][0]["state"].keys() == second["optimizer_states"][0]["state"].keys()
+    assert curve(through) == curve(killed[0].name)
+    assert len(list((Path("lightning_logs") / killed[0].name).glob("version_*"))) == 0
+    results = [json.loads(Path(f"lightning_logs/{run}/results.json").read_text()) for run in runs]
+    assert results[0]["returns"] == results[1]["returns"]
+
+
+# Refusals: each names what is wrong and what to do, before the first step
+
+
+def test_last_without_a_matching_run_lists_what_differs(data, capsys):
+    run = fit(data)
+    error = refused(
+        capsys, "fit", "--model", "MSE", "--data.path", data, *BUDGET.split(), "--seed_everything", "1", "--ckpt_path", "last"
+    )
+    assert run in error
+    assert "seed_everything 0, 1" in error
+
+
+def test_flags_that_contradict_a_checkpoint_are_refused(data, capsys):
+    run = fit(data)
+    path = f"checkpoints/{run}/last.ckpt"
+    config = f"lightning_logs/{run}/config.yaml"
+    error = refused(capsys, "fit", "--config", config, "--model.optimizer.lr", "0.5", "--ckpt_path", path)
+    assert "model.init_args.optimizer.init_args.lr 0.003, 0.5" in error
+    error = refused(capsys, "test", "--config", config, "--model.network.hidden_sizes", "[8]", "--ckpt_path", path)
+    assert "hidden_sizes" in error
+    error = refused(capsys, "test", "--model", "Gaussian", "--ckpt_path", path)
+    assert "checkpoint of MSE" in error
+    assert config in error
+    error = refused(capsys, "test", "--config", config, "--env", "Hopper-v5", "--ckpt_path", path)
+    assert "--env says Hopper-v5" in error
+    assert "says InvertedPendulum-v5" in error
+
+
+def test_other_data_than_the_checkpoints_is_refused(data, capsys):
+    run = fit(data)
+    write_pairs(data, lengths=(10,) * 13, observation_dim=4, action_dim=1)
+    error = refused(
+        capsys, "fit", "--config", f"lightning_logs/{run}/config.yaml", "--ckpt_path", f"checkpoints/{run}/last.ckpt"
+    )
+    assert "not the file that this run began with" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fit", "--model", "MSE", "--data.path", "nowhere.pt"], ["nowhere.pt", "collect"]),
+        (["fit", "--model", "MSE", "--env", "Hopper-v5"], ["Hopper-v5-sampled-2400000.pt", "--expert", "--data.path"]),
+        (["fit", "--model", "MSE", "--env", "HalfCheeta-v5"], ["HalfCheeta-v5", "HalfCheetah-v5"]),
+        (["fit", "--model", "MSE", "--env", "CartPole-v1"], ["CartPole-v1", "Discrete"]),
+        (["fit", "--model", "MSE", "--data.batchsize", "5"], ["data.batchsize", "data.batch_size"]),
+        (["fit", "--model", "MSE", "--model.optimizer.weightdecay", "5"], ["weightdecay", "weight_decay"]),
+        (["fit", "--model", "GausianMixture"], ["GausianMixture", "GaussianMixture"]),
+        (["fit", "--model", "MSE", "--data.batch_size", "0"], ["--data.batch_size 0", "at least 1"]),
+        (["fit", "--model", "MSE", "--rollouts.eval_freq", "0"], ["--rollouts.eval_freq 0", "at least 1"]),
+        (["test", "--model", "MSE"], ["--ckpt_path"]),
+        (["test", "--model", "MSE", "--ckpt_path", "nowhere.ckpt"], ["nowhere.ckpt", "checkpoints/"]),
+        (["fit", "--model", "MSE", "--ckpt_path", "last"], ["--ckpt_path last", "new run"]),
+        (["collect", "--env", "HalfCheetah-v5", "--expert", "nowhere.pt"], ["nowhere.pt", "no such expert"]),
+        (["collect", "--env", "InvertedPendulum-v5", "--expert", "cheetah.pt"], ["cheetah.pt", "17", "4"]),
+    ],
+    ids=lambda value: " ".join(value) if value[0] in ("fit", "test", "collect") else "",
+)
+def test_bad_input_is_refused_with_its_remedy(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write("cheetah.pt", actor_state(17, 6))
+    error = refused(capsys, *arguments)
+    for word in words:
+        assert word in error
+    assert not Path("lightning_logs").exists()
+
+
+def test_an_environment_that_contradicts_the_data_is_refused(data, capsys):
+    error = refused(capsys, "fit", "--model", "MSE", "--data.path", data, "--env", "HalfCheetah-v5")
+    assert "--env says HalfCheetah-v5" in error
+    assert "says InvertedPendulum-v5" in error
+
+
+def test_a_torn_checkpoint_is_refused(data, capsys):
+    run = fit(data)
+    path = Path(f"checkpoints/{run}/last.ckpt")
+    path.write_bytes(path.read_bytes()[:1000])
+    error = refused(capsys, "test", "--config", f"lightning_logs/{run}/config.yaml", "--ckpt_path", str(path))
+    assert str(path) in error
+    assert "cannot be read" in error
