@@ -211,9 +211,8 @@ def test_a_killed_run_resumes_bit_by_bit(strategy, data):
 
 def test_last_without_a_matching_run_lists_what_differs(data, capsys):
     run = fit(data)
-    error = refused(
-        capsys, "fit", "--model", "MSE", "--data.path", data, *BUDGET.split(), *"--seed_everything 1 --ckpt_path last".split()
-    )
+    flags = f"{BUDGET} --seed_everything 1 --ckpt_path last"
+    error = refused(capsys, "fit", "--model", "MSE", "--data.path", data, *flags.split())
     assert run in error
     assert "seed_everything 0, 1" in error
 

@@ -39,8 +39,7 @@ def one_dimensional(cls):
     weights, means, raw = [0.5, 0.2, 0.3], [-0.7, 0.1, 0.6], [-3.0, -1.0, -2.0]
     if cls is Gaussian:
         weights, means, raw = [1.0], [0.3], [-1.0]
-        outputs = [math.atanh(means[0]), raw[0]]
-        options = {}
+        outputs, options = [math.atanh(means[0])], {"minimum_scale": 0.1}
     else:
         outputs, options = [], {"components": 3}
         for weight, mean, raw_scale in zip(weights, means, raw, strict=True):
@@ -48,6 +47,8 @@ def one_dimensional(cls):
     strategy = build_strategy(
         cls, observation_dim=1, action_low=[-1.0], action_high=[1.0], network=constant_outputs(outputs), **options
     )
+    if cls is Gaussian:
+        strategy.raw_scale.data.fill_(raw[0])
     scales = [0.1 + math.log1p(math.exp(r)) for r in raw]
     return strategy, (weights, means, scales)
 
@@ -271,12 +272,13 @@ def test_mse_finds_the_mean_before_or_after_the_squashing(squash):
 
 def test_gaussian_loss_equals_torch_distributions():
     strategy, (observations, actions) = build_strategy(Gaussian, minimum_scale=0.03), linear_problem()
-    outputs = strategy.network(observations)
-    reference = Independent(Normal(outputs[:, :2].tanh(), 0.03 + F.softplus(outputs[:, 2:])), 1)
+    strategy.raw_scale.data = torch.tensor([-1.0, 0.5])
+    means, scales = strategy.network(observations).tanh(), 0.03 + F.softplus(torch.tensor([-1.0, 0.5]))
+    reference = Independent(Normal(means, scales.expand_as(means)), 1)
     loss, metrics = strategy.loss(observations, actions)
     torch.testing.assert_close(loss, -reference.log_prob(actions).mean())
-    torch.testing.assert_close(metrics["scale"], (0.03 + F.softplus(outputs[:, 2:])).mean())
-    assert torch.equal(strategy.act(observations, deterministic=True), outputs[:, :2].tanh())
+    torch.testing.assert_close(metrics["scale"], scales.mean())
+    assert torch.equal(strategy.act(observations, deterministic=True), means)
 
 
 @pytest.mark.parametrize("components", [1, 2, 5])

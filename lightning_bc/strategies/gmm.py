@@ -5,9 +5,9 @@
 
 a mixture density network (Bishop 1994, https://publications.aston.ac.uk/id/eprint/373), in robot learning the head of
 BC-RNN-GMM (Mandlekar 2021, https://arxiv.org/abs/2108.03298). It can hold two humps where MSE and a Gaussian average
-them. The likelihood is exact, on actions scaled to [-1, 1]; the standard deviations have a floor, for the reason given in
-gaussian.py, and here for another: without it a component can shrink onto a single action and drive the likelihood to
-infinity.
+them. The likelihood is exact, on actions scaled to [-1, 1]. The standard deviations depend on the observation and have a
+floor of the size of an error that does no harm in control: without it a component could shrink onto a single action and
+drive the likelihood to infinity, and on a deterministic expert the means would stop learning (see gaussian.py).
 """
 
 import math
