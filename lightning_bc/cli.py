@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -50,6 +50,13 @@ TRAINER_DEFAULTS = {
 _UNKNOWN = re.compile(r"unrecognized arguments: --([\w.]+)|Option '([\w.]+)' is not accepted|import path string: ([\w.]+)")
 
 
+class HelpFormatter(DefaultHelpFormatter):
+    """Leaves the lines of descriptions as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(indent + line for line in text.splitlines())
+
+
 class Parser(LightningArgumentParser):
     """Refuses unknown keys with the nearest known name."""
 
@@ -85,7 +92,7 @@ class CommandLine(LightningCLI):
             seed_everything_default=0,
             trainer_defaults=TRAINER_DEFAULTS,
             parser_class=Parser,
-            parser_kwargs={"description": DESCRIPTION, "prog": "python -m lightning_bc"},
+            parser_kwargs={"description": DESCRIPTION, "prog": "python -m lightning_bc", "formatter_class": HelpFormatter},
             args=args,
         )
 
@@ -329,8 +336,8 @@ def _in_words(different: dict[str, tuple[Any, Any]]) -> str:
 
 
 def _collect(args: list[str]) -> None:
-    parser = ArgumentParser(prog="python -m lightning_bc collect", description=(collect.__doc__ or "").split("\n")[0])
-    parser.add_function_arguments(collect)
+    parser = Parser(prog="python -m lightning_bc collect", description=(collect.__doc__ or "").split("\n")[0])
+    parser.add_function_arguments(collect, as_group=False)
     collect(**parser.parse_args(args).as_dict())
 
 

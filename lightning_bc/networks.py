@@ -6,12 +6,11 @@ network's own and is set in YAML or by flags:
     --model.network ResidualMLP --model.network.width 512 --model.network.blocks 3
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
-
-NetworkFactory = Callable[[int, int], nn.Module]
 
 Activation = Literal["relu", "gelu", "silu", "tanh", "elu"]
 
@@ -24,7 +23,15 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-class MLP(nn.Sequential):
+class Network(nn.Module):
+    """A function from (batch, input_size) to (batch, output_size); ``--help`` lists its subclasses."""
+
+
+NetworkFactory = Callable[[int, int], Network]
+"""Builds a network from input_size and output_size."""
+
+
+class MLP(Network):
     """Multi-layer perceptron: linear layers with an activation between them.
 
     Args:
@@ -37,13 +44,19 @@ class MLP(nn.Sequential):
     def __init__(
         self, input_size: int, output_size: int, hidden_sizes: Sequence[int] = (256, 256), activation: Activation = "relu"
     ) -> None:
+        super().__init__()
         layers: list[nn.Module] = []
-        for size_in, size_out in zip((input_size, *hidden_sizes), hidden_sizes, strict=False):
+        sizes = [input_size, *hidden_sizes]
+        for size_in, size_out in itertools.pairwise(sizes):
             layers += [nn.Linear(size_in, size_out), _ACTIVATIONS[activation]()]
-        super().__init__(*layers, nn.Linear([input_size, *hidden_sizes][-1], output_size))
+        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], output_size))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map ``inputs`` (batch, input_size) to (batch, output_size)."""
+        return self.layers(inputs)
 
 
-class ResidualMLP(nn.Module):
+class ResidualMLP(Network):
     """Pre-activation residual network: h <- h + W2 act(W1 LayerNorm(h)), then LayerNorm and a linear output.
 
     Normalised residual blocks keep gradients alive in deep networks (He 2016, https://arxiv.org/abs/1603.05027; for

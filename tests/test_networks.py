@@ -28,10 +28,10 @@ ACTIVATIONS = {
 )
 def test_mlp_has_the_layers_asked_for_and_no_other_parameters(hidden_sizes, layers):
     network = MLP(5, 2, hidden_sizes)
-    linear = [module for module in network if isinstance(module, torch.nn.Linear)]
+    linear = [module for module in network.layers if isinstance(module, torch.nn.Linear)]
     assert [(layer.in_features, layer.out_features) for layer in linear] == layers
     assert sum(p.numel() for p in network.parameters()) == sum(size_in * size_out + size_out for size_in, size_out in layers)
-    assert len(network) == 2 * len(layers) - 1  # an activation between the layers, none after the last
+    assert len(network.layers) == 2 * len(layers) - 1  # an activation between the layers, none after the last
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -40,7 +40,7 @@ def test_mlp_equals_a_computation_in_numpy(activation):
     network = MLP(4, 3, (8, 6), activation)
     inputs = np.random.default_rng(0).standard_normal((10, 4))
     hidden = inputs
-    linear = [module for module in network if isinstance(module, torch.nn.Linear)]
+    linear = [module for module in network.layers if isinstance(module, torch.nn.Linear)]
     for index, layer in enumerate(linear):
         hidden = hidden @ layer.weight.detach().double().numpy().T + layer.bias.detach().double().numpy()
         if index < len(linear) - 1:

@@ -291,8 +291,8 @@ def test_mixture_loss_equals_torch_distributions(components):
         Independent(Normal(outputs[:, :, 1:3].tanh(), 0.03 + F.softplus(outputs[:, :, 3:])), 1),
     )
     with torch.no_grad():  # three times the outputs, so that components differ
-        strategy.network[-1].weight.mul_(3)
-        strategy.network[-1].bias.mul_(3)
+        strategy.network.layers[-1].weight.mul_(3)
+        strategy.network.layers[-1].bias.mul_(3)
     loss, _ = strategy.loss(observations, actions)
     torch.testing.assert_close(loss, -reference.log_prob(actions).mean())
     torch.testing.assert_close(strategy.distribution(observations).log_prob(actions), reference.log_prob(actions))
