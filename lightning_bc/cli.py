@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import logging
+import os
 import re
 import sys
 import warnings
@@ -15,6 +16,7 @@ from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_bc import versions
 from lightning_bc.callbacks import AtomicCheckpointIO, Checkpoints, Progress, Rollouts
@@ -27,6 +29,8 @@ from lightning_bc.results.scores import score, write_results
 from lightning_bc.strategies import Strategy, strategies, strategy_of_checkpoint
 
 DEFAULT_ENVIRONMENT = "HalfCheetah-v5"
+
+_RUN_VARIABLE = "LIGHTNING_BC_RUN"
 
 DESCRIPTION = """Clone an expert in continuous control.
 
@@ -142,9 +146,8 @@ class CommandLine(LightningCLI):
                 f"{self.command} needs --ckpt_path: the file of a checkpoint, or last for the newest run with this "
                 "configuration."
             )
-        self.run = self.checkpoint.get("run") or runs.new_name(
-            config.model.class_path.rpartition(".")[2], config.data.path, config.seed_everything
-        )
+        strategy = config.model.class_path.rpartition(".")[2]
+        self.run = self.checkpoint.get("run") or self._name(strategy, config.data.path, config.seed_everything)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the run's logger, checkpoints and progress; nothing on disk for validate and test."""
@@ -175,14 +178,14 @@ class CommandLine(LightningCLI):
     def fit(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
         """Train, and score the last checkpoint on the test bank."""
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        print(
+        rank_zero_only(print)(
             f"{type(model).__name__}, {parameters:,} parameters, on {datamodule.environment_id}, from {datamodule.path}\n"
             f"run {self.run}{self._resumed()}\n"
             f"curve: tensorboard --logdir {runs.LOGS}\n"
         )
         self.trainer.fit(model, datamodule=datamodule, ckpt_path=self.checkpoint_path, weights_only=True)
         path = runs.last_checkpoint(self.run)
-        if not path.is_file():                                      # --trainer.enable_checkpointing false
+        if not self.trainer.is_global_zero or not path.is_file():   # no file under --trainer.enable_checkpointing false
             return
         self._open_checkpoint(path)
         self.test(model, datamodule)
@@ -281,6 +284,13 @@ class CommandLine(LightningCLI):
         """One pass, unless a number of passes or of steps is given."""
         if trainer.max_epochs is None:
             trainer.max_epochs = -1 if trainer.max_steps > 0 else 1
+
+    @staticmethod
+    def _name(strategy: str, data: str, seed: int) -> str:
+        """A new run's name; the processes that Lightning starts for further devices take over the first one's."""
+        if "LOCAL_RANK" not in os.environ:
+            os.environ[_RUN_VARIABLE] = runs.new_name(strategy, data, seed)
+        return os.environ[_RUN_VARIABLE]
 
     def _dump(self, config: Namespace) -> dict[str, Any]:
         dumped = yaml.safe_load(self._parser(self.command).dump(config, skip_unset=False))

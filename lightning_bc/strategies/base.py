@@ -174,7 +174,7 @@ class OfflineStrategy(Strategy):
         for batch_observations, batch_actions in batches:
             observations, actions = self.normalization(batch_observations), self.scale(batch_actions)
             loss, _ = self.loss(observations, actions)
-            self.log("validation/loss", loss, on_epoch=True, batch_size=len(actions), logger=False)
+            self.log("validation/loss", loss, on_epoch=True, batch_size=len(actions), logger=False, sync_dist=True)
             predictions = self.act(observations, deterministic=True).clamp(-1.0, 1.0)
             for name, metric in self.validation_metrics.items():
                 metric.update(predictions, actions)  # type: ignore[operator]
