@@ -17,6 +17,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_bc import versions
 from lightning_bc.callbacks import AtomicCheckpointIO, Checkpoints, Progress, Rollouts
@@ -183,7 +184,11 @@ class CommandLine(LightningCLI):
             f"run {self.run}{self._resumed()}\n"
             f"curve: tensorboard --logdir {runs.LOGS}\n"
         )
-        self.trainer.fit(model, datamodule=datamodule, ckpt_path=self.checkpoint_path, weights_only=True)
+        try:
+            self.trainer.fit(model, datamodule=datamodule, ckpt_path=self.checkpoint_path, weights_only=True)
+        except (SystemExit, SIGTERMException):                      # Ctrl-C, which Lightning turns into an exit; SIGTERM
+            print("\nstopped; the same command with --ckpt_path last goes on from the last point of the curve")
+            raise
         path = runs.last_checkpoint(self.run)
         if not self.trainer.is_global_zero or not path.is_file():   # no file under --trainer.enable_checkpointing false
             return
@@ -269,13 +274,8 @@ class CommandLine(LightningCLI):
             said_by[f"--data.path {path}"] = read_metadata(path).get("environment_id")
         said = {source: env for source, env in said_by.items() if env}
         if len(set(said.values())) > 1:
-            raise InputError(
-                "one run has one environment, but "
-                + " and ".join(f"{source} says {env}" for source, env in said.items())
-                + ". Leave --env away, or choose other data."
-                if len(said) == 2 and "--env" in said
-                else f"contradicting environments: {said}"
-            )
+            words = " and ".join(f"{source} says {env}" for source, env in said.items())
+            raise InputError(f"one run has one environment, but {words}. Leave --env away, or choose what goes with it.")
         config.env = config.data.environment_id = next(iter(said.values()), DEFAULT_ENVIRONMENT)
         config.data.path = path.replace("{env}", config.env)
 
@@ -367,9 +367,10 @@ def main(args: list[str] | None = None) -> None:
         else:
             CommandLine(args)
     except InputError as error:
-        _exit(error)
-
-
-def _exit(error: InputError) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except SIGTERMException:
+        sys.exit(143)
+    except KeyboardInterrupt:
+        print("\ninterrupted: nothing was written", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,65 @@
+"""The same on a CUDA device: skipped where there is none."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import build_strategy, write_pairs
+
+from lightning_bc.cli import main
+from lightning_bc.demonstrations import Batches
+from lightning_bc.environments import make
+from lightning_bc.episodes import play, selection_seeds
+from lightning_bc.strategies import strategies
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+
+@pytest.mark.parametrize("cls", strategies().values(), ids=strategies())
+def test_a_policy_answers_as_on_the_cpu(cls):
+    strategy, observations = build_strategy(cls), torch.randn(100, 3)
+    with torch.inference_mode():
+        expected = strategy(observations)
+        found = strategy.to("cuda")(observations.to("cuda"))
+    assert found.device.type == "cuda"
+    torch.testing.assert_close(found.cpu(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_batches_stay_on_the_device_and_repeat_themselves():
+    observations = torch.arange(1000.0, device="cuda").unsqueeze(1)
+    first, second = (Batches(observations, observations, 64, seed=3) for _ in range(2))
+    seen = []
+    for (one,), (other,) in zip(first, second, strict=True):
+        assert one[0].device.type == "cuda"
+        assert torch.equal(one[0], other[0])
+        seen.append(one[0])
+    assert torch.equal(torch.cat(seen).sort(0).values, observations)
+
+
+def test_episodes_leave_the_random_states_alone_and_repeat_themselves():
+    strategy = build_strategy(
+        strategies()["GaussianMixture"], observation_dim=4, action_low=[-3.0], action_high=[3.0]
+    ).to("cuda")
+    environments, policy = make("InvertedPendulum-v5", 4), partial(strategy, deterministic=False)
+    states = torch.get_rng_state(), torch.cuda.get_rng_state()
+    first = play(policy, environments, selection_seeds(8), device="cuda")
+    second = play(policy, environments, selection_seeds(8), device="cuda")
+    assert (first.returns == second.returns).all()
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert torch.equal(torch.cuda.get_rng_state(), states[1])
+
+
+@pytest.mark.parametrize("strategy", strategies())
+def test_fit_trains_scores_and_resumes_on_the_device(strategy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = write_pairs(
+        "pairs.pt", lengths=(10,) * 12, observation_dim=4, action_dim=1, metadata={"environment_id": "InvertedPendulum-v5"}
+    )
+    flags = "--trainer.accelerator gpu --trainer.max_steps 20 --rollouts.eval_freq 5 --rollouts.episodes 2"
+    command = ["fit", "--model", strategy, "--data.path", data, *flags.split()]
+    main(command)
+    main([*command, "--ckpt_path", "last"])
+    results = json.loads(next(Path("lightning_logs").glob("*/results.json")).read_text())
+    assert results["optimizer_steps"] == 20
