@@ -1,0 +1,127 @@
+"""The README's commands run as they stand there, on a small budget; docs/metrics.md names what is really logged."""
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPOSITORY, write_pairs
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_bc.cli import main
+from lightning_bc.demonstrations.collect import default_path
+from lightning_bc.episodes import test_seeds as bank_of_tests
+from lightning_bc.strategies import OfflineStrategy, strategies
+
+README = (REPOSITORY / "README.md").read_text()
+SET_UP = "pip install -c constraints.txt -e . && python -m lightning_bc fit --config configs/gmm.yaml"
+INSTALL_FOR_TESTS, RUN_TESTS = "pip install -c constraints.txt -e '.[dev]'", "pytest"
+FIT_BUDGET = ["--trainer.max_steps", "4", "--rollouts.eval_freq", "2", "--rollouts.episodes", "2", "--data.batch_size", "16"]
+
+PRINTED = {"fit": "score", "test": "score", "validate": "validation/loss", "collect": "pairs/s"}
+STRATEGIES = [name for name, cls in strategies().items() if issubclass(cls, OfflineStrategy)]
+
+
+def fenced(language, text=README):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands():
+    """The arguments of each ``python -m lightning_bc`` in the README's fences, in their order."""
+    lines = "".join(fenced("bash")).replace("\\\n", " ").splitlines()
+    marker = "python -m lightning_bc "
+    return [shlex.split(line.partition(marker)[2]) for line in lines if marker in line]
+
+
+def write_pendulum(path):
+    return write_pairs(
+        path,
+        lengths=(10,) * 12,
+        observation_dim=4,
+        action_dim=1,
+        random_returns=torch.full((100,), 5.0),
+        expert_returns=torch.full((100,), 1000.0),
+        metadata={"environment_id": "InvertedPendulum-v5"},
+    )
+
+
+def newest_run():
+    return max(Path("lightning_logs").iterdir(), key=lambda path: path.stat().st_mtime).name
+
+
+def scalars(run):
+    events = EventAccumulator(f"lightning_logs/{run}")
+    events.Reload()
+    return events.Tags()["scalars"]
+
+
+def test_the_set_up_commands_stand_in_the_readme_and_ci_calls_the_second():
+    lines = "".join(fenced("bash")).splitlines()
+    assert SET_UP in lines
+    assert f"{INSTALL_FOR_TESTS} && {RUN_TESTS}" in lines
+    ci = (REPOSITORY / ".ci" / "run").read_text().splitlines()
+    assert ci.index(INSTALL_FOR_TESTS) < ci.index(RUN_TESTS)
+
+
+def test_every_shell_command_stands_in_a_fence():
+    prose = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
+    assert re.findall(r"^ *\$? *(?:pip|python|tensorboard|pytest|taskset) .*", prose, flags=re.MULTILINE) == []
+
+
+def test_each_command_runs(tmp_path, monkeypatch, capsys):
+    """In order, in one working directory. What would collect or train for long gets a small file or a small budget."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(REPOSITORY / "configs", "configs")
+    shutil.copytree(REPOSITORY / "checkpoints" / "experts", "checkpoints/experts")
+    write_pairs(default_path("HalfCheetah-v5"), lengths=(20,) * 12)
+    small = write_pendulum("small.pt")
+    for script in fenced("python"):
+        exec(script)
+    assert Path("mine.pt").is_file()
+
+    done = set()
+    for number, arguments in enumerate(commands()):
+        command = arguments[0]
+        if command == "fit":
+            # The first and what resumes it play HalfCheetah from the default file; the others need not.
+            if "configs/gmm.yaml" not in arguments and "--data.path" not in arguments:
+                arguments += ["--data.path", small]
+            arguments += FIT_BUDGET
+        elif command == "collect":
+            arguments += ["--pairs", "2000"]
+        elif command in ("test", "validate"):
+            arguments = [argument.replace("RUN", newest_run()) for argument in arguments]
+        if number > 0:
+            monkeypatch.setattr(bank_of_tests, "__defaults__", (3,))    # one score on all 100 episodes is enough here
+        capsys.readouterr()
+        main(arguments)
+        printed = capsys.readouterr().out
+        assert PRINTED[command] in printed, arguments
+        if "last" in arguments:
+            assert "resumed at optimizer step 4" in printed
+        done.add(command)
+    assert done == set(PRINTED)
+    assert Path(default_path("HalfCheetah-v5", "exploratory", 2000)).is_file()
+
+
+def test_links_lead_to_files():
+    for document in (REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)", document.read_text()):
+            assert target.startswith("https://") or (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_metrics_document_names_what_a_run_logs(strategy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bank_of_tests, "__defaults__", (3,))
+    main(["fit", "--model", strategy, "--data.path", write_pendulum("small.pt"), *FIT_BUDGET])
+    document = (REPOSITORY / "docs" / "metrics.md").read_text()
+    logged = scalars(newest_run())
+    assert {"rollout/return_mean", "train/loss", "validation/loss", "seconds", "pairs"} <= set(logged)
+    results = json.loads(Path(f"lightning_logs/{newest_run()}/results.json").read_text())
+    keys = [*results, *(f"{key}.{inner}" for key in ("references", "data") for inner in results[key])]
+    missing = [name for name in [*logged, *keys] if f"| `{name}` |" not in document]
+    assert missing == []
