@@ -24,7 +24,7 @@ from lightning_bc.callbacks import AtomicCheckpointIO, Checkpoints, Progress, Ro
 from lightning_bc.demonstrations import Demonstrations, collect
 from lightning_bc.demonstrations.formats import MINARI_PREFIX, read_metadata
 from lightning_bc.errors import InputError
-from lightning_bc.networks import MLP, ResidualMLP
+from lightning_bc.networks import Network
 from lightning_bc.results import runs
 from lightning_bc.results.scores import score, write_results
 from lightning_bc.strategies import Strategy, strategies, strategy_of_checkpoint
@@ -73,7 +73,7 @@ class Parser(LightningArgumentParser):
         raise InputError("\n".join(self._nearest(name) for name in unknown) or message)
 
     def _nearest(self, name: str) -> str:
-        classes: list[Any] = [*strategies().values(), MLP, ResidualMLP, torch.optim.AdamW]
+        classes: list[Any] = [*strategies().values(), *Network.__subclasses__(), torch.optim.AdamW]
         known = {action.dest for action in self._actions} | {cls.__name__ for cls in classes} | {"class_path", "init_args"}
         known |= {key for cls in classes for base in cls.__mro__ for key in inspect.signature(base.__init__).parameters}
         last = name.rpartition(".")[2]
@@ -230,7 +230,7 @@ class CommandLine(LightningCLI):
             "checkpoint": str(path),
             **played,
             "optimizer_steps": checkpoint["global_step"],
-            "pairs": metrics["pairs"],
+            "pairs": int(metrics["pairs"]),
             "seconds": metrics["seconds"],
             "seed": checkpoint["config"]["seed_everything"],
             "data": data["source"],

@@ -91,7 +91,7 @@ def test_hopper(tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err
     for words in ("mine.pt: has no episode_lengths", "--data.episode_length N", "--data.validation_fraction 0"):
         assert words in error
-    assert not list(Path("lightning_logs").glob("*/config.yaml"))
+    assert not Path("lightning_logs").exists()
 
     steps, results = fit_and_read(
         "--env Hopper-v5 --data.path mine.pt --trainer.max_steps 900 --data.validation_fraction 0"

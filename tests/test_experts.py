@@ -108,6 +108,14 @@ def test_td3_has_nothing_to_sample(tmp_path):
     assert torch.equal(actor(observations, deterministic=False), actor(observations, deterministic=True))
 
 
+def test_cleanrls_td3_file_holds_the_actor_before_its_critics(tmp_path):
+    state = actor_state(5, 2, "td3")
+    torch.save((state, {"fc1.weight": torch.zeros(1)}, {}), tmp_path / "td3.cleanrl_model")
+    alone = load_expert(saved(tmp_path / "actor.pt", state))
+    observations = torch.randn(10, 5)
+    assert torch.equal(load_expert(tmp_path / "td3.cleanrl_model")(observations), alone(observations))
+
+
 def test_loading_and_answering_leaves_the_random_state_alone():
     before = torch.get_rng_state()
     load_expert(SHIPPED)(torch.zeros(3, 17), deterministic=True)

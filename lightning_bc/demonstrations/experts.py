@@ -114,6 +114,8 @@ def load_expert(path: str | Path) -> Expert:
         ) from error
     if isinstance(content, dict) and "pytorch-lightning_version" in content:
         return load_strategy(path).eval().requires_grad_(False)
+    if isinstance(content, tuple) and content:                      # CleanRL's TD3 script saves (actor, critic, critic)
+        content = content[0]
     try:
         actor = CleanRLActor(content).eval()
         actor(torch.zeros(1, actor.observation_dim))                # raises where the layers do not fit together

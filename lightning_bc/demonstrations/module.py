@@ -110,20 +110,14 @@ class Demonstrations(LightningDataModule):
                     f"    python -m lightning_bc collect --env {self.environment_id} --expert EXPERT.pt"
                 )
             collect(self.environment_id, str(expert), self.path)
-        self._read()
+        self._split(self._read())
 
     def setup(self, stage: str) -> None:
         """Split the pairs by episodes, and bring them to the training device."""
         if stage not in ("fit", "validate") or self._training is not None:
             return
         file = self._read()
-        starts, lengths = self._episodes(file)
-        used = len(lengths) if self.episodes is None else self.episodes
-        if used > len(lengths):
-            raise InputError(f"--data.episodes {used}: {self.path} holds {len(lengths)} episodes.")
-        held_out = 0
-        if self.validation_fraction > 0 and used >= FEWEST_EPISODES_TO_HOLD_OUT:
-            held_out = min(max(1, round(used * self.validation_fraction)), used - 1)
+        starts, lengths, used, held_out = self._split(file)
         self._training = self._pairs(file, starts, lengths, range(used - held_out))
         self._validation = self._pairs(file, starts, lengths, range(used - held_out, used)) if held_out else None
         pairs = len(self._training[0])
@@ -275,6 +269,16 @@ class Demonstrations(LightningDataModule):
                 f"bounds of {self.environment_id}, {self.action_low} to {self.action_high} (first of {int(outside.sum())}). "
                 "Actions are expected in the environment's units, as they were played: clip them, or scale them back."
             )
+
+    def _split(self, file: DemonstrationFile) -> tuple[Tensor, Tensor, int, int]:
+        """Starts and lengths of all episodes, the number of those used, and how many of these are held out."""
+        starts, lengths = self._episodes(file)
+        used = len(lengths) if self.episodes is None else self.episodes
+        if used > len(lengths):
+            raise InputError(f"--data.episodes {used}: {self.path} holds {len(lengths)} episodes. Ask for as many or fewer.")
+        if self.validation_fraction == 0 or used < FEWEST_EPISODES_TO_HOLD_OUT:
+            return starts, lengths, used, 0
+        return starts, lengths, used, min(max(1, round(used * self.validation_fraction)), used - 1)
 
     def _episodes(self, file: DemonstrationFile) -> tuple[Tensor, Tensor]:
         """Start and length of each episode in the file, (episodes,) each."""
