@@ -1,18 +1,15 @@
 """The command line: ``fit``, ``validate`` and ``test`` from LightningCLI, ``collect`` beside them."""
 
-import difflib
-import inspect
 import logging
 import os
-import re
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import yaml
-from jsonargparse import DefaultHelpFormatter, Namespace
+from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -20,14 +17,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_bc import versions
+from lightning_bc.arguments import HelpFormatter, Parser
 from lightning_bc.callbacks import AtomicCheckpointIO, Checkpoints, Progress, Rollouts
 from lightning_bc.demonstrations import Demonstrations, collect
 from lightning_bc.demonstrations.formats import MINARI_PREFIX, read_metadata
 from lightning_bc.errors import InputError
-from lightning_bc.networks import Network
 from lightning_bc.results import runs
 from lightning_bc.results.scores import score, write_results
-from lightning_bc.strategies import Strategy, strategies, strategy_of_checkpoint
+from lightning_bc.strategies import Strategy, strategy_of_checkpoint
 
 DEFAULT_ENVIRONMENT = "HalfCheetah-v5"
 
@@ -50,35 +47,6 @@ TRAINER_DEFAULTS = {
     "val_check_interval": 1,
     "enable_model_summary": False,
 }
-
-
-_UNKNOWN = re.compile(r"unrecognized arguments: --([\w.]+)|Option '([\w.]+)' is not accepted|import path string: ([\w.]+)")
-
-
-class HelpFormatter(DefaultHelpFormatter):
-    """Leaves the lines of descriptions as they are."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "\n".join(indent + line for line in text.splitlines())
-
-
-class Parser(LightningArgumentParser):
-    """Refuses unknown keys with the nearest known name."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the message alone; the usage of a hundred flags would hide it."""
-        if not self.exit_on_error:                                  # jsonargparse tries a type and asks for the outcome
-            super().error(message, ex)
-        unknown = [next(filter(None, groups)) for groups in _UNKNOWN.findall(message)]
-        raise InputError("\n".join(self._nearest(name) for name in unknown) or message)
-
-    def _nearest(self, name: str) -> str:
-        classes: list[Any] = [*strategies().values(), *Network.__subclasses__(), torch.optim.AdamW]
-        known = {action.dest for action in self._actions} | {cls.__name__ for cls in classes} | {"class_path", "init_args"}
-        known |= {key for cls in classes for base in cls.__mro__ for key in inspect.signature(base.__init__).parameters}
-        last = name.rpartition(".")[2]
-        near = difflib.get_close_matches(name, known, n=1) or difflib.get_close_matches(last, known, n=1)
-        return f"unknown: {name}. " + (f"Nearest known: {near[0]}." if near else "See --help for what there is.")
 
 
 class CommandLine(LightningCLI):

@@ -7,9 +7,11 @@ network's own and is set in YAML or by flags:
 """
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 Activation = Literal["relu", "gelu", "silu", "tanh", "elu"]
@@ -89,3 +91,17 @@ class ResidualMLP(Network):
         for block in self.blocks:
             hidden = hidden + block(hidden)
         return self.output(hidden)
+
+
+TIME_FEATURES = 16
+
+
+def sinusoidal_features(time: Tensor) -> Tensor:
+    """Sines and cosines of ``time`` in [0, 1], (batch,), at frequencies from 1/4 to 32 turns: (batch, TIME_FEATURES).
+
+    A network tells neighbouring denoising steps apart more easily by these than by the bare number (Vaswani 2017,
+    https://arxiv.org/abs/1706.03762).
+    """
+    frequencies = 2.0 ** torch.linspace(-2, 5, TIME_FEATURES // 2, device=time.device)
+    angles = 2 * math.pi * frequencies * time.unsqueeze(-1)         # (batch, TIME_FEATURES / 2)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)

@@ -192,6 +192,12 @@ class Demonstrations(LightningDataModule):
         return self._training[0]
 
     @property
+    def training_actions(self) -> Tensor:
+        """Actions of the training pairs, (pairs, action_dim), on the training device."""
+        assert self._training is not None, "setup('fit') comes first"
+        return self._training[1]
+
+    @property
     def optimizer_steps(self) -> int | None:
         """Optimizer steps of the whole run under the Trainer's settings; None where these set no end."""
         trainer = self.trainer

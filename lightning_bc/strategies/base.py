@@ -146,10 +146,15 @@ class OfflineStrategy(Strategy):
             The scalar loss, and further scalars to log by name.
         """
 
+    def fit_actions(self, actions: Tensor) -> None:  # most strategies need nothing of it
+        """Take what a strategy needs to know of all scaled training ``actions`` (pairs, action_dim): bins, for example."""
+
     def setup(self, stage: str) -> None:
-        """Take the observations' mean and scale from the training pairs; a checkpoint's replace them on resume."""
+        """Take statistics from the training pairs; on resume a checkpoint's replace them."""
         if stage == "fit":
-            self.normalization.fit(self.trainer.datamodule.training_observations)  # type: ignore[attr-defined]
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            self.normalization.fit(data.training_observations)
+            self.fit_actions(self.scale(data.training_actions))
 
     def training_step(self, batches: list[tuple[Tensor, Tensor]], batch_index: int) -> None:
         """One optimizer step on each of the batches up to the next point of the curve.
