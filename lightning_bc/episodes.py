@@ -155,6 +155,17 @@ def _hand_out_seeds(
 
 
 @contextmanager
+def forked_random_state(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside the block torch's generators (CPU, and the device's) start from ``seed``; after it they are as before."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.random.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+@contextmanager
 def _apart_from_training(seeds: Sequence[int], device: torch.device) -> Iterator[None]:
     """Inside the block torch's generators start from ``seeds`` and its CPU threads leave the cores to the physics.
 
@@ -163,11 +174,7 @@ def _apart_from_training(seeds: Sequence[int], device: torch.device) -> Iterator
     """
     entropy = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
     threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.random.default_generator.manual_seed(entropy)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(entropy)
+    with forked_random_state(entropy, device):
         torch.set_num_threads(1)
         try:
             yield

@@ -11,6 +11,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torchmetrics import ExplainedVariance, MeanSquaredError
 
+from lightning_bc.episodes import forked_random_state
 from lightning_bc.errors import InputError
 from lightning_bc.normalization import Normalization
 
@@ -175,10 +176,14 @@ class OfflineStrategy(Strategy):
         self.log_dict({f"train/{name}": value / len(batches) for name, value in sums.items()}, logger=False)
 
     def validation_step(self, batches: list[tuple[Tensor, Tensor]], batch_index: int) -> None:
-        """Loss, and how near the deterministic actions come, on held-out episodes."""
+        """Loss, and how near the deterministic actions come, on held-out episodes.
+
+        Losses that draw noise draw the same at each validation, and training's random state is left alone.
+        """
         for batch_observations, batch_actions in batches:
             observations, actions = self.normalization(batch_observations), self.scale(batch_actions)
-            loss, _ = self.loss(observations, actions)
+            with forked_random_state(batch_index, self.device):
+                loss, _ = self.loss(observations, actions)
             self.log("validation/loss", loss, on_epoch=True, batch_size=len(actions), logger=False, sync_dist=True)
             predictions = self.act(observations, deterministic=True).clamp(-1.0, 1.0)
             for name, metric in self.validation_metrics.items():
