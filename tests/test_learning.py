@@ -24,9 +24,9 @@ def demonstrations(request, tmp_path_factory):
 
 @pytest.mark.parametrize("strategy", OFFLINE)
 def test_every_strategy_clones_half_cheetah(strategy, demonstrations, tmp_path, monkeypatch):
-    """A sixth of the full data and four passes: a collapsed policy stays under 0.1, a sound one passes 0.9."""
+    """A sixth of the full data and four passes: a collapsed policy stays under 0.1, a sound one passes 0.7."""
     monkeypatch.chdir(tmp_path)
     flags = "--trainer.max_steps 6000 --rollouts.eval_freq 600"
     main(["fit", "--model", strategy, "--data.path", str(demonstrations), *flags.split()])
     results = json.loads(next(Path("lightning_logs").glob("*/results.json")).read_text())
-    assert results["normalized"] > 0.9
+    assert results["normalized"] > 0.7
