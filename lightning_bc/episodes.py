@@ -169,8 +169,8 @@ def forked_random_state(seed: int, device: torch.device) -> Iterator[None]:
 def _apart_from_training(seeds: Sequence[int], device: torch.device) -> Iterator[None]:
     """Inside the block torch's generators start from ``seeds`` and its CPU threads leave the cores to the physics.
 
-    A policy's batch is small: one thread is as fast as several, and threads that wait for work spin on the cores that the
-    physics needs (with two threads, collection took twice as long on two cores).
+    A policy's batch is small, so one thread is enough for it, and threads that wait for work would spin on the cores that
+    the physics needs.
     """
     entropy = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
     threads = torch.get_num_threads()

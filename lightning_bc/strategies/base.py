@@ -160,7 +160,8 @@ class OfflineStrategy(Strategy):
     def training_step(self, batches: list[tuple[Tensor, Tensor]], batch_index: int) -> None:
         """One optimizer step on each of the batches up to the next point of the curve.
 
-        Lightning's loop costs about as much as an optimizer step of a small network; here many steps share one round.
+        A round of Lightning's loop costs a good part of what an optimizer step of a small network does; here many steps
+        share one (benchmarks/training.py).
         """
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         sums: dict[str, Tensor] = {}

@@ -6,7 +6,7 @@ exact, on actions scaled to [-1, 1]. The standard deviations are learnt, but do 
 
 Why not. On demonstrations of a deterministic actor nothing bounds a likelihood with sigma(o): where the fit is already
 good, sigma follows the residual towards zero, and since the mean's gradient is weighted by 1 / sigma(o)^2, those
-observations pull thousands of times harder than the others. The mean stops learning just where it is wrong (Seitzer 2022,
+observations pull far harder than the others. The mean can stop learning just where it is wrong (Seitzer 2022,
 On the Pitfalls of Heteroscedastic Uncertainty Estimation, https://arxiv.org/abs/2203.09168), which for a gait is the rare
 start-up. With one sigma an action dimension all observations weigh the same, as in MSE, and the loss stays an exact
 likelihood. Noise that does depend on the observation is the mixture's business (gmm.py). A small floor keeps sigma from

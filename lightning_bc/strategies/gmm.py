@@ -7,7 +7,7 @@ a mixture density network (Bishop 1994, https://publications.aston.ac.uk/id/epri
 BC-RNN-GMM (Mandlekar 2021, https://arxiv.org/abs/2108.03298). It can hold two humps where MSE and a Gaussian average
 them. The likelihood is exact, on actions scaled to [-1, 1]. The standard deviations depend on the observation and have a
 floor of the size of an error that does no harm in control: without it a component could shrink onto a single action and
-drive the likelihood to infinity, and on a deterministic expert the means would stop learning (see gaussian.py).
+drive the likelihood to infinity, and on a deterministic expert the means could stop learning (see gaussian.py).
 """
 
 import math
