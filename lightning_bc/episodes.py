@@ -106,20 +106,17 @@ def play(
             else:
                 actions = np.zeros((num_envs, played.shape[1]), played.dtype)
                 actions[active] = played
-            next_observations, rewards, terminated, truncated, _ = environments.step(
-                actions, None if everyone else active
-            )
+            observations, rewards, terminated, truncated, _ = environments.step(actions, None if everyone else active)
             now = episode if everyone else episode[active]
-            returns[now] += rewards if everyone else rewards[active]
+            earned = rewards if everyone else rewards[active]
+            returns[now] += earned
             lengths[now] += 1
             if record:
                 labelled = played if label is None else label(inputs).cpu().numpy()
-                reward_rows = rewards if everyone else rewards[active]
-                record_of.append((now.copy(), seen.numpy(), labelled, reward_rows.astype(np.float32)))
+                record_of.append((now.copy(), seen.numpy(), labelled, earned.astype(np.float32)))
             if on_step is not None:
                 on_step(playing)
 
-            observations = next_observations
             ended = np.flatnonzero((terminated | truncated) & active)
             if len(ended):
                 observations, waiting = _hand_out_seeds(environments, observations, ended, seeds, waiting, episode, active)

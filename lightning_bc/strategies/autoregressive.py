@@ -58,21 +58,20 @@ class Autoregressive(OfflineStrategy):
         self.bins, self.binning = bins, binning
         dims = self.action_dim
         self.network = network(self.observation_dim, dims * _FEATURES)
-        self.past_weight = nn.Parameter(torch.randn(dims, _FEATURES, dims) / max(1, dims) ** 0.5)
+        self.past_weight = nn.Parameter(torch.randn(dims, _FEATURES, dims) / dims**0.5)
         self.head_weight = nn.Parameter(torch.randn(dims, bins, _FEATURES) / _FEATURES**0.5)
         self.head_bias = nn.Parameter(torch.zeros(dims, bins))
-        edges = torch.linspace(-1, 1, bins + 1).repeat(dims, 1)
-        self.register_buffer("edges", edges)                        # (action_dim, bins + 1)
-        self.register_buffer("decoded", (edges[:, 1:] + edges[:, :-1]) / 2)  # (action_dim, bins)
+        self.register_buffer("edges", torch.linspace(-1, 1, bins + 1).repeat(dims, 1))  # (action_dim, bins + 1)
+        self.register_buffer("decoded", self._centres)              # (action_dim, bins)
         self.register_buffer("before", torch.ones(dims, dims).tril(-1).unsqueeze(1))  # (action_dim, 1, action_dim)
 
     def fit_actions(self, actions: Tensor) -> None:
         """Place the bins, and their decoded values, by the scaled training ``actions`` (pairs, action_dim)."""
-        for dimension, values in enumerate(actions.clamp(-1, 1).T):
-            if self.binning == "quantile":
-                rows = torch.arange(1, self.bins, device=values.device) * len(values) // self.bins
-                self.edges[dimension, 1:-1] = values.sort().values[rows]
-            bins = torch.bucketize(values.contiguous(), self.edges[dimension, 1:-1].contiguous())
+        actions = actions.clamp(-1, 1)
+        if self.binning == "quantile":
+            rows = torch.arange(1, self.bins, device=actions.device) * len(actions) // self.bins
+            self.edges[:, 1:-1] = actions.sort(dim=0).values[rows].T
+        for dimension, (values, bins) in enumerate(zip(actions.T, self.bins_of(actions).T, strict=True)):
             counts = torch.bincount(bins, minlength=self.bins)
             sums = torch.zeros(self.bins, device=values.device).index_add_(0, bins, values)
             self.decoded[dimension] = torch.where(counts > 0, sums / counts, self._centres[dimension])
