@@ -200,6 +200,7 @@ class CommandLine(LightningCLI):
             "optimizer_steps": checkpoint["global_step"],
             "pairs": int(metrics["pairs"]),
             "seconds": metrics["seconds"],
+            "training_seconds": metrics["training_seconds"],
             "seed": checkpoint["config"]["seed_everything"],
             "data": data["source"],
             "versions": versions(),

@@ -1,4 +1,4 @@
-"""Diffusion against closed forms of Gaussian processes."""
+"""Diffusion against closed forms of Gaussian processes; all of it before the tanh, u = arctanh(a)."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,9 @@ from scipy import stats
 from lightning_bc.errors import InputError
 from lightning_bc.strategies import Diffusion
 from lightning_bc.strategies.diffusion import cosine_schedule
+
+MEAN, SCALE = 0.1, 0.2
+predictions = pytest.mark.parametrize("prediction", ["epsilon", "action"])
 
 
 def one_dimensional(**options):
@@ -44,27 +47,69 @@ def test_ancestral_step_is_the_posterior_of_the_forward_process(now, then):
     assert float(scale) == pytest.approx(np.sqrt(((grid - expected) ** 2 * posterior).sum()), abs=1e-4)
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "action"])
+def perfect(strategy):
+    """The best prediction for u ~ Normal(MEAN, SCALE): E[u | u_t], or the noise that goes with it."""
+
+    def network_at(observations, noisy, time):
+        signal = strategy.signal[time].unsqueeze(-1)
+        gain = signal.sqrt() * SCALE**2 / (signal * SCALE**2 + 1 - signal)
+        clean = MEAN + gain * (noisy - signal.sqrt() * MEAN)
+        return clean if strategy.prediction == "action" else (noisy - signal.sqrt() * clean) / (1 - signal).sqrt()
+
+    return network_at
+
+
+@predictions
 @pytest.mark.parametrize("deterministic", [True, False], ids=["DDIM", "ancestral"])
 def test_a_perfect_denoiser_samples_the_data(prediction, deterministic, monkeypatch):
-    """For actions from Normal(0.1, 0.2) the best predictions are known; the samples must have that distribution."""
-    mean, scale, samples = 0.1, 0.2, 4000
-    strategy = one_dimensional(steps=300, prediction=prediction)
-
-    def perfect(observations, noisy, time):
-        signal = strategy.signal[time].unsqueeze(-1)
-        gain = signal.sqrt() * scale**2 / (signal * scale**2 + 1 - signal)
-        action = mean + gain * (noisy - signal.sqrt() * mean)
-        return action if prediction == "action" else (noisy - signal.sqrt() * action) / (1 - signal).sqrt()
-
-    monkeypatch.setattr(strategy, "_network_at", perfect)
+    samples = 4000
+    strategy = one_dimensional(steps=300, prediction=prediction, temperature=1.0)
+    monkeypatch.setattr(strategy, "_network_at", perfect(strategy))
     torch.manual_seed(0)
     if deterministic:  # DDIM is a map of the noise: many noises in place of the one that act uses
         strategy.start_noise = torch.randn(samples, 1)
     with torch.inference_mode():
-        actions = strategy.act(torch.zeros(samples, 1), deterministic)[:, 0].numpy()
-    assert stats.kstest(actions, stats.norm(mean, scale).cdf).pvalue > 0.01
-    assert stats.kstest(actions + 0.02, stats.norm(mean, scale).cdf).pvalue < 0.01
+        clean = strategy.act(torch.zeros(samples, 1), deterministic)[:, 0].arctanh().numpy()
+    assert stats.kstest(clean, stats.norm(MEAN, SCALE).cdf).pvalue > 0.01
+    assert stats.kstest(clean + 0.02, stats.norm(MEAN, SCALE).cdf).pvalue < 0.01
+
+
+@predictions
+@pytest.mark.parametrize(("temperature", "least", "most"), [(0.0, 0.0, 0.0), (0.1, 0.05, 0.3), (1.0, 1.0, 1.0)])
+def test_the_deterministic_action_is_a_quantile_and_a_low_temperature_brings_it_to_the_median(
+    prediction, temperature, least, most, monkeypatch
+):
+    strategy = one_dimensional(steps=300, prediction=prediction, temperature=temperature)
+    monkeypatch.setattr(strategy, "_network_at", perfect(strategy))
+    clean = strategy.act(torch.zeros(1, 1), deterministic=True).arctanh().item()
+    assert strategy.start_noise.abs() > 0.5  # or temperatures would hardly differ
+    assert least - 0.02 < (clean - MEAN) / SCALE / strategy.start_noise.item() < most + 0.02
+
+
+@predictions
+def test_loss_is_least_at_the_perfect_denoiser(prediction, monkeypatch):
+    """Its least value is the mean conditional variance of what is predicted; a shift costs its square more."""
+    strategy = one_dimensional(prediction=prediction)
+    best, losses = perfect(strategy), []
+    actions = (MEAN + SCALE * torch.randn(200_000, 1, generator=torch.Generator().manual_seed(0))).tanh()
+    for shift in (0.0, 0.5):
+        monkeypatch.setattr(strategy, "_network_at", lambda *inputs, shift=shift: best(*inputs) + shift)
+        torch.manual_seed(1)
+        losses.append(float(strategy.loss(torch.zeros(len(actions), 1), actions)[0]))
+    signal = strategy.signal[1:].double().numpy()
+    variance = SCALE**2 * (1 - signal) / (signal * SCALE**2 + 1 - signal)
+    least = np.mean(variance if prediction == "action" else variance * signal / (1 - signal))
+    assert losses[0] == pytest.approx(least, rel=0.01)
+    assert losses[1] - losses[0] == pytest.approx(0.25, abs=0.005)
+
+
+@predictions
+def test_predictions_are_kept_within_the_bounds(prediction):
+    """Far beyond them the tanh would be exactly 1, the bound that demonstrations are moved in from."""
+    strategy = one_dimensional(prediction=prediction)
+    torch.nn.init.constant_(strategy.network.layers[-1].bias, 1e4)
+    actions = strategy.act(torch.zeros(5, 1), deterministic=True).abs()
+    torch.testing.assert_close(actions, torch.full((5, 1), 0.999), rtol=0, atol=1e-5)
 
 
 def test_fewer_steps_may_be_taken_when_acting():

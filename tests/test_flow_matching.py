@@ -1,56 +1,67 @@
-"""Flow matching against the velocity field that is known for Gaussian actions."""
+"""Flow matching against the path's end that is known for Gaussian actions; all of it before the tanh, u = arctanh(a)."""
 
 import pytest
 import torch
 from conftest import build_strategy
-from scipy import stats
+from scipy import integrate, stats
 
 from lightning_bc.errors import InputError
 from lightning_bc.strategies import FlowMatching
+
+MEAN, SCALE = 0.1, 0.2
 
 
 def one_dimensional(**options):
     return build_strategy(FlowMatching, observation_dim=1, action_low=[-1.0], action_high=[1.0], **options)
 
 
-def perfect_velocity(mean, scale):
-    """E[a - e | a_t] for a ~ Normal(mean, scale) and e ~ Normal(0, 1)."""
-
-    def velocity(observations, points, time):
-        t = time.unsqueeze(-1)
-        variance = t**2 * scale**2 + (1 - t) ** 2
-        return mean + (t * scale**2 - (1 - t)) / variance * (points - t * mean)
-
-    return velocity
+def perfect_end(observations, points, time):
+    """E[u | u_t] for u ~ Normal(MEAN, SCALE) and e ~ Normal(0, 1)."""
+    t = time.unsqueeze(-1)
+    variance = t**2 * SCALE**2 + (1 - t) ** 2
+    return MEAN + t * SCALE**2 / variance * (points - t * MEAN)
 
 
-def test_the_perfect_velocity_carries_noise_to_the_data(monkeypatch):
+def test_the_perfect_end_carries_noise_to_the_data(monkeypatch):
     strategy = one_dimensional(act_steps=200)
-    monkeypatch.setattr(strategy, "velocity", perfect_velocity(0.1, 0.2))
+    monkeypatch.setattr(strategy, "end", perfect_end)
     torch.manual_seed(0)
     with torch.inference_mode():
-        actions = strategy.act(torch.zeros(4000, 1), deterministic=False)[:, 0].numpy()
-    assert stats.kstest(actions, stats.norm(0.1, 0.2).cdf).pvalue > 0.01
-    assert stats.kstest(actions + 0.02, stats.norm(0.1, 0.2).cdf).pvalue < 0.01
+        ends = strategy.act(torch.zeros(4000, 1), deterministic=False)[:, 0].arctanh().numpy()
+    assert stats.kstest(ends, stats.norm(MEAN, SCALE).cdf).pvalue > 0.01
+    assert stats.kstest(ends + 0.02, stats.norm(MEAN, SCALE).cdf).pvalue < 0.01
 
 
-def test_one_step_of_the_perfect_velocity_is_the_mean(monkeypatch):
+def test_one_step_to_the_perfect_end_is_the_mean(monkeypatch):
     strategy = one_dimensional(act_steps=1)
-    monkeypatch.setattr(strategy, "velocity", perfect_velocity(0.1, 0.2))
+    monkeypatch.setattr(strategy, "end", perfect_end)
     actions = strategy.act(torch.zeros(100, 1), deterministic=False)
-    torch.testing.assert_close(actions, torch.full((100, 1), 0.1))
+    torch.testing.assert_close(actions, torch.full((100, 1), MEAN).tanh())
 
 
-def test_loss_is_least_at_the_perfect_velocity(monkeypatch):
-    """Its least value is the mean conditional variance of the velocity; a shifted field costs the shift squared more."""
-    strategy, best = one_dimensional(), perfect_velocity(0.1, 0.2)
-    actions = 0.1 + 0.2 * torch.randn(200_000, 1, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize(("temperature", "least", "most"), [(0.0, 0.0, 0.0), (0.1, 0.05, 0.3), (1.0, 1.0, 1.0)])
+def test_the_deterministic_action_is_a_quantile_and_a_low_temperature_brings_it_to_the_median(
+    temperature, least, most, monkeypatch
+):
+    strategy = one_dimensional(act_steps=300, temperature=temperature)
+    monkeypatch.setattr(strategy, "end", perfect_end)
+    end = strategy.act(torch.zeros(1, 1), deterministic=True).arctanh().item()
+    assert strategy.start_noise.abs() > 0.5  # or temperatures would hardly differ
+    assert least - 0.02 < (end - MEAN) / SCALE / strategy.start_noise.item() < most + 0.02
+
+
+def test_loss_is_least_at_the_perfect_end(monkeypatch):
+    """Its least value is the mean conditional variance of the end; a shifted end costs the shift squared more."""
+    strategy = one_dimensional()
+    actions = (MEAN + SCALE * torch.randn(200_000, 1, generator=torch.Generator().manual_seed(0))).tanh()
     losses = []
     for shift in (0.0, 0.5):
-        monkeypatch.setattr(strategy, "velocity", lambda *inputs, shift=shift: best(*inputs) + shift)
+        monkeypatch.setattr(strategy, "end", lambda *inputs, shift=shift: perfect_end(*inputs) + shift)
         torch.manual_seed(1)
         losses.append(float(strategy.loss(torch.zeros(len(actions), 1), actions)[0]))
-    assert losses[1] - losses[0] == pytest.approx(0.25, abs=0.01)
+    least, _ = integrate.quad(lambda t: SCALE**2 * (1 - t) ** 2 / (t**2 * SCALE**2 + (1 - t) ** 2), 0, 1)
+    assert losses[0] == pytest.approx(least, rel=0.01)
+    assert losses[1] - losses[0] == pytest.approx(0.25, abs=0.001)
 
 
 def test_the_network_is_evaluated_once_a_step_and_none_is_refused():

@@ -1,5 +1,6 @@
 """The contract of a strategy, for every one there is; likelihoods against torch.distributions; two ways to act."""
 
+import copy
 import math
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 import torch
 from conftest import build_strategy
 from scipy import stats
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, TransformedDistribution
+from torch.distributions.transforms import TanhTransform
 from torch.nn import functional as F
 
 from lightning_bc.networks import ResidualMLP
@@ -21,6 +23,7 @@ from lightning_bc.strategies import (
     OfflineStrategy,
     strategies,
 )
+from lightning_bc.strategies.squashing import log_volume, unsquash
 
 LOW, HIGH = torch.tensor([-2.0, 0.0]), torch.tensor([1.0, 3.0])  # build_strategy's bounds
 ALL = strategies()
@@ -45,15 +48,15 @@ def constant_outputs(outputs):
 
 
 def one_dimensional(cls):
-    """A strategy over one scaled action whose distribution is known, and its weights, means and scales."""
-    weights, means, raw = [0.5, 0.2, 0.3], [-0.7, 0.1, 0.6], [-3.0, -1.0, -2.0]
+    """A strategy over one action whose distribution is known, and its weights, means and scales before the tanh."""
+    weights, means, raw = [0.5, 0.2, 0.3], [-0.9, 0.1, 0.7], [-3.0, -1.0, -2.0]
     if cls is Gaussian:
         weights, means, raw = [1.0], [0.3], [-1.0]
-        outputs, options = [math.atanh(means[0])], {"minimum_scale": 0.1}
+        outputs, options = means, {"minimum_scale": 0.1}
     else:
-        outputs, options = [], {"components": 3}
+        outputs, options = [], {"components": 3, "minimum_scale": 0.1}
         for weight, mean, raw_scale in zip(weights, means, raw, strict=True):
-            outputs += [math.log(weight) + 2.0, math.atanh(mean), raw_scale]
+            outputs += [math.log(weight) + 2.0, mean, raw_scale]
     strategy = build_strategy(
         cls, observation_dim=1, action_low=[-1.0], action_high=[1.0], network=constant_outputs(outputs), **options
     )
@@ -277,40 +280,73 @@ def test_mse_finds_the_mean_before_or_after_the_squashing(squash):
     assert math.tanh(1.0) - actions.mean().item() > 0.03  # the two differ by more than the tolerance
 
 
+# Before the tanh
+
+
+def test_unsquash_inverts_the_tanh():
+    actions = torch.linspace(-0.999, 0.999, 1001, dtype=torch.float64).reshape(-1, 7)
+    torch.testing.assert_close(unsquash(actions).tanh(), actions, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(unsquash(actions).numpy(), np.arctanh(actions.numpy()), atol=1e-12)
+
+
+def test_log_volume_equals_torch_distributions():
+    before = torch.linspace(-3.7, 3.7, 1001, dtype=torch.float64).reshape(-1, 7)
+    reference = TanhTransform().log_abs_det_jacobian(before, before.tanh()).sum(-1)
+    torch.testing.assert_close(log_volume(before.tanh()), reference, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(log_volume(before.tanh().float()), reference.float(), rtol=1e-4, atol=1e-3)
+
+
+def test_actions_on_and_beyond_the_bounds_count_as_a_thousandth_within():
+    bounds, within = torch.tensor([[-1.0, 1.0, -7.0, 7.0]]), torch.tensor([[-0.999, 0.999, -0.999, 0.999]])
+    assert torch.equal(unsquash(bounds), unsquash(within))
+    assert torch.equal(log_volume(bounds), log_volume(within))
+    torch.testing.assert_close(unsquash(bounds), torch.tensor([[-3.8002, 3.8002, -3.8002, 3.8002]]), rtol=0, atol=1e-3)
+    assert log_volume(bounds).isfinite().all()
+
+
 # Likelihoods
+
+
+def squashed(distribution):
+    """The distribution of tanh(u), as torch.distributions has it."""
+    return TransformedDistribution(distribution, TanhTransform())
 
 
 def test_gaussian_loss_equals_torch_distributions():
     strategy, (observations, actions) = build_strategy(Gaussian, minimum_scale=0.03), linear_problem()
     strategy.raw_scale.data = torch.tensor([-1.0, 0.5])
-    means, scales = strategy.network(observations).tanh(), 0.03 + F.softplus(torch.tensor([-1.0, 0.5]))
-    reference = Independent(Normal(means, scales.expand_as(means)), 1)
+    actions = actions.clamp(-0.999, 0.999)
+    means, scales = strategy.network(observations), 0.03 + F.softplus(torch.tensor([-1.0, 0.5]))
+    reference = squashed(Independent(Normal(means, scales.expand_as(means)), 1))
     loss, metrics = strategy.loss(observations, actions)
     torch.testing.assert_close(loss, -reference.log_prob(actions).mean())
     torch.testing.assert_close(metrics["scale"], scales.mean())
-    assert torch.equal(strategy.act(observations, deterministic=True), means)
+    assert torch.equal(strategy.act(observations, deterministic=True), means.tanh())
 
 
 @pytest.mark.parametrize("components", [1, 2, 5])
 def test_mixture_loss_equals_torch_distributions(components):
     strategy = build_strategy(GaussianMixture, components=components, minimum_scale=0.03)
     observations, actions = linear_problem()
+    actions = actions.clamp(-0.999, 0.999)
     outputs = 3 * strategy.network(observations).reshape(-1, components, 5)  # each component: logit, 2 means, 2 raw scales
-    reference = MixtureSameFamily(
+    before = MixtureSameFamily(
         Categorical(logits=outputs[:, :, 0]),
-        Independent(Normal(outputs[:, :, 1:3].tanh(), 0.03 + F.softplus(outputs[:, :, 3:])), 1),
+        Independent(Normal(outputs[:, :, 1:3], 0.03 + F.softplus(outputs[:, :, 3:])), 1),
     )
     with torch.no_grad():  # three times the outputs, so that components differ
         strategy.network.layers[-1].weight.mul_(3)
         strategy.network.layers[-1].bias.mul_(3)
     loss, _ = strategy.loss(observations, actions)
-    torch.testing.assert_close(loss, -reference.log_prob(actions).mean())
-    torch.testing.assert_close(strategy.distribution(observations).log_prob(actions), reference.log_prob(actions))
+    torch.testing.assert_close(loss, -squashed(before).log_prob(actions).mean())
+    torch.testing.assert_close(strategy.distribution(observations).log_prob(actions), before.log_prob(actions))
 
 
 def test_mixture_loss_is_finite_where_every_component_is_far_away():
-    strategy, _ = one_dimensional(GaussianMixture)
-    loss, _ = strategy.loss(torch.zeros(1, 1), torch.full((1, 1), 1e4))
+    strategy = build_strategy(
+        GaussianMixture, 1, [-1.0], [1.0], network=constant_outputs([0.0, 1e4, -1.0, 0.0, -1e4, -1.0]), components=2
+    )
+    loss, _ = strategy.loss(torch.zeros(1, 1), torch.zeros(1, 1))
     assert loss.isfinite()
     assert loss > 1e6  # logsumexp: the exponentials themselves are 0
 
@@ -330,7 +366,7 @@ def test_components_used_counts_them(weights, wanted):
 @with_likelihood
 def test_density_integrates_to_one(cls):
     strategy, _ = one_dimensional(cls)
-    grid = torch.linspace(-5, 5, 1001)
+    grid = torch.linspace(-3.7, 3.7, 2001).tanh()                   # fine near the bounds, where the volume changes most
     with torch.inference_mode():
         density = np.array([math.exp(-strategy.loss(torch.zeros(1, 1), action.reshape(1, 1))[0]) for action in grid])
     assert np.trapezoid(density, grid) == pytest.approx(1, abs=1e-4)
@@ -345,7 +381,8 @@ def test_samples_follow_the_distribution_that_the_loss_fits(cls):
         samples = strategy.act(torch.zeros(20_000, 1), deterministic=False)[:, 0].numpy()
 
     def cumulative(values):
-        return sum(w * stats.norm.cdf(values, m, s) for w, m, s in zip(weights, means, scales, strict=True))
+        before = np.arctanh(np.clip(values, -0.999999, 0.999999))
+        return sum(w * stats.norm.cdf(before, m, s) for w, m, s in zip(weights, means, scales, strict=True))
 
     assert stats.kstest(samples, cumulative).pvalue > 1e-2
     assert stats.kstest(samples + 0.05, cumulative).pvalue < 1e-6  # the test would have seen a small shift
@@ -355,7 +392,7 @@ def test_mixtures_deterministic_action_is_the_mean_of_the_likeliest_component():
     strategy, (weights, means, _) = one_dimensional(GaussianMixture)
     with torch.inference_mode():
         actions = strategy.act(torch.randn(10, 1), deterministic=True)
-    torch.testing.assert_close(actions, torch.full((10, 1), means[int(np.argmax(weights))]))
+    torch.testing.assert_close(actions, torch.full((10, 1), math.tanh(means[int(np.argmax(weights))])))
 
 
 def test_mixture_chooses_the_likeliest_component_for_each_observation():
@@ -378,6 +415,44 @@ def test_standard_deviation_has_its_floor(cls):
     losses = train(strategy, lambda: (observations, torch.zeros(256, 2)), steps=400, learning_rate=1e-2)
     best_possible = 2 * (math.log(0.2) + 0.5 * math.log(2 * math.pi))
     assert best_possible <= losses[-1] < best_possible + 0.5
+
+
+# Experts without noise
+
+
+RARE = 0.03
+
+
+def rarely_hard(pairs):
+    """Deterministic demonstrations: nearly all pairs linear, a few, which one observation tells, a sine of another."""
+    rare = torch.rand(pairs, 1) < RARE
+    observations = torch.randn(pairs, 4)
+    observations[:, :1] = torch.where(rare, 3.0, 0.0) + 0.1 * observations[:, :1]
+    return observations, torch.where(rare, 0.6 * torch.sin(2 * observations[:, 2:3]), 0.2 * observations[:, 1:2]), rare
+
+
+def error_where_it_is_rare(cls, **options):
+    """Root mean squared error of the deterministic action on the rare pairs, after training."""
+    strategy = build_strategy(
+        cls, observation_dim=4, action_low=[-1.0], action_high=[1.0], hidden_sizes=(64, 64), **options
+    )
+    torch.manual_seed(0)
+    train(strategy, lambda: rarely_hard(256)[:2], steps=2000)
+    observations, actions, rare = rarely_hard(20_000)
+    with torch.inference_mode():
+        return F.mse_loss(strategy.act(observations, deterministic=True)[rare], actions[rare]).sqrt().item()
+
+
+def test_likelihoods_learn_what_is_rare_where_a_scale_without_floor_does_not():
+    """Without noise the scale of what is easy vanishes, and its 1 / scale^2 drowns the rest (Seitzer 2022).
+
+    A mixture of one component is the heteroscedastic Gaussian.
+    """
+    assert error_where_it_is_rare(GaussianMixture, components=1, minimum_scale=1e-6) > 0.2
+    assert error_where_it_is_rare(GaussianMixture, minimum_scale=1e-6) > 0.2
+    assert error_where_it_is_rare(MSE) < 0.1
+    assert error_where_it_is_rare(Gaussian) < 0.1
+    assert error_where_it_is_rare(GaussianMixture) < 0.1
 
 
 # Two good ways to act
@@ -424,8 +499,20 @@ def test_samples_lie_on_both_humps(trained_on_two_humps, cls):
     assert on_right > 0.45 - binomial_tolerance
 
 
-def test_mixtures_deterministic_action_lies_on_a_hump(trained_on_two_humps):
+@pytest.mark.parametrize("cls", [GaussianMixture, Autoregressive], ids=lambda cls: cls.__name__)
+def test_the_likeliest_action_lies_on_a_hump(trained_on_two_humps, cls):
     observations = torch.linspace(-1, 1, 50)[:, None]
     with torch.inference_mode():
-        actions = trained_on_two_humps[GaussianMixture](observations, deterministic=True)
+        actions = trained_on_two_humps[cls](observations, deterministic=True)
     assert ((actions.abs() - HUMP).abs() < 0.2).all()
+
+
+@pytest.mark.parametrize("cls", [Diffusion, FlowMatching], ids=lambda cls: cls.__name__)
+def test_the_noise_at_the_start_decides_for_a_hump(trained_on_two_humps, cls):
+    """The upper half of the noise is the right hump, though noise is turned down on the way (temperature 0.3)."""
+    strategy, noises = copy.deepcopy(trained_on_two_humps[cls]), torch.tensor([[-1.5], [-1.0], [1.0], [1.5]])
+    strategy.temperature, strategy.start_noise = 0.3, noises.repeat(50, 1)
+    observations = torch.linspace(-1, 1, 50)[:, None].repeat_interleave(4, dim=0)
+    with torch.inference_mode():
+        actions = strategy(observations, deterministic=True)
+    assert ((actions - HUMP * strategy.start_noise.sign()).abs() < 0.2).all()

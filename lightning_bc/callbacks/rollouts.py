@@ -30,7 +30,7 @@ class Rollouts(Callback):
         self.eval_freq, self.episodes = eval_freq, episodes
         self.last_step = -1
         self.metrics: dict[str, float] = {}                         # of the last point
-        self.seconds_playing = 0.0                                  # in this session
+        self.seconds_playing = 0.0                                  # over all sessions
         self._started = 0.0
         self._seconds_before = 0.0                                  # of the sessions before this one
         self._environments: Environments | None = None
@@ -75,6 +75,7 @@ class Rollouts(Callback):
         """Go on with the curve."""
         self.last_step, self.metrics = state["last_step"], state["metrics"]
         self._seconds_before = self.metrics["seconds"]
+        self.seconds_playing = self._seconds_before - self.metrics["training_seconds"]
 
     @property
     def last_return(self) -> float | None:
@@ -110,6 +111,7 @@ class Rollouts(Callback):
         returns = episodes.returns
         seconds = time.perf_counter() - started
         self.seconds_playing += seconds
+        seconds_of_run = self._seconds_before + time.perf_counter() - self._started
         return {
             "rollout/return_mean": float(returns.mean()),
             "rollout/return_std": float(returns.std()),
@@ -118,6 +120,7 @@ class Rollouts(Callback):
             "rollout/normalized_return": float(data.references.normalized(returns.mean())),
             "rollout/episode_length": float(episodes.lengths.mean()),
             "rollout/seconds": seconds,
-            "seconds": self._seconds_before + time.perf_counter() - self._started,
+            "seconds": seconds_of_run,
+            "training_seconds": seconds_of_run - self.seconds_playing,
             "pairs": float(data.pairs_seen(module.global_step)),
         }

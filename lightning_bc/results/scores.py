@@ -44,6 +44,7 @@ def score(strategy: Strategy, environment_id: str, references: References) -> di
         "sampled_normalized": float(references.normalized(returns[False].mean())),
         "references": references.as_dict(),
         "action_latency_ms": {str(batch): latency(strategy, batch) for batch in (1, 10)},
+        "network_evaluations": network_evaluations(strategy),
         "parameters": sum(parameter.numel() for parameter in strategy.parameters()),
         "test_seeds": [test_seeds()[0], test_seeds()[-1]],
         "returns": returns[True].tolist(),
@@ -61,6 +62,16 @@ def latency(strategy: Strategy, batch: int) -> float:
             strategy(observations).cpu()
             seconds.append(time.perf_counter() - started)
     return 1000 * float(np.median(seconds))
+
+
+def network_evaluations(strategy: Strategy) -> int:
+    """How often one deterministic action evaluates the strategy's network."""
+    calls: list[None] = []
+    hook = strategy.network.register_forward_hook(lambda *_: calls.append(None))
+    with torch.inference_mode():
+        strategy(torch.zeros(1, strategy.observation_dim, device=strategy.device))
+    hook.remove()
+    return len(calls)
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Autoregressive discretization: each action dimension a choice among bins, given the dimensions before it.
 
-    p(a | o) = prod_d p(b_d | o, b_1 ... b_{d-1}) / width(b_d),    b_d = the bin of a_d
+    p(a | o) = prod_d p(b_d | o, a_1 ... a_{d-1}) / width(b_d),    b_d = the bin of a_d
 
 By the chain rule any distribution over the bins can be expressed: many humps, correlated dimensions, and no shape of noise
 assumed but that it is uniform within a bin (for control: Metz 2017, Discrete Sequential Prediction of Continuous Actions,
@@ -9,13 +9,25 @@ https://arxiv.org/abs/1705.05035).
 The network sees the observation alone and gives each dimension H features; the dimensions before it enter through a matrix
 that is zero from the diagonal on (masked as in MADE, Germain 2015, https://arxiv.org/abs/1502.03509):
 
-    logits_d = V_d relu(features_d(o) + sum_{j < d} W_dj a_j) + c_d
+    h_d = relu(features_d(o) + sum_{j < d} W_dj a_j),    p(b_d = k | o, a_1 ... a_{d-1}) = softmax_k(V_d h_d + c_d)
 
 So training is one pass over all dimensions with the expert's own action as the past (teacher forcing), and acting runs the
 network once and then the small heads one after the other.
 
-A chosen bin is decoded to the mean of the training actions in it: the outermost bins can so give the bounds. The past is
-fed as decoded values too, in training as in acting. Bins have equal width, or equal counts of training actions.
+Labels are smoothed: a bin's target is the probability that the action lands in it once Gaussian noise is added to it, on an
+axis where each bin is 1 wide,
+
+    L = - sum_d sum_k q_dk log p(b_d = k | ...),    q_dk = P(a_d + noise in bin k)
+
+that is, maximum likelihood of actions with a little dequantisation noise, its expectation taken exactly. A hard label says
+that the bin next to the right one is as wrong as any other; the smooth one tells the network which bins are neighbours
+(HL-Gauss: Imani 2018, https://arxiv.org/abs/1806.04613; Farebrother 2024, https://arxiv.org/abs/2403.03950).
+
+A chosen bin is decoded to the expectation of the action within it, which a second head regresses as a position between the
+bin's edges, 0 to 1, clipped there: nothing is lost to the width of the bins, and the outermost ones can give the bounds
+(as the offsets of Behavior Transformers, Shafiullah 2022, https://arxiv.org/abs/2206.11251).
+
+Bins have equal width, or equal counts of training actions.
 """
 
 from typing import Any, Literal
@@ -40,11 +52,11 @@ class Autoregressive(OfflineStrategy):
         network: maps observations to 64 action_dim features.
         bins: number of bins B of each action dimension.
         binning: "uniform" for bins of equal width, "quantile" for equal counts of training actions.
+        label_smoothing: standard deviation of the labels' noise, in bins; 0 for hard labels.
         options: those of every strategy: optimizer, schedule.
     """
 
     edges: Tensor
-    decoded: Tensor
     before: Tensor
 
     def __init__(
@@ -52,71 +64,101 @@ class Autoregressive(OfflineStrategy):
         network: NetworkFactory = MLP,
         bins: int = 20,
         binning: Literal["uniform", "quantile"] = "uniform",
+        label_smoothing: float = 0.75,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.bins, self.binning = bins, binning
+        self.bins, self.binning, self.label_smoothing = bins, binning, label_smoothing
         dims = self.action_dim
         self.network = network(self.observation_dim, dims * _FEATURES)
         self.past_weight = nn.Parameter(torch.randn(dims, _FEATURES, dims) / dims**0.5)
         self.head_weight = nn.Parameter(torch.randn(dims, bins, _FEATURES) / _FEATURES**0.5)
         self.head_bias = nn.Parameter(torch.zeros(dims, bins))
+        self.position_weight = nn.Parameter(torch.zeros(dims, bins, _FEATURES))
+        self.position_bias = nn.Parameter(torch.full((dims, bins), 0.5))  # the bin's centre, until data say otherwise
         self.register_buffer("edges", torch.linspace(-1, 1, bins + 1).repeat(dims, 1))  # (action_dim, bins + 1)
-        self.register_buffer("decoded", self._centres)              # (action_dim, bins)
         self.register_buffer("before", torch.ones(dims, dims).tril(-1).unsqueeze(1))  # (action_dim, 1, action_dim)
 
     def fit_actions(self, actions: Tensor) -> None:
-        """Place the bins, and their decoded values, by the scaled training ``actions`` (pairs, action_dim)."""
-        actions = actions.clamp(-1, 1)
+        """Place the bins by the scaled training ``actions`` (pairs, action_dim)."""
         if self.binning == "quantile":
             rows = torch.arange(1, self.bins, device=actions.device) * len(actions) // self.bins
-            self.edges[:, 1:-1] = actions.sort(dim=0).values[rows].T
-        for dimension, (values, bins) in enumerate(zip(actions.T, self.bins_of(actions).T, strict=True)):
-            counts = torch.bincount(bins, minlength=self.bins)
-            sums = torch.zeros(self.bins, device=values.device).index_add_(0, bins, values)
-            self.decoded[dimension] = torch.where(counts > 0, sums / counts, self._centres[dimension])
+            self.edges[:, 1:-1] = actions.clamp(-1, 1).sort(dim=0).values[rows].T
 
-    def logits(self, observations: Tensor, past: Tensor) -> Tensor:
-        """Logits (batch, action_dim, bins): each dimension sees those of ``past`` (batch, action_dim) before it."""
-        features = self._features(observations)                     # (batch, action_dim, _FEATURES)
-        features = features + torch.einsum("dhj,bj->bdh", self.past_weight * self.before, past)
-        return torch.einsum("dkh,bdh->bdk", self.head_weight, features.relu()) + self.head_bias
+    def heads(self, observations: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the bins and positions within them, (batch, action_dim, bins) each.
 
-    def log_probability_of_bins(self, observations: Tensor, bins: Tensor) -> Tensor:
-        """Log-density, per unit of scaled action, of any action in ``bins`` (batch, action_dim), (batch,)."""
-        log_bins = self.logits(observations, self.decode(bins)).log_softmax(-1)
-        log_densities = log_bins - self.edges.diff(dim=-1).clamp(min=_SMALLEST_WIDTH).log()
-        return log_densities.gather(-1, bins.unsqueeze(-1)).squeeze(-1).sum(-1)
+        Each dimension sees those of ``past`` (batch, action_dim) before it.
+        """
+        past_weight = (self.past_weight * self.before).flatten(0, 1)  # (action_dim _FEATURES, action_dim)
+        hidden = torch.addmm(self.network(observations), past, past_weight.T).relu()
+        hidden = hidden.unflatten(-1, (self.action_dim, _FEATURES)).transpose(0, 1)  # (action_dim, batch, _FEATURES)
+        log_bins, positions = (
+            torch.baddbmm(bias.unsqueeze(1), hidden, weight.mT).transpose(0, 1)
+            for weight, bias in ((self.head_weight, self.head_bias), (self.position_weight, self.position_bias))
+        )
+        return log_bins.log_softmax(-1), positions
+
+    def log_probability(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """log p(a | o) of scaled ``actions`` (batch, action_dim), (batch,)."""
+        actions = actions.clamp(-1.0, 1.0)
+        log_bins, _ = self.heads(observations, actions)
+        log_densities = log_bins - self.widths.log()
+        return log_densities.gather(-1, self.bins_of(actions).unsqueeze(-1)).squeeze(-1).sum(-1)
 
     def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
-        """Negative log-probability of the expert's action."""
-        return -self.log_probability_of_bins(observations, self.bins_of(actions)).mean(), {}
+        """Cross-entropy of the bins, and the squared error of the position in the expert's bin, summed over dimensions."""
+        actions = actions.clamp(-1.0, 1.0)
+        log_bins, positions = self.heads(observations, actions)
+        bins = self.bins_of(actions).unsqueeze(-1)                  # (batch, action_dim, 1)
+        cross_entropy = -(self.labels(actions, bins) * log_bins).sum((1, 2)).mean()
+        predicted, wanted = positions.gather(-1, bins).squeeze(-1), self.position_of(actions, bins)
+        position_error = (predicted - wanted).square().sum(-1).mean()
+        return cross_entropy + position_error, {
+            "cross_entropy": cross_entropy.detach(),
+            "position_error": position_error.detach(),
+        }
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
-        """Choose bin after bin, the likeliest or a sample, each given those before it."""
-        features = self._features(observations)                     # (batch, action_dim, _FEATURES)
-        chosen: list[Tensor] = []
+        """Choose bin after bin, the likeliest or a sample, each given the actions before it."""
+        features = self.network(observations).unflatten(-1, (self.action_dim, _FEATURES))
+        actions = features.new_zeros(len(observations), self.action_dim)
         for dimension in range(self.action_dim):
-            hidden = features[:, dimension]
-            if chosen:
-                hidden = hidden + torch.stack(chosen, dim=-1) @ self.past_weight[dimension, :, :dimension].T
-            logits = hidden.relu() @ self.head_weight[dimension].T + self.head_bias[dimension]  # (batch, bins)
-            bins = logits.argmax(-1) if deterministic else torch.multinomial(logits.softmax(-1), 1).squeeze(-1)
-            chosen.append(self.decoded[dimension, bins])
-        return torch.stack(chosen, dim=-1)
+            past_weight = self.past_weight[dimension, :, :dimension]  # (_FEATURES, dimension)
+            hidden = torch.addmm(features[:, dimension], actions[:, :dimension], past_weight.T).relu()
+            logits = torch.addmm(self.head_bias[dimension], hidden, self.head_weight[dimension].T)  # (batch, bins)
+            bins = logits.argmax(-1, keepdim=True) if deterministic else torch.multinomial(logits.softmax(-1), 1)
+            positions = torch.addmm(self.position_bias[dimension], hidden, self.position_weight[dimension].T)
+            position = positions.gather(-1, bins).squeeze(-1).clamp(0.0, 1.0)
+            chosen = bins.squeeze(-1)                               # (batch,)
+            actions[:, dimension] = torch.lerp(
+                self.edges[dimension, chosen], self.edges[dimension, chosen + 1], position
+            )
+        return actions
 
     def bins_of(self, actions: Tensor) -> Tensor:
         """The bin of each dimension of scaled ``actions`` (batch, action_dim), from 0 to bins - 1."""
         inner = self.edges[:, 1:-1].contiguous()                    # (action_dim, bins - 1)
         return torch.searchsorted(inner, actions.T.contiguous()).T  # (batch, action_dim)
 
-    def decode(self, bins: Tensor) -> Tensor:
-        """The action that stands for each of ``bins`` (batch, action_dim)."""
-        return self.decoded.gather(1, bins.T).T
+    def labels(self, actions: Tensor, bins: Tensor) -> Tensor:
+        """q, the smoothed labels of ``actions`` (batch, action_dim) in ``bins``: (batch, action_dim, bins)."""
+        if self.label_smoothing == 0:
+            return torch.zeros(*actions.shape, self.bins, device=actions.device).scatter_(-1, bins, 1.0)
+        place = bins + self.position_of(actions, bins).clamp(0.0, 1.0).unsqueeze(-1)  # in bins from the lower bound
+        edges = torch.arange(self.bins + 1, device=actions.device)
+        mass = torch.special.ndtr((edges - place) / self.label_smoothing).diff(dim=-1)
+        return mass / mass.sum(-1, keepdim=True)                    # what noise carries over a bound comes back
+
+    def position_of(self, actions: Tensor, bins: Tensor) -> Tensor:
+        """Where in their ``bins`` (batch, action_dim, 1) the ``actions`` lie, 0 at the lower edge to 1: like actions."""
+        return (actions - self._of(bins, self.edges[:, :-1])) / self._of(bins, self.widths)
 
     @property
-    def _centres(self) -> Tensor:
-        return (self.edges[:, 1:] + self.edges[:, :-1]) / 2
+    def widths(self) -> Tensor:
+        """Of the bins, (action_dim, bins)."""
+        return self.edges.diff(dim=-1).clamp(min=_SMALLEST_WIDTH)
 
-    def _features(self, observations: Tensor) -> Tensor:
-        return self.network(observations).unflatten(-1, (self.action_dim, _FEATURES))
+    def _of(self, bins: Tensor, table: Tensor) -> Tensor:
+        """The entries of ``table`` (action_dim, bins) at ``bins`` (batch, action_dim, 1): (batch, action_dim)."""
+        return table.expand(len(bins), -1, -1).gather(-1, bins).squeeze(-1)

@@ -13,6 +13,7 @@ from torchmetrics import ExplainedVariance, MeanSquaredError
 
 from lightning_bc.episodes import forked_random_state
 from lightning_bc.errors import InputError
+from lightning_bc.networks import Network
 from lightning_bc.normalization import Normalization
 
 Metrics = dict[str, Tensor]
@@ -22,7 +23,7 @@ _LARGEST_OBSERVATION = 1e6
 
 
 class Strategy(LightningModule, ABC):
-    """A way of modelling actions: the border that all of them share.
+    """A way of modelling actions: the border that all of them share. What maps observations is its ``network``.
 
     ``forward`` is what environments and users call: observations come in as the environment gives them and actions go
     out in its units. Inside, ``act`` and the losses see normalised observations and actions scaled to [-1, 1]:
@@ -38,6 +39,7 @@ class Strategy(LightningModule, ABC):
             (Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983); "constant" leaves it.
     """
 
+    network: Network
     action_scale: Tensor
     action_bias: Tensor
 

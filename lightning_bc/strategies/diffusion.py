@@ -1,17 +1,18 @@
 """Diffusion: the action emerges from noise in a few denoising steps.
 
-Forward, noise is mixed in along a schedule abar_1 > ... > abar_T, with e ~ Normal(0, I):
+Everything happens before the tanh, on u = arctanh(a) (squashing.py). Forward, noise is mixed in along a schedule
+abar_1 > ... > abar_T, with e ~ Normal(0, I):
 
-    a_t = sqrt(abar_t) a + sqrt(1 - abar_t) e,    abar_t = f(t) / f(0),  f(t) = cos^2((t/T + s) / (1 + s) pi / 2)
+    u_t = sqrt(abar_t) u + sqrt(1 - abar_t) e,    abar_t = f(t) / f(0),  f(t) = cos^2((t/T + s) / (1 + s) pi / 2)
 
-and a network that sees a_t, t and o learns to undo it, by predicting the noise ("epsilon") or the action ("action"):
+and a network that sees u_t, t and o learns to undo it, by predicting the noise ("epsilon") or the action ("action"):
 
-    L = E || e - e_theta(a_t, t, o) ||^2        or        L = E || a - a_theta(a_t, t, o) ||^2
+    L = E || e - e_theta(u_t, t, o) ||^2        or        L = E || u - u_theta(u_t, t, o) ||^2
 
-Backward, from a_T ~ Normal(0, I), each step goes to an earlier time s < t, with the predicted action a' (clipped to the
+Backward, from u_T ~ Normal(0, I), each step goes to an earlier time s < t, with the predicted action u' (clipped to the
 bounds) and the noise e' that goes with it:
 
-    a_s = sqrt(abar_s) a' + sqrt(1 - abar_s - sigma^2) e' + sigma z,    z ~ Normal(0, I)
+    u_s = sqrt(abar_s) u' + sqrt(1 - abar_s - sigma^2) e' + sigma z,    z ~ Normal(0, I)
 
 where sigma^2 = (1 - abar_s) / (1 - abar_t) (1 - abar_t / abar_s) samples the true posterior (ancestral sampling, Ho 2020,
 https://arxiv.org/abs/2006.11239; cosine schedule, Nichol 2021, https://arxiv.org/abs/2102.09672), and sigma = 0 follows a
@@ -19,8 +20,15 @@ deterministic path from the noise to the action (DDIM, Song 2021, https://arxiv.
 to T may be taken. As a policy: Pearce 2023, Imitating Human Behaviour with Diffusion Models,
 https://arxiv.org/abs/2301.10677.
 
-``deterministic=True`` is DDIM from Gaussian noise of a fixed seed, the same for every observation. It does not start from
-zeros: high-dimensional noise never lies there, so the network never learnt what to do with it.
+``deterministic=True`` is DDIM from Gaussian noise of a fixed seed, the same for every observation, that is turned down on
+the way: each of n steps keeps the share g of the noise e' that it would have kept,
+
+    u_s = sqrt(abar_s) u' + sqrt(1 - abar_s) g e',    g = temperature^(1/n)
+
+DDIM maps quantiles of the noise to quantiles of the action, so one fixed noise at full strength (temperature 1) is one fixed
+quantile: an offset of about one standard deviation of the expert's noise, at every step the same way. The full noise at the
+start still decides between two humps; what is turned down is the offset within the one that was chosen (low temperatures:
+Kingma 2018, Glow, https://arxiv.org/abs/1807.03039; Ajay 2023, https://arxiv.org/abs/2211.15657).
 """
 
 import itertools
@@ -34,6 +42,9 @@ from torch.nn import functional as F
 from lightning_bc.errors import InputError
 from lightning_bc.networks import MLP, TIME_FEATURES, NetworkFactory, sinusoidal_features
 from lightning_bc.strategies.base import Metrics, OfflineStrategy
+from lightning_bc.strategies.squashing import LARGEST_ACTION, unsquash
+
+_LARGEST = math.atanh(LARGEST_ACTION)
 
 
 class Diffusion(OfflineStrategy):
@@ -44,6 +55,7 @@ class Diffusion(OfflineStrategy):
         steps: denoising steps T in training.
         act_steps: denoising steps when acting, at most ``steps``; by default as many.
         prediction: what the network predicts, "epsilon" (the noise) or "action".
+        temperature: share of the fixed noise that is left at the end of a deterministic action's path.
         options: those of every strategy: optimizer, schedule.
     """
 
@@ -56,10 +68,12 @@ class Diffusion(OfflineStrategy):
         steps: int = 10,
         act_steps: int | None = None,
         prediction: Literal["epsilon", "action"] = "action",
+        temperature: float = 0.03,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.steps, self.act_steps, self.prediction = steps, act_steps or steps, prediction
+        self.temperature = temperature
         if not 1 <= self.act_steps <= steps:
             raise InputError(f"--model.act_steps {act_steps}: wanted 1 to --model.steps, {steps}.")
         self.network = network(self.observation_dim + self.action_dim + TIME_FEATURES, self.action_dim)
@@ -69,15 +83,16 @@ class Diffusion(OfflineStrategy):
 
     def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
         """Squared error of the prediction at a random denoising step."""
-        noise = torch.randn_like(actions)                           # (batch, action_dim)
+        clean = unsquash(actions)                                   # (batch, action_dim)
+        noise = torch.randn_like(clean)
         time = torch.randint(1, self.steps + 1, (len(actions),), device=actions.device)
         signal = self.signal[time].unsqueeze(-1)                    # (batch, 1)
-        noisy = signal.sqrt() * actions + (1 - signal).sqrt() * noise
-        target = noise if self.prediction == "epsilon" else actions
+        noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
+        target = noise if self.prediction == "epsilon" else clean
         return F.mse_loss(self._network_at(observations, noisy, time), target), {}
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
-        """Denoise: by DDIM from fixed noise, or by ancestral sampling from fresh noise."""
+        """Denoise: by DDIM from fixed noise that is turned down, or by ancestral sampling from fresh noise."""
         shape = (len(observations), self.action_dim)
         noisy = self.start_noise.expand(shape) if deterministic else torch.randn(shape, device=self.device)
         times = torch.linspace(self.steps, 0, self.act_steps + 1).round().int().tolist()
@@ -86,13 +101,16 @@ class Diffusion(OfflineStrategy):
             noisy, scale = self.step_back(noisy, action, now, then, deterministic)
             if not deterministic:
                 noisy = noisy + scale * torch.randn_like(noisy)
-        return noisy
+        return noisy.tanh()
 
     def step_back(self, noisy: Tensor, action: Tensor, now: int, then: int, deterministic: bool) -> tuple[Tensor, Tensor]:
         """Mean (batch, action_dim) and scale (scalar) of q(a_then | a_now = noisy, a = action); DDIM's scale is 0."""
         before, after = self.signal[now], self.signal[then]
         noise = (noisy - before.sqrt() * action) / (1 - before).sqrt()
-        variance = 0 * before if deterministic else (1 - after) / (1 - before) * (1 - before / after)
+        if deterministic:
+            kept = self.temperature ** (1 / self.act_steps)
+            return after.sqrt() * action + (1 - after).sqrt() * kept * noise, 0 * before
+        variance = (1 - after) / (1 - before) * (1 - before / after)
         return after.sqrt() * action + (1 - after - variance).clamp(min=0).sqrt() * noise, variance.sqrt()
 
     def _network_at(self, observations: Tensor, noisy: Tensor, time: Tensor) -> Tensor:
@@ -105,7 +123,7 @@ class Diffusion(OfflineStrategy):
         output = self._network_at(observations, noisy, time)        # (batch, action_dim)
         if self.prediction == "epsilon":
             output = (noisy - (1 - self.signal[now]).sqrt() * output) / self.signal[now].sqrt()
-        return output.clamp(-1.0, 1.0)
+        return output.clamp(-_LARGEST, _LARGEST)
 
 
 def cosine_schedule(steps: int, offset: float = 0.008) -> Tensor:

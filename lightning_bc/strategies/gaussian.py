@@ -1,8 +1,10 @@
-"""Gaussian: the baseline, maximum likelihood of a diagonal Normal over the action.
+"""Gaussian: the baseline, maximum likelihood of a squashed Normal over the action.
 
-    log p(a | o) = sum_d [ -(a_d - mu_d(o))^2 / (2 sigma_d^2) - log sigma_d - log(2 pi) / 2 ],    mu(o) = tanh(output)
+    a = tanh(u),    u ~ Normal(mu(o), diag(sigma^2))
+    log p(a | o) = sum_d [ log Normal(arctanh a_d; mu_d(o), sigma_d) - log(1 - a_d^2) ]
 
-exact, on actions scaled to [-1, 1]. The standard deviations are learnt, but do not depend on the observation.
+exact, on actions scaled to [-1, 1]; why before the tanh, and what happens on the bounds: squashing.py. The standard
+deviations are learnt, but do not depend on the observation.
 
 Why not. On demonstrations of a deterministic actor nothing bounds a likelihood with sigma(o): where the fit is already
 good, sigma follows the residual towards zero, and since the mean's gradient is weighted by 1 / sigma(o)^2, those
@@ -22,14 +24,15 @@ from torch.nn import functional as F
 
 from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, OfflineStrategy
+from lightning_bc.strategies.squashing import log_volume, unsquash
 
 
 class Gaussian(OfflineStrategy):
-    """Maximise the log-probability of the expert's action under a diagonal Normal.
+    """Maximise the log-probability of the expert's action under a squashed diagonal Normal.
 
     Args:
-        network: maps observations to action_dim outputs, the means before their tanh.
-        minimum_scale: floor of the standard deviations, in units of scaled actions (bounds at -1 and 1).
+        network: maps observations to action_dim outputs, the means before the tanh.
+        minimum_scale: floor of the standard deviations before the tanh.
         options: those of every strategy: optimizer, schedule.
     """
 
@@ -40,18 +43,18 @@ class Gaussian(OfflineStrategy):
         self.raw_scale = nn.Parameter(torch.zeros(self.action_dim))
 
     def distribution(self, observations: Tensor) -> Independent:
-        """The Normal over scaled actions given normalised ``observations`` (batch, observation_dim)."""
-        mean = self.network(observations).tanh()                    # (batch, action_dim)
+        """The Normal over u, before the tanh, given normalised ``observations`` (batch, observation_dim)."""
+        mean = self.network(observations)                           # (batch, action_dim)
         scale = self.minimum_scale + F.softplus(self.raw_scale)     # (action_dim,)
         return Independent(Normal(mean, scale.expand_as(mean), validate_args=False), 1)
 
     def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
         """Negative log-probability of the expert's action."""
         distribution = self.distribution(observations)
-        loss = -distribution.log_prob(actions).mean()
+        loss = -(distribution.log_prob(unsquash(actions)) - log_volume(actions)).mean()
         return loss, {"scale": distribution.base_dist.scale.detach().mean()}
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
-        """The mean, or a sample."""
+        """The squashed mean, which is the median of the action, or a sample."""
         distribution = self.distribution(observations)
-        return distribution.mean if deterministic else distribution.sample()
+        return (distribution.mean if deterministic else distribution.sample()).tanh()

@@ -7,11 +7,8 @@ are samples of a noisy expert, averaging takes the noise away, and the clone can
 different actions are both good, their average may be bad (Bishop 1994, Mixture Density Networks,
 https://publications.aston.ac.uk/id/eprint/373).
 
-Which mean matters. Actions have bounds, and an expert's noise is cut or squashed there, as a soft actor-critic's
-a = tanh(m + sigma e) (Haarnoja 2018, https://arxiv.org/abs/1812.05905). Then E[a] lies nearer the middle than tanh(m):
-the regressed action is too timid just where the expert is decided. Before the squashing the noise is symmetric, and
-E[arctanh(a)] = m, so that is where the error is taken; actions on the bounds are moved in by a thousandth first, since
-arctanh is infinite there. With ``squash: false`` the error is that of the actions themselves.
+Which mean matters: the error is taken before the tanh that bounds the action (squashing.py); with ``squash: false`` it is
+that of the actions themselves.
 """
 
 from typing import Any
@@ -22,8 +19,7 @@ from torch.nn import functional as F
 
 from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, OfflineStrategy
-
-_LARGEST_ACTION = 0.999
+from lightning_bc.strategies.squashing import unsquash
 
 
 class MSE(OfflineStrategy):
@@ -42,7 +38,7 @@ class MSE(OfflineStrategy):
 
     def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
         """Squared distance to the expert's action, averaged over batch and dimensions."""
-        targets = actions.clamp(-_LARGEST_ACTION, _LARGEST_ACTION).arctanh() if self.squash else actions
+        targets = unsquash(actions) if self.squash else actions
         return F.mse_loss(self.network(observations), targets), {}
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
