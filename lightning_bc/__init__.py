@@ -2,11 +2,13 @@
 
 The map, from where actions act to what is read afterwards; a file imports only from stages to its left:
 
-    environments -> episodes -> networks, normalization -> strategies -> demonstrations -> callbacks -> results -> cli
+    environments -> episodes -> networks, normalization -> online -> strategies -> demonstrations -> callbacks -> results
+    -> cli
 
 * ``environments``   what a policy acts in: batched MuJoCo physics, or any Gymnasium environment
 * ``episodes``       ``play``: the one loop that every collection and evaluation uses, and the banks of episode seeds
 * ``networks``       function approximators; ``normalization``: mean and scale of observations
+* ``online``         what strategies that act while they learn share: soft actor-critic, replay, discriminators
 * ``strategies``     how actions are modelled, one file each
 * ``demonstrations`` what is learnt from: experts, files, collection, batches, the LightningDataModule
 * ``callbacks``      the reward-over-time curve, progress

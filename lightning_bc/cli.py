@@ -24,7 +24,7 @@ from lightning_bc.demonstrations.formats import MINARI_PREFIX, read_metadata
 from lightning_bc.errors import InputError
 from lightning_bc.results import runs
 from lightning_bc.results.scores import score, write_results
-from lightning_bc.strategies import Strategy, strategy_of_checkpoint
+from lightning_bc.strategies import InteractiveStrategy, Strategy, strategies, strategy_of_checkpoint
 
 DEFAULT_ENVIRONMENT = "HalfCheetah-v5"
 
@@ -104,7 +104,7 @@ class CommandLine(LightningCLI):
         if wanted and wanted != "last":
             self._open_checkpoint(Path(wanted))
         self._settle_environment(config)
-        self._settle_length(config.trainer)
+        self._settle_length(config)
         self.saved_config = self._dump(config)
         if wanted == "last":
             self._open_checkpoint(runs.last_checkpoint(self._newest_run_like_this()))
@@ -116,7 +116,9 @@ class CommandLine(LightningCLI):
                 "configuration."
             )
         strategy = config.model.class_path.rpartition(".")[2]
-        self.run = self.checkpoint.get("run") or self._name(strategy, config.data.path, config.seed_everything)
+        self.run = self.checkpoint.get("run") or self._name(
+            strategy, config.data.path or config.env, config.seed_everything
+        )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the run's logger, checkpoints and progress; nothing on disk for validate and test."""
@@ -147,8 +149,9 @@ class CommandLine(LightningCLI):
     def fit(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
         """Train, and score the last checkpoint on the test bank."""
         parameters = sum(parameter.numel() for parameter in model.parameters())
+        learns_from = datamodule.path or "its own play"
         rank_zero_only(print)(
-            f"{type(model).__name__}, {parameters:,} parameters, on {datamodule.environment_id}, from {datamodule.path}\n"
+            f"{type(model).__name__}, {parameters:,} parameters, on {datamodule.environment_id}, from {learns_from}\n"
             f"run {self.run}{self._resumed()}\n"
             f"curve: tensorboard --logdir {runs.LOGS}\n"
         )
@@ -197,7 +200,8 @@ class CommandLine(LightningCLI):
             "run": self.run,
             "checkpoint": str(path),
             **played,
-            "optimizer_steps": checkpoint["global_step"],
+            "optimizer_steps": int(metrics["optimizer_steps"]),
+            "environment_steps": int(metrics["environment_steps"]),
             "pairs": int(metrics["pairs"]),
             "seconds": metrics["seconds"],
             "training_seconds": metrics["training_seconds"],
@@ -236,7 +240,7 @@ class CommandLine(LightningCLI):
     def _settle_environment(self, config: Namespace) -> None:
         """The flag, else the checkpoint's or the data file's word, else the default; no two may contradict."""
         said_by = {"--env": config.env}
-        path = str(config.data.path)
+        path = "{env}" if config.data.path is None else str(config.data.path)
         if self.checkpoint:
             said_by[f"--ckpt_path {self.checkpoint_path}"] = self.checkpoint[Demonstrations.__qualname__]["environment_id"]
         elif "{env}" not in path and (path.startswith(MINARI_PREFIX) or Path(path).is_file()):
@@ -246,12 +250,22 @@ class CommandLine(LightningCLI):
             words = " and ".join(f"{source} says {env}" for source, env in said.items())
             raise InputError(f"one run has one environment, but {words}. Leave --env away, or choose what goes with it.")
         config.env = config.data.environment_id = next(iter(said.values()), DEFAULT_ENVIRONMENT)
-        config.data.path = path.replace("{env}", config.env)
+        if config.data.path is not None:
+            config.data.path = path.replace("{env}", config.env)
 
     @staticmethod
-    def _settle_length(trainer: Namespace) -> None:
-        """One pass, unless a number of passes or of steps is given."""
-        if trainer.max_epochs is None:
+    def _settle_length(config: Namespace) -> None:
+        """One pass, unless a number of passes or of steps is given; strategies that act while they learn have their own."""
+        trainer, strategy = config.trainer, strategies()[config.model.class_path.rpartition(".")[2]]
+        if issubclass(strategy, InteractiveStrategy):
+            for name, unset in (("max_epochs", None), ("max_steps", -1)):
+                if trainer[name] not in (unset, -1):
+                    raise InputError(
+                        f"--trainer.{name} {trainer[name]}: a run of {strategy.__name__} ends after "
+                        "--model.total_environment_steps; set that."
+                    )
+            trainer.max_epochs = -1
+        elif trainer.max_epochs is None:
             trainer.max_epochs = -1 if trainer.max_steps > 0 else 1
 
     @staticmethod
@@ -329,6 +343,7 @@ def main(args: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
     # no validation set, and a validation without rollouts, are as intended
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
+    warnings.filterwarnings("ignore", message="You passed in a `val_dataloader` but have no `validation_step`")
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")
     try:
         if args[:1] == ["collect"]:

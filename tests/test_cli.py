@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_bc.cli import main
 from lightning_bc.demonstrations import write
-from lightning_bc.strategies import load_strategy, strategies
+from lightning_bc.strategies import InteractiveStrategy, load_strategy, strategies
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 BUDGET = "--trainer.max_steps 4 --rollouts.eval_freq 2 --rollouts.episodes 2 --data.batch_size 16"
@@ -39,6 +39,16 @@ def data(tmp_path, monkeypatch):
     )
 
 
+INTERACTIVE_BUDGET = (
+    "--model.total_environment_steps 40 --model.num_envs 2 --model.learning_starts 8 --model.batch_size 8 "
+    "--rollouts.eval_freq 10 --rollouts.episodes 2"
+)
+
+
+def is_interactive(strategy):
+    return issubclass(strategies()[strategy], InteractiveStrategy)
+
+
 def fit(data, strategy="MSE", flags=BUDGET):
     main(["fit", "--model", strategy, "--data.path", data, *flags.split()])
     return max(Path("checkpoints").iterdir(), key=os.path.getmtime).name
@@ -56,6 +66,11 @@ def refused(capsys, *arguments):
     return error
 
 
+def strategy_in(config):
+    model = yaml.safe_load(config.read_text())["model"]
+    return model["class_path"] if isinstance(model, dict) else model
+
+
 def curve(run, tag="rollout/return_mean"):
     events = EventAccumulator(f"lightning_logs/{run}", size_guidance={"scalars": 0})
     events.Reload()
@@ -64,7 +79,9 @@ def curve(run, tag="rollout/return_mean"):
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
 def test_every_config_parses_trains_and_scores(config, data):
-    main(["fit", "--config", str(config), "--data.path", data, *BUDGET.split()])
+    interactive = is_interactive(strategy_in(config))
+    budget = INTERACTIVE_BUDGET if interactive else BUDGET
+    main(["fit", "--config", str(config), "--data.path", data, *budget.split()])
     run = next(Path("lightning_logs").iterdir()).name
     results = json.loads(Path(f"lightning_logs/{run}/results.json").read_text())
     assert results["environment_id"] == "InvertedPendulum-v5"
@@ -72,10 +89,14 @@ def test_every_config_parses_trains_and_scores(config, data):
     assert results["score"] == pytest.approx(np.mean(results["returns"]))
     assert results["normalized"] == pytest.approx((results["score"] - 5) / 995)
     assert results["failed_episodes"] == np.mean(np.array(results["returns"]) < 500)
+    assert {"last.ckpt", "best.ckpt"} == {path.name for path in Path(f"checkpoints/{run}").iterdir()}
+    if interactive:
+        assert results["environment_steps"] == 40
+        assert [value for _, value in curve(run, "environment_steps")] == [0, 10, 20, 30, 40]
+        return
     assert results["optimizer_steps"] == 4
     assert results["pairs"] == 64
     assert [step for step, _ in curve(run)] == [0, 2, 4]
-    assert {"last.ckpt", "best.ckpt"} == {path.name for path in Path(f"checkpoints/{run}").iterdir()}
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
@@ -84,6 +105,10 @@ def test_every_config_is_short_and_draws_at_least_100_points(config, capsys):
     with pytest.raises(SystemExit):
         main(["fit", "--config", str(config), "--print_config"])
     settings = yaml.safe_load(capsys.readouterr().out)
+    if is_interactive(strategy_in(config)):
+        length = settings["model"]["init_args"]["total_environment_steps"]
+        assert length / settings["rollouts"]["eval_freq"] >= 100
+        return
     training_pairs = 2_400_000 * (1 - settings["data"]["validation_fraction"])
     assert training_pairs / settings["data"]["batch_size"] / settings["rollouts"]["eval_freq"] >= 100
 
@@ -171,13 +196,18 @@ def assert_equal_weights(first, second):
 
 
 COMMAND = "--rollouts.eval_freq 5 --rollouts.episodes 2 --data.batch_size 10 --trainer.max_epochs 20"
+INTERACTIVE_COMMAND = (
+    "--model.total_environment_steps 400 --model.num_envs 2 --model.learning_starts 50 --model.batch_size 16 "
+    "--model.replay_capacity 200 --rollouts.eval_freq 10 --rollouts.episodes 2"
+)
 
 
 @pytest.mark.parametrize("strategy", strategies())
 def test_a_killed_run_resumes_bit_by_bit(strategy, data):
     """SIGKILL in the middle of an epoch, and the same command with ``--ckpt_path last``, against one that ran through."""
-    through = fit(data, strategy, COMMAND)
-    command = [sys.executable, "-m", "lightning_bc", "fit", "--model", strategy, "--data.path", data, *COMMAND.split()]
+    flags = (INTERACTIVE_COMMAND if is_interactive(strategy) else COMMAND).split()
+    through = fit(data, strategy, " ".join(flags))
+    command = [sys.executable, "-m", "lightning_bc", "fit", "--model", strategy, "--data.path", data, *flags]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (killed := [run for run in Path("checkpoints").iterdir() if run.name != through]):
@@ -193,13 +223,17 @@ def test_a_killed_run_resumes_bit_by_bit(strategy, data):
     assert 0 < stopped_at < 220
     assert not (Path("lightning_logs") / killed[0].name / "results.json").exists()
 
-    main(["fit", "--model", strategy, "--data.path", data, *COMMAND.split(), "--ckpt_path", "last"])
+    main(["fit", "--model", strategy, "--data.path", data, *flags, "--ckpt_path", "last"])
 
     runs = {path.name for path in Path("lightning_logs").iterdir()}
     assert runs == {through, killed[0].name} == {path.name for path in Path("checkpoints").iterdir()}
     first, second = (torch.load(f"checkpoints/{run}/last.ckpt", weights_only=True) for run in sorted(runs))
     assert_equal_weights(first, second)
     assert first["optimizer_states"][0]["state"].keys() == second["optimizer_states"][0]["state"].keys()
+    if is_interactive(strategy):
+        replays = [checkpoint["interaction"]["replay"]["rows"] for checkpoint in (first, second)]
+        assert len(replays[0]) == 200
+        assert torch.equal(*replays)
     assert curve(through) == curve(killed[0].name)
     assert len(list((Path("lightning_logs") / killed[0].name).glob("version_*"))) == 0
     results = [json.loads(Path(f"lightning_logs/{run}/results.json").read_text()) for run in runs]

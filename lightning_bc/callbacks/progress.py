@@ -1,4 +1,4 @@
-"""Progress on the terminal: loss, last return, pairs per second, time left."""
+"""Progress on the terminal: loss, last return, pairs or environment steps per second, time left."""
 
 import time
 from typing import Any
@@ -8,10 +8,11 @@ from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
 from lightning_bc.callbacks.rollouts import Rollouts
+from lightning_bc.strategies import Strategy
 
 
 class Progress(ProgressBar):
-    """One bar over the whole run's optimizer steps, whatever its epochs and validations are.
+    """One bar over the whole run's optimizer steps (environment steps, for strategies that act while they learn).
 
     Args:
         rollouts: the callback that measures the return.
@@ -32,24 +33,26 @@ class Progress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Open the bar where the run stands."""
+        assert isinstance(module, Strategy)
         if self._due == float("inf"):
             return
-        self._first_step = self._shown = trainer.global_step
+        self._first_step, self._first_position = trainer.global_step, module.position
+        self._shown = self._first_position
         self._started = time.perf_counter() - self.rollouts.seconds_playing
-        total = trainer.datamodule.optimizer_steps  # type: ignore[attr-defined]
-        self._bar = tqdm(total=total, initial=self._shown, unit=" steps", desc=type(module).__name__, dynamic_ncols=True)
+        total, name = module.run_length, type(module).__name__
+        self._bar = tqdm(total=total, initial=self._shown, unit=" steps", desc=name, dynamic_ncols=True)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
         """Move the bar, a few times a second."""
         if time.perf_counter() >= self._due:
-            self._show(trainer)
+            self._show(trainer, module)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Show the end."""
         if self._bar is not None:
-            self._show(trainer)
+            self._show(trainer, module)
             self._bar.close()
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
@@ -57,19 +60,20 @@ class Progress(ProgressBar):
         if self._bar is not None:
             self._bar.close()
 
-    def _show(self, trainer: Trainer) -> None:
+    def _show(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, Strategy)
         if self._bar is None:
             return
-        step, now = trainer.global_step, time.perf_counter()
+        position, now = module.position, time.perf_counter()
         data = trainer.datamodule  # type: ignore[attr-defined]
         seconds = now - self._started - self.rollouts.seconds_playing
-        rate = (data.pairs_seen(step) - data.pairs_seen(self._first_step)) / seconds
-        shown = {"pairs/s": f"{rate:,.0f}"}
-        loss = trainer.callback_metrics.get("train/loss")
-        if loss is not None:
-            shown["loss"] = f"{float(loss):.4g}"
+        pairs = data.pairs_seen(trainer.global_step) - data.pairs_seen(self._first_step)
+        shown = {"pairs/s": f"{pairs / seconds:,.0f}"} if pairs else {}
+        for name in ("loss", "critic_loss", "discriminator_loss"):
+            if (value := trainer.callback_metrics.get(f"train/{name}")) is not None:
+                shown[name.replace("_", " ")] = f"{float(value):.4g}"
         if self.rollouts.last_return is not None:
             shown["return"] = f"{self.rollouts.last_return:.0f}"
         self._bar.set_postfix(shown, refresh=False)
-        self._bar.update(step - self._shown)
-        self._shown, self._due = step, now + self.REFRESH_SECONDS
+        self._bar.update(position - self._shown)
+        self._shown, self._due = position, now + self.REFRESH_SECONDS

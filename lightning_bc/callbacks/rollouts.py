@@ -9,17 +9,20 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_bc.environments import Environments, make
 from lightning_bc.episodes import play, selection_seeds
 from lightning_bc.errors import InputError
+from lightning_bc.strategies import Strategy
 
 
 class Rollouts(Callback):
     """Play episodes while the policy learns, and log the reward-over-time curve.
 
     Before the first optimizer step, at every multiple of ``eval_freq`` and after the last one, the deterministic policy
-    plays the first ``episodes`` episodes of the selection bank. The curve's x axis is the optimizer step; training pairs
-    seen and wall-clock seconds are logged beside it. The metrics are described in docs/metrics.md.
+    plays the first ``episodes`` episodes of the selection bank. TensorBoard's x axis is Lightning's step; optimizer steps,
+    environment steps, training pairs seen and wall-clock seconds are logged beside it, as further axes. The metrics are
+    described in docs/metrics.md.
 
     Args:
-        eval_freq: optimizer steps between two points of the curve, and between two checkpoints and two validations.
+        eval_freq: optimizer steps, of strategies that act while they learn environment steps, between two points of the
+            curve, and between two checkpoints and two validations.
         episodes: episodes a point, played side by side.
     """
 
@@ -28,7 +31,7 @@ class Rollouts(Callback):
             if value < 1:
                 raise InputError(f"--rollouts.{flag} {value}: wanted at least 1.")
         self.eval_freq, self.episodes = eval_freq, episodes
-        self.last_step = -1
+        self.last_step = self.last_position = -1                    # of Lightning, and as eval_freq counts
         self.metrics: dict[str, float] = {}                         # of the last point
         self.seconds_playing = 0.0                                  # over all sessions
         self._started = 0.0
@@ -48,8 +51,11 @@ class Rollouts(Callback):
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
         """Log what training measured, and play when a multiple of ``eval_freq`` was reached or crossed."""
-        self._log(trainer, {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("train/")})
-        if trainer.global_step // self.eval_freq > self.last_step // self.eval_freq:
+        assert isinstance(module, Strategy)
+        if trainer.global_step % module.log_every == 0:
+            measured = trainer.callback_metrics.items()
+            self._log(trainer, {name: float(value) for name, value in measured if name.startswith("train/")})
+        if module.position // self.eval_freq > self.last_position // self.eval_freq:
             self._play_once(trainer, module)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -69,11 +75,12 @@ class Rollouts(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the curve stands."""
-        return {"last_step": self.last_step, "metrics": self.metrics}
+        return {"last_step": self.last_step, "last_position": self.last_position, "metrics": self.metrics}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the curve."""
-        self.last_step, self.metrics = state["last_step"], state["metrics"]
+        self.last_step, self.last_position = state["last_step"], state["last_position"]
+        self.metrics = state["metrics"]
         self._seconds_before = self.metrics["seconds"]
         self.seconds_playing = self._seconds_before - self.metrics["training_seconds"]
 
@@ -84,11 +91,13 @@ class Rollouts(Callback):
 
     def _play_once(self, trainer: Trainer, module: LightningModule) -> None:
         """Play and log one point, unless this step already has one (gradient accumulation, a resumed run)."""
+        assert isinstance(module, Strategy)
         step = trainer.global_step
         if step == self.last_step:
             return
         played = self._play(module, trainer.datamodule) if trainer.is_global_zero else {}  # type: ignore[attr-defined]
-        self.last_step, self.metrics = step, trainer.strategy.broadcast(played)
+        self.last_step, self.last_position = step, module.position
+        self.metrics = trainer.strategy.broadcast(played)
         self._log(trainer, self.metrics)
         for logger in trainer.loggers:
             logger.save()  # to disk: the curve must not lag behind the checkpoint that is saved next
@@ -101,6 +110,7 @@ class Rollouts(Callback):
 
     def _play(self, module: LightningModule, data: Any) -> dict[str, float]:
         """The metrics of one point of the curve."""
+        assert isinstance(module, Strategy)
         assert self._environments is not None
         started = time.perf_counter()
         was_training = module.training
@@ -123,4 +133,5 @@ class Rollouts(Callback):
             "seconds": seconds_of_run,
             "training_seconds": seconds_of_run - self.seconds_playing,
             "pairs": float(data.pairs_seen(module.global_step)),
+            **{name: float(steps) for name, steps in module.steps_taken.items()},
         }

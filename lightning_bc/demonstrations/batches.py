@@ -1,5 +1,6 @@
 """Batches by index, from tensors that lie on the training device."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,13 @@ from torch import Tensor
 
 Batch = tuple[Tensor, Tensor]
 """(observations (batch, observation_dim), actions (batch, action_dim))"""
+
+
+class Nothing:
+    """An endless stream of empty batches, for strategies that draw for themselves."""
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        return itertools.repeat([])
 
 
 class Batches:

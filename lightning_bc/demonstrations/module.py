@@ -9,13 +9,14 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from lightning_bc.demonstrations.batches import Batch, Batches
+from lightning_bc.demonstrations.batches import Batch, Batches, Nothing
 from lightning_bc.demonstrations.collect import collect, default_path
 from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS
 from lightning_bc.demonstrations.formats import DemonstrationFile, read
-from lightning_bc.demonstrations.references import References, random_returns
+from lightning_bc.demonstrations.references import References, random_returns, references_without_file
 from lightning_bc.environments import environment_spaces
 from lightning_bc.errors import InputError
+from lightning_bc.strategies import InteractiveStrategy
 
 VALIDATION_BATCH = 65_536
 FEWEST_EPISODES_TO_HOLD_OUT = 10
@@ -31,7 +32,8 @@ class Demonstrations(LightningDataModule):
 
     Args:
         path: demonstration file (.pt or .npz, see ``formats``) or minari:DATASET_ID; the default file is collected by
-            ``fit`` when it is missing and an expert for the environment is shipped.
+            ``fit`` when it is missing and an expert for the environment is shipped. null reads nothing, for strategies
+            that need no demonstrations; returns are then measured against the shipped expert, if there is one.
         environment_id: Gymnasium id of the environment; the command line sets it from --env.
         episodes: use only the first n episodes (the demonstration budget).
         subsample: keep every k-th pair of each episode.
@@ -47,7 +49,7 @@ class Demonstrations(LightningDataModule):
 
     def __init__(
         self,
-        path: str = default_path("{env}"),
+        path: str | None = default_path("{env}"),
         environment_id: str = "HalfCheetah-v5",
         episodes: int | None = None,
         subsample: int = 1,
@@ -67,7 +69,7 @@ class Demonstrations(LightningDataModule):
         ):
             if not good:
                 raise InputError(f"--data.{flag} {value}: wanted {wanted}.")
-        self.path = path.replace("{env}", environment_id)
+        self.path = None if path is None else path.replace("{env}", environment_id)
         self.environment_id, self.episodes, self.subsample = environment_id, episodes, subsample
         self.validation_fraction, self.batch_size = validation_fraction, batch_size
         self.episode_length, self.seed, self.group_size = episode_length, seed, group_size
@@ -78,6 +80,7 @@ class Demonstrations(LightningDataModule):
         self._training: Batch | None = None
         self._validation: Batch | None = None
         self._loader: Batches | None = None
+        self._training_episodes = range(0)
 
     # What a strategy is built from
 
@@ -100,6 +103,13 @@ class Demonstrations(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Collect the default file where it is missing, for ``fit`` only; then read it, before any folder is made."""
+        model = None if self.trainer is None else self.trainer.lightning_module
+        if self.path is None:
+            if model is not None and model.needs_demonstrations:
+                raise InputError(
+                    f"--data.path null: {type(model).__name__} learns from demonstrations. Name their file with --data.path."
+                )
+            return
         fitting = self.trainer is not None and self.trainer.state.fn == "fit"
         if fitting and self.path == default_path(self.environment_id) and not Path(self.path).exists():
             expert = SHIPPED_EXPERTS / f"{self.environment_id}.pt"
@@ -114,11 +124,12 @@ class Demonstrations(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Split the pairs by episodes, and bring them to the training device."""
-        if stage not in ("fit", "validate") or self._training is not None:
+        if stage not in ("fit", "validate") or self._training is not None or self.path is None:
             return
         file = self._read()
         starts, lengths, used, held_out = self._split(file)
-        self._training = self._pairs(file, starts, lengths, range(used - held_out))
+        self._training_episodes = range(used - held_out)
+        self._training = self._pairs(file, starts, lengths, self._training_episodes)
         self._validation = self._pairs(file, starts, lengths, range(used - held_out, used)) if held_out else None
         pairs = len(self._training[0])
         if self.batch_size > pairs:
@@ -135,8 +146,10 @@ class Demonstrations(LightningDataModule):
             **{key: file.metadata.get(key) for key in ("actions", "expert", "expert_sha256", "seed", "versions")},
         }
 
-    def train_dataloader(self) -> Batches:
-        """Shuffled batches; see the class for what an epoch is."""
+    def train_dataloader(self) -> Batches | Nothing:
+        """Shuffled batches; see the class for what an epoch is. Strategies that act while they learn draw for themselves."""
+        if self.trainer is not None and isinstance(self.trainer.lightning_module, InteractiveStrategy):
+            return Nothing()
         assert self._training is not None, "setup('fit') comes first"
         if self.trainer is not None and self.trainer.limit_train_batches != 1.0:
             raise InputError(
@@ -198,6 +211,28 @@ class Demonstrations(LightningDataModule):
         return self._training[1]
 
     @property
+    def training_transitions(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The training pairs that have a successor: observations, actions, next observations, terminated (pairs,).
+
+        The last pair of an episode that its time limit cut has none and is left out; that of an episode that ended earlier
+        is one that terminated, and its next observation is zero.
+        """
+        assert self._file is not None, "setup('fit') comes first"
+        file, (starts, lengths) = self._file, self._episodes(self._file)
+        rows = self._rows(starts, lengths, self._training_episodes)
+        last_rows, limit = (starts + lengths - 1)[: len(self._training_episodes)], self.spaces.max_episode_steps
+        cut = torch.full_like(lengths, self.spaces.can_terminate is False, dtype=torch.bool)
+        if limit is not None:
+            cut |= lengths >= limit
+        rows = rows[~torch.isin(rows, last_rows[cut[: len(last_rows)]])]
+        terminated = torch.isin(rows, last_rows)                    # those whose time was not up
+        following = file.observations[(rows + 1).clamp(max=len(file.observations) - 1)]
+        following = following * ~terminated.unsqueeze(-1)
+        transitions = (file.observations[rows], file.actions[rows], following, terminated.float())
+        device = self.training_observations.device
+        return tuple(column.to(device) for column in transitions)  # type: ignore[return-value]
+
+    @property
     def optimizer_steps(self) -> int | None:
         """Optimizer steps of the whole run under the Trainer's settings; None where these set no end."""
         trainer = self.trainer
@@ -206,13 +241,15 @@ class Demonstrations(LightningDataModule):
         if trainer.max_steps > 0:
             limits.append(trainer.max_steps)
         if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            loader = self.train_dataloader() if self._loader is None else self._loader
+            loader = self._loader or self.train_dataloader()
+            assert isinstance(loader, Batches)
             limits.append(loader.num_batches * trainer.max_epochs)
         return min(limits, default=None)
 
     def pairs_seen(self, optimizer_steps: int) -> int:
-        """Training pairs, with repetition, behind a number of optimizer steps."""
-        assert self._loader is not None, "train_dataloader() comes first"
+        """Training pairs, with repetition, behind a number of optimizer steps; none where a strategy draws for itself."""
+        if self._loader is None:
+            return 0
         passes, batches = divmod(optimizer_steps, self._loader.batches_per_pass)
         pairs = len(self.training_observations)
         return passes * pairs + min(batches * self.batch_size * self._loader.world_size, pairs)
@@ -221,6 +258,9 @@ class Demonstrations(LightningDataModule):
     def references(self) -> References:
         """Returns of the random policy and of the expert; played or read at the first call."""
         if self._references is None:
+            if self.path is None:
+                self._references = references_without_file(self.environment_id)
+                return self._references
             file = self._file
             assert file is not None, "setup('fit') comes first"
             if file.expert_returns is not None:
@@ -243,6 +283,7 @@ class Demonstrations(LightningDataModule):
     def _read(self) -> DemonstrationFile:
         """Read and check the file, once."""
         if self._file is None:
+            assert self.path is not None
             file = read(self.path)
             self._check_fits(file)
             self._file = file
@@ -309,12 +350,11 @@ class Demonstrations(LightningDataModule):
     def _pairs(self, file: DemonstrationFile, starts: Tensor, lengths: Tensor, episodes: range) -> Batch:
         """The pairs of a run of episodes, every k-th of each, on the training device."""
         first, stop = int(starts[episodes[0]]), int((starts + lengths)[episodes[-1]])
-        if self.subsample == 1:
-            rows: Any = slice(first, stop)
-        else:
-            starts_list, lengths_list = starts.tolist(), lengths.tolist()
-            rows = torch.cat(
-                [torch.arange(starts_list[e], starts_list[e] + lengths_list[e], self.subsample) for e in episodes]
-            )
+        rows: Any = slice(first, stop) if self.subsample == 1 else self._rows(starts, lengths, episodes)
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         return file.observations[rows].to(device), file.actions[rows].to(device)
+
+    def _rows(self, starts: Tensor, lengths: Tensor, episodes: range) -> Tensor:
+        """Every k-th row of each of a run of episodes."""
+        starts_list, lengths_list = starts.tolist(), lengths.tolist()
+        return torch.cat([torch.arange(starts_list[e], starts_list[e] + lengths_list[e], self.subsample) for e in episodes])

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, load_expert
 from lightning_bc.environments import environment_spaces, make
 from lightning_bc.episodes import TEST_EPISODES, Policy, play, test_seeds
 
@@ -63,3 +64,14 @@ def random_returns(environment_id: str) -> np.ndarray:
     returns = play(random_policy(spaces.action_low, spaces.action_high), environments, test_seeds()).returns
     environments.close()
     return returns
+
+
+def references_without_file(environment_id: str) -> References:
+    """Where no demonstrations say it: the random policy and the shipped expert play; without an expert its return is NaN."""
+    random, path = float(random_returns(environment_id).mean()), SHIPPED_EXPERTS / f"{environment_id}.pt"
+    if not path.is_file():
+        return References(random, float("nan"), "unknown: no demonstrations are read and no expert is shipped")
+    environments = make(environment_id, TEST_EPISODES)
+    returns = play(load_expert(path), environments, test_seeds()).returns
+    environments.close()
+    return References(random, float(returns.mean()), "shipped expert's mean action, 100 test-bank episodes")

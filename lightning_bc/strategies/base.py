@@ -65,6 +65,27 @@ class Strategy(LightningModule, ABC):
         self.register_buffer("action_bias", (high + low) / 2)
         self._random_state: dict[str, Any] | None = None
 
+    needs_demonstrations = True
+    """Whether ``data.path`` must name demonstrations."""
+
+    log_every = 1
+    """training_steps between two logs of what training measured."""
+
+    @property
+    def steps_taken(self) -> dict[str, int]:
+        """How far training is, by the axes that curves are drawn over."""
+        return {"optimizer_steps": self.trainer.global_step, "environment_steps": 0}
+
+    @property
+    def position(self) -> int:
+        """What ``eval_freq`` counts: optimizer steps, of strategies that act while they learn environment steps."""
+        return self.steps_taken["optimizer_steps"]
+
+    @property
+    def run_length(self) -> int | None:
+        """The ``position`` where the run ends; None where the Trainer's settings set no end."""
+        return self.trainer.datamodule.optimizer_steps  # type: ignore[attr-defined]
+
     @abstractmethod
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """Choose actions.

@@ -1,0 +1,130 @@
+"""What GAIL and AIRL share: a discriminator learns to tell the expert from the learner, and its word is the reward."""
+
+import warnings
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_bc.online import Transitions, classification_loss, gradient_penalty
+from lightning_bc.strategies.base import Metrics
+from lightning_bc.strategies.interactive import InteractiveStrategy
+
+
+class AdversarialStrategy(InteractiveStrategy):
+    """Soft actor-critic on a learnt reward, off-policy (Discriminator-Actor-Critic, Kostrikov 2019,
+    https://arxiv.org/abs/1809.02925): the discriminator compares the demonstrations with the replay.
+
+    **Terminated episodes.** A reward that is positive everywhere would make a learner cling to life whatever the expert did,
+    and a negative one would make it die early. So states get a last entry that is 0 while the episode lives, and an episode
+    that terminated goes on for ever in an absorbing state, all zeros but for a last entry of 1, whose reward r is learnt
+    like any other; the episode is worth r / (1 - gamma) from there on.
+
+    Args:
+        discriminator_every: updates of the critics for each one of the discriminator.
+        penalty: weight of the gradient penalty.
+        options: those of every interactive strategy.
+    """
+
+    needs_demonstrations = True
+
+    def __init__(self, discriminator_every: int = 4, penalty: float = 10.0, **options: Any) -> None:
+        super().__init__(**options)
+        self.discriminator_every, self.penalty = discriminator_every, penalty
+        self.state_dim = self.observation_dim + 1                   # with the entry for absorbing
+        self.expert: Transitions | None = None
+        self._accuracy = 0.5                                        # running mean, to notice a discriminator that has won
+        self._warned = False
+
+    @abstractmethod
+    def score(self, inputs: Tensor) -> Tensor:
+        """The reward of ``inputs`` (batch, 2 state_dim + action_dim), which are state, action and next state: (batch,)."""
+
+    @abstractmethod
+    def logits(self, inputs: Tensor) -> Tensor:
+        """log D / (1 - D) of ``inputs``, D being the probability of the expert, (batch,)."""
+
+    @abstractmethod
+    def discriminator_parameters(self) -> list[nn.Parameter]:
+        """What the discriminator's optimizer moves."""
+
+    def inputs(self, batch: Transitions) -> Tensor:
+        """States, actions and next states side by side, (batch, 2 state_dim + action_dim)."""
+        alive = torch.zeros(len(batch.observations), 1, device=self.device)
+        ended = batch.terminated.unsqueeze(-1)                      # (batch, 1)
+        following = torch.cat([batch.next_observations * (1 - ended), ended], dim=-1)
+        return torch.cat([batch.observations, alive, batch.actions, following], dim=-1)
+
+    def absorbed(self, rows: int) -> Tensor:
+        """Inputs of ``rows`` transitions from the absorbing state to itself, with the action zero."""
+        state = torch.zeros(self.state_dim, device=self.device)
+        state[-1] = 1.0
+        inputs = torch.cat([state, torch.zeros(self.action_dim, device=self.device), state])
+        return inputs.expand(rows, -1)
+
+    def rewards(self, batch: Transitions) -> Tensor:
+        """The discriminator's."""
+        return self.score(self.inputs(batch))
+
+    def value_after_termination(self) -> Tensor:
+        """The absorbing state's reward, for ever."""
+        return self.score(self.absorbed(1))[0] / (1 - self.discount)
+
+    def discriminator_loss(self, learner: Transitions, expert: Transitions) -> tuple[Tensor, Metrics]:
+        """Binary cross-entropy, each terminated episode with a step in the absorbing state, and the gradient penalty."""
+        inputs = [self.inputs(learner), self.inputs(expert)]
+        ends = [self.absorbed(int(batch.terminated.sum())) for batch in (learner, expert)]
+        learner_logits, expert_logits = (
+            self.logits(torch.cat([alive, end])) for alive, end in zip(inputs, ends, strict=True)
+        )
+        classification = classification_loss(expert_logits, learner_logits)
+        loss = classification + self.penalty * gradient_penalty(self.score, inputs[1], inputs[0])
+        return loss, {
+            "discriminator_loss": classification.detach(),
+            "discriminator_accuracy_expert": (expert_logits > 0).float().mean(),
+            "discriminator_accuracy_learner": (learner_logits < 0).float().mean(),
+        }
+
+    def update_rewards(self, batch: Transitions, update: int) -> Metrics:
+        """An update of the discriminator, every few updates of the critics."""
+        if update % self.discriminator_every:
+            return {}
+        assert self.expert is not None
+        rows = torch.randint(len(self.expert.observations), (self.batch_size,), device=self.device)
+        expert = Transitions(*(column[rows] for column in vars(self.expert).values()))
+        loss, metrics = self.discriminator_loss(batch, expert)
+        self._descend(self.optimizers()[-1].optimizer, loss)       # type: ignore[index]
+        with torch.no_grad():
+            pairs = torch.stack([self.rewards(batch), batch.rewards])
+            metrics["reward_correlation"] = torch.corrcoef(pairs)[0, 1].nan_to_num()  # for the eye, never trained on
+        accuracy = 0.5 * (metrics["discriminator_accuracy_expert"] + metrics["discriminator_accuracy_learner"])
+        self._watch(float(accuracy))
+        return metrics
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """With the discriminator, last."""
+        return super().parameter_groups() | {"discriminator": self.discriminator_parameters()}
+
+    def on_train_start(self) -> None:
+        """Take the demonstrations' transitions."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        observations, actions, following, terminated = data.training_transitions
+        self.expert = Transitions(
+            self.normalization(observations),
+            self.scale(actions).clamp(-1.0, 1.0),
+            torch.zeros(len(observations), device=self.device),     # unknown, and not asked for
+            self.normalization(following),
+            terminated,
+        )
+        super().on_train_start()
+
+    def _watch(self, accuracy: float) -> None:
+        self._accuracy += 0.002 * (accuracy - self._accuracy)       # a memory of about 500 updates
+        if self._accuracy > 0.99 and not self._warned:
+            self._warned = True
+            warnings.warn(
+                "the discriminator tells expert and learner apart almost without error, so its reward hardly says where to "
+                "go. Raise --model.penalty or --model.discriminator_every, or give more demonstrations.",
+                stacklevel=2,
+            )
