@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_bc import versions
 from lightning_bc.arguments import HelpFormatter, Parser
-from lightning_bc.callbacks import AtomicCheckpointIO, Checkpoints, Progress, Rollouts
+from lightning_bc.callbacks import AtomicCheckpointIO, Checkpoints, DAgger, Progress, Rollouts
 from lightning_bc.demonstrations import Demonstrations, collect
 from lightning_bc.demonstrations.formats import MINARI_PREFIX, read_metadata
 from lightning_bc.errors import InputError
@@ -155,6 +155,9 @@ class CommandLine(LightningCLI):
             f"run {self.run}{self._resumed()}\n"
             f"curve: tensorboard --logdir {runs.LOGS}\n"
         )
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, DAgger):
+                callback.check(model, datamodule.environment_id)    # before any folder is made
         try:
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=self.checkpoint_path, weights_only=True)
         except (SystemExit, SIGTERMException):                      # Ctrl-C, which Lightning turns into an exit; SIGTERM
@@ -202,6 +205,7 @@ class CommandLine(LightningCLI):
             **played,
             "optimizer_steps": int(metrics["optimizer_steps"]),
             "environment_steps": int(metrics["environment_steps"]),
+            "expert_queries": int(metrics["expert_queries"]),
             "pairs": int(metrics["pairs"]),
             "seconds": metrics["seconds"],
             "training_seconds": metrics["training_seconds"],

@@ -22,7 +22,10 @@ INSTALL_FOR_TESTS, RUN_TESTS = "pip install -c constraints.txt -e '.[dev]'", "py
 FIT_BUDGET = ["--trainer.max_steps", "4", "--rollouts.eval_freq", "2", "--rollouts.episodes", "2", "--data.batch_size", "16"]
 
 PRINTED = {"fit": "score", "test": "score", "validate": "validation/loss", "collect": "pairs/s"}
-STRATEGIES = [name for name, cls in strategies().items() if issubclass(cls, OfflineStrategy)]
+INTERACTIVE_BUDGET = [
+    *["--model.total_environment_steps", "240", "--model.num_envs", "2", "--model.learning_starts", "8"],
+    *["--model.batch_size", "8", "--rollouts.eval_freq", "100", "--rollouts.episodes", "2"],
+]
 
 
 def fenced(language, text=README):
@@ -113,14 +116,17 @@ def test_links_lead_to_files():
             assert target.startswith("https://") or (document.parent / target).exists(), f"{document.name}: {target}"
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", strategies())
 def test_metrics_document_names_what_a_run_logs(strategy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(bank_of_tests, "__defaults__", (3,))
-    main(["fit", "--model", strategy, "--data.path", write_pendulum("small.pt"), *FIT_BUDGET])
+    offline = issubclass(strategies()[strategy], OfflineStrategy)
+    budget = FIT_BUDGET if offline else INTERACTIVE_BUDGET
+    main(["fit", "--model", strategy, "--data.path", write_pendulum("small.pt"), *budget])
     document = (REPOSITORY / "docs" / "metrics.md").read_text()
     logged = scalars(newest_run())
-    assert {"rollout/return_mean", "train/loss", "validation/loss", "seconds", "pairs"} <= set(logged)
+    assert {"rollout/return_mean", "seconds", "pairs", "optimizer_steps", "environment_steps"} <= set(logged)
+    assert ({"train/loss", "validation/loss"} if offline else {"train/critic_loss", "train/temperature"}) <= set(logged)
     results = json.loads(Path(f"lightning_logs/{newest_run()}/results.json").read_text())
     keys = [*results, *(f"{key}.{inner}" for key in ("references", "data") for inner in results[key])]
     missing = [name for name in [*logged, *keys] if f"| `{name}` |" not in document]

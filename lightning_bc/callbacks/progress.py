@@ -24,7 +24,7 @@ class Progress(ProgressBar):
         super().__init__()
         self.rollouts = rollouts
         self._bar: tqdm | None = None
-        self._shown = self._first_step = 0
+        self._shown = self._first_pairs = 0
         self._due = self._started = 0.0
 
     def disable(self) -> None:
@@ -36,8 +36,8 @@ class Progress(ProgressBar):
         assert isinstance(module, Strategy)
         if self._due == float("inf"):
             return
-        self._first_step, self._first_position = trainer.global_step, module.position
-        self._shown = self._first_position
+        self._first_pairs = trainer.datamodule.pairs_seen(trainer.global_step)  # type: ignore[attr-defined]
+        self._shown = module.position
         self._started = time.perf_counter() - self.rollouts.seconds_playing
         total, name = module.run_length, type(module).__name__
         self._bar = tqdm(total=total, initial=self._shown, unit=" steps", desc=name, dynamic_ncols=True)
@@ -67,7 +67,7 @@ class Progress(ProgressBar):
         position, now = module.position, time.perf_counter()
         data = trainer.datamodule  # type: ignore[attr-defined]
         seconds = now - self._started - self.rollouts.seconds_playing
-        pairs = data.pairs_seen(trainer.global_step) - data.pairs_seen(self._first_step)
+        pairs = data.pairs_seen(trainer.global_step) - self._first_pairs
         shown = {"pairs/s": f"{pairs / seconds:,.0f}"} if pairs else {}
         for name in ("loss", "critic_loss", "discriminator_loss"):
             if (value := trainer.callback_metrics.get(f"train/{name}")) is not None:

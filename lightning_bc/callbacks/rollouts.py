@@ -133,5 +133,6 @@ class Rollouts(Callback):
             "seconds": seconds_of_run,
             "training_seconds": seconds_of_run - self.seconds_playing,
             "pairs": float(data.pairs_seen(module.global_step)),
+            "expert_queries": float(data.expert_queries),
             **{name: float(steps) for name, steps in module.steps_taken.items()},
         }

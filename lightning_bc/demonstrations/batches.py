@@ -60,10 +60,10 @@ class Batches:
         self.observations, self.actions = observations, actions
         self.batch_size, self.seed, self.group_size, self.stop = batch_size, seed, group_size, stop
         self.rank, self.world_size = rank, world_size
-        # A rest with fewer pairs than ranks joins the batch before it: no rank may go without.
-        self.batches_per_pass = max(1, math.ceil((len(observations) - world_size + 1) / (batch_size * world_size)))
         self.num_batches = num_batches or self.batches_per_pass
         self.position = 0                                           # in the stream of batches, over all passes
+        self.extensions = 0                                         # how often pairs were added
+        self._start = self._pairs_before_start = 0                  # batch of the last time, and pairs served until then
 
     def __len__(self) -> int:
         return math.ceil(self.num_batches / self.group_size)
@@ -72,34 +72,60 @@ class Batches:
         end = self.position - self.position % self.num_batches + self.num_batches
         if self.stop is not None:
             end = min(end, self.stop)
-        pass_index, order = -1, torch.empty(0)
+        drawn, order = (-1, -1), torch.empty(0)
         while self.position < end:
             group = []
             served = self.position % self.num_batches
             size = min(self.group_size - served % self.group_size, end - self.position)
             for position in range(self.position, self.position + size):
-                if position // self.batches_per_pass != pass_index:
-                    pass_index = position // self.batches_per_pass
-                    order = self.permutation(pass_index)
-                rows = self._share(order, position % self.batches_per_pass)
+                pass_index, batch = divmod(position - self._start, self.batches_per_pass)
+                if drawn != (self.extensions, pass_index):
+                    drawn, order = (self.extensions, pass_index), self.permutation(pass_index)
+                rows = self._share(order, batch)
                 group.append((self.observations[rows], self.actions[rows]))
             self.position += size                                   # before the yield: a checkpoint counts this item
             yield group
 
+    @property
+    def batches_per_pass(self) -> int:
+        """Batches that see each pair once."""
+        # A rest with fewer pairs than ranks joins the batch before it: no rank may go without.
+        return max(1, math.ceil((len(self.observations) - self.world_size + 1) / (self.batch_size * self.world_size)))
+
+    def extend(self, observations: Tensor, actions: Tensor) -> None:
+        """Add pairs; from the next batch on, passes are over all of them, old and new mixed."""
+        self._pairs_before_start = self.pairs_until(self.position)
+        self._start, self.extensions = self.position, self.extensions + 1
+        self.observations = torch.cat([self.observations, observations])
+        self.actions = torch.cat([self.actions, actions])
+
+    def pairs_until(self, position: int) -> int:
+        """Pairs, counted again in each pass, that all ranks were served before ``position`` (since the last addition)."""
+        passes, batches = divmod(position - self._start, self.batches_per_pass)
+        pairs = len(self.observations)
+        return self._pairs_before_start + passes * pairs + min(batches * self.batch_size * self.world_size, pairs)
+
     def permutation(self, pass_index: int) -> Tensor:
-        """The order of a pass, (pairs,)."""
+        """The order of a pass, (pairs,), counted from the last addition of pairs."""
         generator = torch.Generator(self.observations.device)
+        entropy = (self.seed, pass_index, self.extensions) if self.extensions else (self.seed, pass_index)
         # Mixed into 32 bits, because torch's CPU generator takes no more of its seed and drops the rest in silence.
-        generator.manual_seed(int(np.random.SeedSequence((self.seed, pass_index)).generate_state(1)[0]))
+        generator.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         return torch.randperm(len(self.observations), generator=generator, device=self.observations.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Position in the stream of batches."""
-        return {"position": self.position}
+        return {
+            "position": self.position,
+            "extensions": self.extensions,
+            "start": self._start,
+            "pairs_before_start": self._pairs_before_start,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a position."""
-        self.position = state["position"]
+        self.position, self.extensions = state["position"], state["extensions"]
+        self._start, self._pairs_before_start = state["start"], state["pairs_before_start"]
 
     def _share(self, order: Tensor, batch: int) -> Tensor:
         """This rank's rows of one batch of a pass."""

@@ -81,6 +81,7 @@ class Demonstrations(LightningDataModule):
         self._validation: Batch | None = None
         self._loader: Batches | None = None
         self._training_episodes = range(0)
+        self._collected: Batch | None = None                        # what was added to the file's pairs while learning
 
     # What a strategy is built from
 
@@ -114,9 +115,12 @@ class Demonstrations(LightningDataModule):
         if fitting and self.path == default_path(self.environment_id) and not Path(self.path).exists():
             expert = SHIPPED_EXPERTS / f"{self.environment_id}.pt"
             if not expert.is_file():
+                without = ""
+                if model is not None and not model.needs_demonstrations:
+                    without = f" {type(model).__name__} needs none: say so with --data.path null."
                 raise InputError(
                     f"{self.path}: no such file, and no expert for {self.environment_id} is shipped to collect it with "
-                    f"({expert} is missing). Name your own demonstrations with --data.path, or collect them with\n"
+                    f"({expert} is missing).{without} Name your own demonstrations with --data.path, or collect them with\n"
                     f"    python -m lightning_bc collect --env {self.environment_id} --expert EXPERT.pt"
                 )
             collect(self.environment_id, str(expert), self.path)
@@ -165,6 +169,8 @@ class Demonstrations(LightningDataModule):
             num_batches=stop if by_steps else None,
             stop=stop,
         )
+        if self._collected is not None:                             # of a run that is resumed
+            self._loader.extend(*(column.to(self.training_observations.device) for column in self._collected))
         return self._loader
 
     def val_dataloader(self) -> Batches | list[Any]:
@@ -179,6 +185,7 @@ class Demonstrations(LightningDataModule):
             "environment_id": self.environment_id,
             "source": self.source,
             "references": self.references.as_dict(),
+            "collected": self._collected,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -195,6 +202,18 @@ class Demonstrations(LightningDataModule):
             )
         self.source = state["source"]
         self._references = References(**state["references"])
+        self._collected = state["collected"]
+
+    def extend(self, observations: Tensor, actions: Tensor) -> None:
+        """Add pairs that were labelled while learning, (pairs, observation_dim) and (pairs, action_dim): see Batches.extend.
+
+        They are in the checkpoint, and come back when it is resumed.
+        """
+        assert isinstance(self._loader, Batches), "train_dataloader() comes first"
+        new = observations.to(self.training_observations.device), actions.to(self.training_observations.device)
+        old = self._collected
+        self._collected = new if old is None else (torch.cat([old[0], new[0]]), torch.cat([old[1], new[1]]))
+        self._loader.extend(*new)
 
     # What others ask of the data
 
@@ -214,8 +233,9 @@ class Demonstrations(LightningDataModule):
     def training_transitions(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The training pairs that have a successor: observations, actions, next observations, terminated (pairs,).
 
-        The last pair of an episode that its time limit cut has none and is left out; that of an episode that ended earlier
-        is one that terminated, and its next observation is zero.
+        The last pair of an episode that its time limit cut has none and is left out, and so is that of the file's last
+        episode, which ``collect`` cuts where it has enough pairs; that of an episode that ended earlier is one that
+        terminated, and its next observation is zero.
         """
         assert self._file is not None, "setup('fit') comes first"
         file, (starts, lengths) = self._file, self._episodes(self._file)
@@ -224,6 +244,7 @@ class Demonstrations(LightningDataModule):
         cut = torch.full_like(lengths, self.spaces.can_terminate is False, dtype=torch.bool)
         if limit is not None:
             cut |= lengths >= limit
+        cut[-1] = True
         rows = rows[~torch.isin(rows, last_rows[cut[: len(last_rows)]])]
         terminated = torch.isin(rows, last_rows)                    # those whose time was not up
         following = file.observations[(rows + 1).clamp(max=len(file.observations) - 1)]
@@ -231,6 +252,11 @@ class Demonstrations(LightningDataModule):
         transitions = (file.observations[rows], file.actions[rows], following, terminated.float())
         device = self.training_observations.device
         return tuple(column.to(device) for column in transitions)  # type: ignore[return-value]
+
+    @property
+    def expert_queries(self) -> int:
+        """Labels that an expert was asked for while learning."""
+        return 0 if self._collected is None else len(self._collected[0])
 
     @property
     def optimizer_steps(self) -> int | None:
@@ -250,9 +276,7 @@ class Demonstrations(LightningDataModule):
         """Training pairs, with repetition, behind a number of optimizer steps; none where a strategy draws for itself."""
         if self._loader is None:
             return 0
-        passes, batches = divmod(optimizer_steps, self._loader.batches_per_pass)
-        pairs = len(self.training_observations)
-        return passes * pairs + min(batches * self.batch_size * self._loader.world_size, pairs)
+        return self._loader.pairs_until(optimizer_steps)
 
     @property
     def references(self) -> References:
@@ -335,13 +359,16 @@ class Demonstrations(LightningDataModule):
             length = self.episode_length
             if length is None and self.spaces.can_terminate is False:
                 length = self.spaces.max_episode_steps
-            if length is None and self.episodes is None and self.validation_fraction == 0 and self.subsample == 1:
+            model = None if self.trainer is None else self.trainer.lightning_module
+            learns_transitions = isinstance(model, InteractiveStrategy) and model.needs_demonstrations
+            all_pairs = self.episodes is None and self.validation_fraction == 0 and self.subsample == 1
+            if length is None and all_pairs and not learns_transitions:
                 length = pairs                                      # nobody asks where episodes end
             if length is None:
+                way_out = ", or take all pairs as they are with --data.validation_fraction 0"
                 raise InputError(
                     f"{self.path}: has no episode_lengths, and episodes of {self.environment_id} may end early. Say how "
-                    "long they are with --data.episode_length N, or take all pairs as they are with "
-                    "--data.validation_fraction 0."
+                    f"long they are with --data.episode_length N{'' if learns_transitions else way_out}."
                 )
             lengths = torch.full((math.ceil(pairs / length),), length)
             lengths[-1] = pairs - length * (len(lengths) - 1)

@@ -1,5 +1,6 @@
 """What a return is measured against: the random policy and the expert on the test bank."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,13 +23,19 @@ class References:
 
     Attributes:
         random_return: mean return of uniformly random actions.
-        expert_return: mean return of the expert's mean action; without an expert, the data file's ``mean_reward``.
+        expert_return: mean return of the expert's mean action; without an expert, the data file's ``mean_reward``; NaN
+            where neither is known.
         expert_source: which of the two it is, in words, for tables and messages.
     """
 
     random_return: float
     expert_return: float
     expert_source: str
+
+    @property
+    def has_expert(self) -> bool:
+        """Whether an expert's return is known; without one, normalized returns are NaN."""
+        return not math.isnan(self.expert_return)
 
     def normalized(self, episode_return: Any) -> Any:
         """Bring a return (a number or an array) to the scale where random is 0 and the expert 1."""

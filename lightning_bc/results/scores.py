@@ -1,6 +1,7 @@
 """Scores: one trained policy on the test bank, and results.json."""
 
 import json
+import math
 import time
 from functools import partial
 from pathlib import Path
@@ -39,7 +40,7 @@ def score(strategy: Strategy, environment_id: str, references: References) -> di
         "score": mean,
         "score_std": float(returns[True].std()),
         "normalized": float(references.normalized(mean)),
-        "failed_episodes": float(references.failed(returns[True]).mean()),
+        "failed_episodes": float(references.failed(returns[True]).mean()) if references.has_expert else float("nan"),
         "sampled_score": float(returns[False].mean()),
         "sampled_normalized": float(references.normalized(returns[False].mean())),
         "references": references.as_dict(),
@@ -75,8 +76,17 @@ def network_evaluations(strategy: Strategy) -> int:
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
-    """Write results.json in one move."""
+    """Write results.json in one move; what is not a number, where no expert is known, is null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(results, indent=1) + "\n")
+    temporary.write_text(json.dumps(_without_nan(results), indent=1, allow_nan=False) + "\n")
     temporary.replace(path)
+
+
+def _without_nan(value: Any) -> Any:
+    """``value`` with null in place of each number that JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -69,6 +69,14 @@ class InteractiveStrategy(Strategy):
             ("replay_capacity", replay_capacity, f"at least a batch, {batch_size}", replay_capacity >= batch_size),
             ("learning_starts", learning_starts, f"at least a batch, {batch_size}", learning_starts >= batch_size),
             (
+                "learning_starts",
+                learning_starts,
+                f"less than --model.total_environment_steps, {total_environment_steps}: there the run ends",
+                learning_starts < total_environment_steps,
+            ),
+            ("discount", discount, "0 to below 1", 0 <= discount < 1),
+            ("target_rate", target_rate, "above 0, at most 1", 0 < target_rate <= 1),
+            (
                 "updates_per_step",
                 updates_per_step,
                 f"at least 1 / num_envs, {1 / num_envs:g}: an update each time that the sub-environments step",
@@ -92,6 +100,7 @@ class InteractiveStrategy(Strategy):
         self.replay: Replay | None = None
         self.environments: Environments | None = None
         self._resumed: dict[str, Any] | None = None
+        self._measured: Metrics = {}                                # the last of each: not all come with every update
 
     @property
     def steps_taken(self) -> dict[str, int]:
@@ -138,7 +147,8 @@ class InteractiveStrategy(Strategy):
             next_actions, log_probability = self.policy(batch.next_observations).sample()
             next_values = self.target_critics(batch.next_observations, next_actions).amin(0)
             next_values = next_values - self.log_temperature.exp() * log_probability
-            next_values = torch.lerp(next_values, torch.as_tensor(self.value_after_termination()), batch.terminated)
+            ended = batch.terminated.bool()
+            next_values = torch.where(ended, torch.as_tensor(self.value_after_termination()), next_values)
             targets = rewards + self.discount * next_values         # (batch,)
         values = self.critics(batch.observations, batch.actions)    # (members, batch)
         loss = (values - targets).square().mean(1).sum()
@@ -195,11 +205,11 @@ class InteractiveStrategy(Strategy):
         due = math.floor((int(self.environment_steps) - learning_since) * self.updates_per_step)
         updates = max(1, due - int(self.optimizer_steps))
         optimizers = dict(zip(self.parameter_groups(), self.optimizers(), strict=True))
-        metrics: Metrics = {}
         for update in range(updates):
-            metrics |= self._update(self.replay.sample(self.batch_size), optimizers, through_lightning=update == updates - 1)
+            is_last = update == updates - 1
+            self._measured |= self._update(self.replay.sample(self.batch_size), optimizers, through_lightning=is_last)
         if self.global_step % self.log_every == 0:
-            self.log_dict({f"train/{name}": value for name, value in metrics.items()}, logger=False, batch_size=1)
+            self.log_dict({f"train/{name}": value for name, value in self._measured.items()}, logger=False, batch_size=1)
         self._stop_at_the_end()
 
     def _stop_at_the_end(self) -> None:

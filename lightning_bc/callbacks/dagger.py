@@ -1,0 +1,135 @@
+"""DAgger: let the learner play, ask the expert what it would have done, and learn from that too (Ross 2011,
+https://arxiv.org/abs/1011.0686).
+
+Cloning sees the states that the expert visits; the clone's mistakes lead it to others, where it was taught nothing. In round
+i = 1, 2, ... the policy
+
+    pi_i = beta_i expert + (1 - beta_i) learner,    beta_i = beta^i
+
+plays (each step is the expert's with probability beta_i), the expert labels every observation on the way, and the pairs join
+the training set. With beta = 0 the learner plays alone from the first round on, as the demonstrations were the round before.
+
+A round takes place every ``round_every`` optimizer steps; the learner goes on from where it is, it is not trained anew.
+"""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lightning_bc.demonstrations.collect import check_fits
+from lightning_bc.demonstrations.experts import Expert, load_expert
+from lightning_bc.environments import Environments, make
+from lightning_bc.episodes import SELECTION_BANK, play
+from lightning_bc.errors import InputError
+from lightning_bc.strategies import OfflineStrategy
+
+
+class DAgger(Callback):
+    """Aggregate the expert's answers on the learner's own states, in rounds, under any offline strategy.
+
+    Args:
+        expert: file of the expert that is asked, a CleanRL actor or a checkpoint.
+        round_every: optimizer steps between two rounds.
+        rounds: how many rounds there are.
+        episodes: episodes a round.
+        beta: the expert plays a step of round i with probability beta^i.
+    """
+
+    def __init__(self, expert: str, round_every: int = 500, rounds: int = 10, episodes: int = 1, beta: float = 0.0) -> None:
+        self.path, self.round_every, self.rounds, self.episodes, self.beta = expert, round_every, rounds, episodes, beta
+        self.rounds_done = 0
+        self.expert: Expert | None = None
+        self._environments: Environments | None = None
+
+    def check(self, module: LightningModule, environment_id: str) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            InputError: a setting is out of its range, the strategy does not learn from demonstrations, or the expert cannot
+                be read or is not one for this environment.
+        """
+        for name, wanted, good in (
+            ("round_every", "at least 1", self.round_every >= 1),
+            ("rounds", "at least 1", self.rounds >= 1),
+            ("episodes", "at least 1", self.episodes >= 1),
+            ("beta", "0 to 1", 0 <= self.beta <= 1),
+        ):
+            if not good:
+                raise InputError(f"DAgger's {name} {getattr(self, name)}: wanted {wanted}.")
+        if not isinstance(module, OfflineStrategy):
+            raise InputError(
+                f"DAgger works under strategies that learn from demonstrations; {type(module).__name__} acts in the "
+                "environment itself. Leave DAgger out of trainer.callbacks, or choose another model."
+            )
+        self.expert = load_expert(self.path)
+        check_fits(self.expert, self.path, environment_id)
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Check, and make the environments."""
+        if stage == "fit":
+            environment_id = trainer.datamodule.environment_id  # type: ignore[attr-defined]
+            self.check(module, environment_id)
+            self._environments = make(environment_id, self.episodes)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
+    ) -> None:
+        """Play a round when one is due."""
+        due = min(trainer.global_step // self.round_every, self.rounds)
+        while self.rounds_done < due:
+            self._round(trainer, module)
+
+    def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Let the environments go."""
+        if self._environments is not None:
+            self._environments.close()
+            self._environments = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the rounds stand; the pairs are with the data."""
+        return {"rounds_done": self.rounds_done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.rounds_done = state["rounds_done"]
+
+    def _round(self, trainer: Trainer, module: LightningModule) -> None:
+        assert self.expert is not None
+        assert self._environments is not None
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        first = int(np.random.SeedSequence((data.seed, 2)).generate_state(1)[0]) % (SELECTION_BANK // 2)
+        seeds = range(first + self.rounds_done * self.episodes, first + (self.rounds_done + 1) * self.episodes)
+        self.rounds_done += 1
+        module.eval()
+        played = play(
+            partial(self._mixture, module, self.beta**self.rounds_done),
+            self._environments,
+            seeds,
+            record=True,
+            label=self._on_device_of(module),
+            device=module.device,
+        )
+        module.train()
+        assert played.observations is not None
+        assert played.actions is not None
+        data.extend(torch.from_numpy(played.observations), torch.from_numpy(played.actions))
+
+    def _mixture(self, module: LightningModule, beta: float, observations: Tensor) -> Tensor:
+        """Each step the expert's with probability beta, else the learner's deterministic one."""
+        learner = module(observations, deterministic=True)          # (batch, action_dim)
+        if beta == 0:
+            return learner
+        chosen = torch.rand(len(observations), 1, device=observations.device) < beta
+        return torch.where(chosen, self._on_device_of(module)(observations), learner)
+
+    def _on_device_of(self, module: LightningModule) -> Any:
+        """The expert, answering on the device where the learner computes."""
+        expert = self.expert
+        assert expert is not None
+        if isinstance(expert, torch.nn.Module):
+            expert.to(module.device)
+        return expert

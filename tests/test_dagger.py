@@ -1,0 +1,134 @@
+"""DAgger: what is played, who labels it, and that old and new pairs are learnt from together, also after a kill."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import actor_state
+from test_cli import BUDGET, COMMAND, assert_killed_run_resumes, curve, data, fit, refused  # noqa: F401  # a fixture
+
+from lightning_bc.cli import main
+from lightning_bc.demonstrations import load_expert
+from lightning_bc.demonstrations.batches import Batches
+from lightning_bc.environments import make
+from lightning_bc.episodes import play
+from lightning_bc.strategies import strategies
+
+
+@pytest.fixture
+def dagger(tmp_path, data):  # noqa: F811
+    """A configuration with DAgger for InvertedPendulum-v5, and the file of its expert."""
+
+    def write(**options):
+        torch.save(actor_state(4, 1, scale=3.0), tmp_path / "expert.pt")
+        options = {"expert": str(tmp_path / "expert.pt"), "round_every": 2, "rounds": 2, "episodes": 3} | options
+        callback = {"class_path": "lightning_bc.callbacks.DAgger", "init_args": options}
+        path = tmp_path / "dagger.yaml"
+        path.write_text(yaml.safe_dump({"trainer": {"callbacks+": [callback]}}))
+        return ["--config", str(path), "--data.path", data]
+
+    return write
+
+
+def collected(run):
+    """The pairs that a run's checkpoint holds, (observations, actions)."""
+    return torch.load(f"checkpoints/{run}/last.ckpt", weights_only=True)["Demonstrations"]["collected"]
+
+
+def run_of(arguments):
+    main(["fit", *arguments, *BUDGET.split()])
+    return max(Path("lightning_logs").iterdir(), key=lambda path: path.stat().st_mtime).name
+
+
+def test_the_expert_labels_what_the_learner_visits(dagger):
+    run = run_of(["--model", "MSE", *dagger()])
+    observations, actions = collected(run)
+    expert = load_expert("expert.pt")
+    torch.testing.assert_close(actions, expert(observations).clamp(-3, 3))
+    results = json.loads(Path(f"lightning_logs/{run}/results.json").read_text())
+    assert results["expert_queries"] == len(observations)
+    queries = [value for _, value in curve(run, "expert_queries")]
+    assert queries[0] == 0 < queries[1] < queries[2] == len(observations)  # a round at optimizer steps 2 and 4
+
+
+def test_with_beta_one_the_expert_plays(dagger):
+    observations, _ = collected(run_of(["--model", "MSE", *dagger(beta=1.0, rounds=1)]))
+    first = int(np.random.SeedSequence((0, 2)).generate_state(1)[0]) % 500_000_000
+    expert = load_expert("expert.pt")
+    alone = play(partial(expert, deterministic=True), make("InvertedPendulum-v5", 3), range(first, first + 3), record=True)
+    torch.testing.assert_close(observations, torch.from_numpy(alone.observations))
+
+
+def test_rounds_play_new_episodes(dagger):
+    observations, _ = collected(run_of(["--model", "MSE", *dagger()]))
+    assert len(observations.unique(dim=0)) == len(observations)
+
+
+@pytest.mark.parametrize("strategy", ["MSE", "Autoregressive"])
+def test_a_killed_run_with_dagger_resumes_bit_by_bit(strategy, dagger):
+    flags = ["--model", strategy, *dagger(round_every=10, rounds=8, beta=0.5), *COMMAND.split()]
+    first, second = assert_killed_run_resumes(flags)
+    for key in (0, 1):
+        pairs = [checkpoint["Demonstrations"]["collected"][key] for checkpoint in (first, second)]
+        assert torch.equal(*pairs)
+
+
+def test_every_pass_after_an_addition_holds_old_and_new_pairs_once():
+    observations = torch.arange(10.0).unsqueeze(1)
+    batches = Batches(observations, observations, batch_size=4, seed=0, num_batches=100)
+    stream = iter(batches)
+    before = torch.cat([next(stream)[0][0] for _ in range(2)]).squeeze(1)
+    assert len(before.unique()) == 8
+    new = torch.arange(10.0, 17.0).unsqueeze(1)
+    batches.extend(new, new)
+    state = batches.state_dict()
+    passes = [torch.cat([next(stream)[0][0] for _ in range(5)]).squeeze(1) for _ in range(2)]
+    for one in passes:
+        assert one.sort().values.tolist() == list(range(17))
+    assert passes[0].tolist() != passes[1].tolist()
+    assert batches.pairs_until(2) == 8
+    assert batches.pairs_until(12) == 8 + 2 * 17
+
+    whole = torch.cat([observations, new])
+    resumed = Batches(whole, whole, batch_size=4, seed=0, num_batches=100)
+    resumed.load_state_dict(state)
+    again = torch.cat([group[0][0] for group, _ in zip(resumed, range(10), strict=False)]).squeeze(1)
+    assert again.tolist() == torch.cat(passes).tolist()
+
+
+# Refusals
+
+
+def test_an_expert_of_another_environment_is_refused(dagger, tmp_path, capsys):
+    torch.save(actor_state(17, 6), tmp_path / "other.pt")
+    arguments = dagger(expert=str(tmp_path / "other.pt"))
+    error = refused(capsys, "fit", "--model", "MSE", *arguments, *BUDGET.split())
+    assert "other.pt: is an expert for 17-dimensional observations" in error
+    assert not Path("lightning_logs").exists()
+
+
+def test_dagger_without_an_expert_is_refused(dagger, tmp_path, capsys):
+    arguments = dagger()
+    config = yaml.safe_load((tmp_path / "dagger.yaml").read_text())
+    del config["trainer"]["callbacks+"][0]["init_args"]["expert"]
+    (tmp_path / "dagger.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(SystemExit) as exit_info:
+        main(["fit", "--model", "MSE", *arguments, *BUDGET.split()])
+    assert exit_info.value.code == 2
+    assert "expert" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "value"), [("rounds", 0), ("round_every", 0), ("episodes", 0), ("beta", 1.5)])
+def test_settings_out_of_range_are_refused(dagger, capsys, option, value):
+    error = refused(capsys, "fit", "--model", "MSE", *dagger(**{option: value}), *BUDGET.split())
+    assert f"DAgger's {option} {value}: wanted" in error
+
+
+def test_strategies_that_act_themselves_are_refused(dagger, capsys):
+    name = next(name for name in strategies() if name == "SAC")
+    error = refused(capsys, "fit", "--model", name, *dagger())
+    assert "DAgger works under strategies that learn from demonstrations" in error
