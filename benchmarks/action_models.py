@@ -243,18 +243,18 @@ def draw_budgets() -> None:
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
     for panel, actions in zip(panels, ("deterministic", "exploratory"), strict=True):
         for shift, (model, name) in enumerate(MODELS.items()):
-            values = [[line["normalized"] for line in found.get((model, f"{b} {actions}"), [])] for b in BUDGETS]
-            if not all(values):
+            measured = [b for b in BUDGETS if (model, f"{b} {actions}") in found]
+            if not measured:
                 continue
-            x = np.arange(len(BUDGETS)) + 0.06 * (shift - 2.5)
-            means = [float(np.mean(v)) for v in values]
-            panel.plot(x, means, marker="o", markersize=4, label=name)
-            panel.vlines(x, [min(v) for v in values], [max(v) for v in values], colors=panel.lines[-1].get_color())
+            values = [[line["normalized"] for line in found[model, f"{b} {actions}"]] for b in measured]
+            x = np.array([BUDGETS.index(b) for b in measured]) + 0.06 * (shift - 2.5)
+            panel.plot(x, [float(np.mean(v)) for v in values], marker="o", markersize=4, label=name, color=f"C{shift}")
+            panel.vlines(x, [min(v) for v in values], [max(v) for v in values], colors=f"C{shift}")
         panel.set_xticks(range(len(BUDGETS)), [str(b) for b in BUDGETS])
         panel.axhline(1, color="grey", linewidth=0.8, linestyle="--")
         panel.set_xlabel(f"{actions} trajectories of 1000 pairs")
     panels[0].set_ylabel("normalized return (expert 1, random 0)")
-    panels[1].legend(fontsize=8)
+    panels[0].legend(fontsize=8)
     figure.savefig(PICTURE, metadata={"Date": None})
 
 

@@ -120,6 +120,18 @@ class CommandLine(LightningCLI):
             strategy, config.data.path or config.env, config.seed_everything
         )
 
+    def instantiate_classes(self) -> None:
+        """As LightningCLI does; what a constructor refuses comes out alone, not among what jsonargparse tried."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, InputError):
+                cause = cause.__cause__
+            if cause is None:
+                raise
+            raise cause from None
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the run's logger, checkpoints and progress; nothing on disk for validate and test."""
         trainer = self._get(self.config_init, "trainer")

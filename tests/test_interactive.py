@@ -19,9 +19,9 @@ from test_cli import INTERACTIVE_BUDGET, refused
 from lightning_bc.cli import main
 from lightning_bc.demonstrations import Demonstrations
 from lightning_bc.environments import make
-from lightning_bc.networks import MLP
+from lightning_bc.errors import InputError
 from lightning_bc.online import Transitions
-from lightning_bc.strategies import AIRL, GAIL, SAC, interactive
+from lightning_bc.strategies import AIRL, GAIL, SAC, adversarial, interactive
 
 ADVERSARIAL = pytest.mark.parametrize("cls", [GAIL, AIRL], ids=lambda cls: cls.__name__)
 EVERY = pytest.mark.parametrize("cls", [SAC, GAIL, AIRL], ids=lambda cls: cls.__name__)
@@ -97,7 +97,7 @@ def test_a_terminated_transition_does_not_bootstrap_and_a_truncated_one_does():
     future = min(slow[0, 1].item(), slow[1, 1].item()) - np.exp(-0.7) * log_probability[1].item()
     targets = [batch.rewards[0].item(), batch.rewards[1].item() + 0.9 * future]
     values = strategy.critics(batch.observations, batch.actions).tolist()
-    expected = sum(np.mean([(value - target) ** 2 for value, target in zip(member, targets, strict=True)]) for member in values)
+    expected = sum(np.mean(np.square(np.subtract(member, targets))) for member in values)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert metrics["reward"].item() == pytest.approx(batch.rewards.mean().item())
     assert metrics["q_value"].item() == pytest.approx(np.mean(values))
@@ -167,7 +167,6 @@ def test_actor_and_temperature_leave_no_trace_in_the_critics(cls):
         strategy.expert = transitions(seed=1)
         torch.nn.init.normal_(strategy.target_critics.weights[-1], generator=torch.Generator().manual_seed(0))
     strategies[1].optimizer_steps += 1                              # the actor's turn is at even ones
-    strategies[1].update_rewards = functools.partial(strategies[1].update_rewards.__func__, strategies[1])
     before = copy.deepcopy(strategies[0])
     for strategy in strategies:
         update = by_hand(strategy)
@@ -176,8 +175,9 @@ def test_actor_and_temperature_leave_no_trace_in_the_critics(cls):
         torch.manual_seed(5)
         update(batch)
     with_actor, without = strategies
-    assert any(not torch.equal(*pair) for pair in zip(with_actor.network.parameters(), before.network.parameters(), strict=True))
-    assert all(torch.equal(*pair) for pair in zip(without.network.parameters(), before.network.parameters(), strict=True))
+    actors = [torch.nn.utils.parameters_to_vector(each.network.parameters()) for each in (with_actor, without, before)]
+    assert not torch.equal(actors[0], actors[2])
+    assert torch.equal(actors[1], actors[2])
     assert with_actor.log_temperature != 0
     assert without.log_temperature == 0
     for name in ("critics", "target_critics"):
@@ -349,10 +349,9 @@ def test_the_expert_is_scaled_as_the_replay_is(pendulum_data):
     strategy = tiny(GAIL)
     train(strategy, path=pendulum_data)
     content = torch.load(pendulum_data, weights_only=True)
-    rows = [row for row in range(110) if row % 10 != 9 or row < 110]  # the twelfth episode is held out
-    torch.testing.assert_close(strategy.expert.actions, content["actions"][rows] / 3)
-    torch.testing.assert_close(strategy.expert.observations, strategy.normalization(content["observations"][rows]))
-    assert strategy.expert.terminated.tolist() == [float(row % 10 == 9) for row in rows]
+    torch.testing.assert_close(strategy.expert.actions, content["actions"][:110] / 3)  # the twelfth episode is held out
+    torch.testing.assert_close(strategy.expert.observations, strategy.normalization(content["observations"][:110]))
+    assert strategy.expert.terminated.tolist() == [float(row % 10 == 9) for row in range(110)]
 
 
 # Whole runs by the command line
@@ -400,7 +399,14 @@ def test_a_finished_run_counts_right_and_resuming_it_does_no_further_step(
 
 
 def learn(strategy, expert, learner, steps=150, lr=1e-3):
-    """Train the discriminator alone, always on these batches."""
+    """Train the discriminator alone, always on these batches; without penalty none is computed, which halves the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        if strategy.penalty == 0:
+            patch.setattr(adversarial, "gradient_penalty", lambda *_: torch.zeros(()))
+        return _learn(strategy, expert, learner, steps, lr)
+
+
+def _learn(strategy, expert, learner, steps, lr):
     optimizer = torch.optim.Adam(strategy.discriminator_parameters(), lr=lr)
     torch.manual_seed(0)
     for _ in range(steps):
@@ -427,12 +433,14 @@ def test_the_experts_actions_earn_more_than_the_learners(cls):
     generator = torch.Generator().manual_seed(1)
     noise = 0.1 * torch.randn(2, 64, generator=generator)
     expert, learner = at_rest(0.5 + noise[0]), at_rest(-0.5 + noise[1])
-    strategy = learn(one_dimensional(cls), expert, learner)
+    # AIRL's f has the shape of the narrow log pi to make up for, which the penalty's slope of 1 would not let it
+    options = {"penalty": 0.0} if cls is AIRL else {}
+    strategy = learn(one_dimensional(cls, **options), expert, learner)
     with torch.no_grad():
         assert strategy.rewards(expert).min() > strategy.rewards(learner).max()
         assert (strategy.logits(strategy.inputs(expert)) > 0).all()
         assert (strategy.logits(strategy.inputs(learner)) < 0).all()
-        _, metrics = strategy.discriminator_loss(learner, expert)
+    _, metrics = strategy.discriminator_loss(learner, expert)
     assert metrics["discriminator_accuracy_expert"] == metrics["discriminator_accuracy_learner"] == 1
 
 
@@ -441,7 +449,6 @@ def test_the_accuracies_are_of_the_side_in_their_name():
     strategy.score = lambda inputs: inputs.sum(-1)                  # the logit is the action
     expert, learner = at_rest([0.5, 0.5, 0.5, -0.5]), at_rest([-0.5, 0.5, 0.5, 0.5])
     strategy.penalty = 0.0
-    expert.actions.requires_grad_()
     _, metrics = strategy.discriminator_loss(learner, expert)
     assert metrics["discriminator_accuracy_expert"] == 0.75
     assert metrics["discriminator_accuracy_learner"] == 0.25
@@ -459,9 +466,9 @@ def test_the_best_discriminator_is_the_ratio_of_densities(cls):
     Both densities are stood for by their quantiles, so that no noise of sampling is learnt.
     """
     p_expert, p_learner = densities()
-    quantiles = (np.arange(256) + 0.5) / 256
+    quantiles = (np.arange(100) + 0.5) / 100
     strategy = one_dimensional(cls, penalty=0.0)
-    learn(strategy, at_rest(p_expert.ppf(quantiles)), at_rest(p_learner.ppf(quantiles)), steps=500, lr=2e-3)
+    learn(strategy, at_rest(p_expert.ppf(quantiles)), at_rest(p_learner.ppf(quantiles)), steps=400, lr=2e-3)
     actions = np.linspace(-0.6, 0.7, 60)
     batch = at_rest(actions)
     ratio = torch.tensor(p_expert.logpdf(actions) - p_learner.logpdf(actions), dtype=torch.float32)
@@ -507,6 +514,7 @@ def test_airls_potential_cancels_along_an_episode():
 
 def test_airls_logit_knows_the_policy_and_trains_nothing_of_it():
     strategy, batch = build_strategy(AIRL), transitions(terminated=[0, 0, 1, 0, 1, 0])
+    batch.actions.mul_(0.5)                                         # where log pi is within its bounds
     inputs = strategy.inputs(batch)
     log_policy = strategy.policy(batch.observations).log_probability(batch.actions)
     assert (log_policy.abs() < 20).all()
@@ -632,7 +640,7 @@ def expected_transitions(lengths, limit, never_terminates, subsample, trained):
 )
 def test_transitions_are_those_of_the_episodes(environment_id, sizes, lengths, options, trained, subsample, tmp_path):
     path = write_pairs(tmp_path / "data.pt", lengths, *sizes)
-    data = Demonstrations(path, environment_id, subsample=subsample, **options)
+    data = Demonstrations(path, environment_id, subsample=subsample, batch_size=1, **options)
     data.prepare_data()
     data.setup("fit")
     observations, actions, following, terminated = data.training_transitions
@@ -656,24 +664,36 @@ def test_transitions_are_those_of_the_episodes(environment_id, sizes, lengths, o
 
 
 @pytest.mark.parametrize(
+    ("cls", "options", "words"),
+    [
+        (SAC, {"replay_capacity": 255}, ["--model.replay_capacity 255", "a batch, 256"]),
+        (SAC, {"learning_starts": 255}, ["--model.learning_starts 255", "a batch, 256"]),
+        (SAC, {"num_envs": 4, "updates_per_step": 0.2}, ["--model.updates_per_step 0.2", "1 / num_envs", "0.25"]),
+        (SAC, {"total_environment_steps": 5000}, ["--model.learning_starts 5000", "--model.total_environment_steps, 5000"]),
+        (SAC, {"discount": 1.0}, ["--model.discount 1", "below 1"]),
+        (SAC, {"target_rate": 0.0}, ["--model.target_rate 0", "above 0"]),
+        (SAC, {"actor_every": 0}, ["--model.actor_every 0", "at least 1"]),
+        (GAIL, {"discriminator_every": 0}, ["--model.discriminator_every 0", "at least 1"]),
+        (AIRL, {"penalty": -1.0}, ["--model.penalty -1", "0 or more"]),
+    ],
+)
+def test_options_that_cannot_work_are_refused(cls, options, words):
+    with pytest.raises(InputError) as error:
+        build_strategy(cls, **options)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ("--model GAIL --env InvertedPendulum-v5 --data.path null", ["--data.path null", "GAIL", "demonstrations"]),
         ("--model AIRL --env InvertedPendulum-v5 --data.path null", ["--data.path null", "AIRL", "demonstrations"]),
         ("--model SAC --data.path null --model.replay_capacity 255", ["--model.replay_capacity 255", "a batch, 256"]),
-        ("--model SAC --data.path null --model.learning_starts 255", ["--model.learning_starts 255", "a batch, 256"]),
-        (
-            "--model SAC --data.path null --model.num_envs 4 --model.updates_per_step 0.2",
-            ["--model.updates_per_step 0.2", "1 / num_envs", "0.25"],
-        ),
-        (
-            "--model SAC --data.path null --model.total_environment_steps 5000",
-            ["--model.learning_starts 5000", "--model.total_environment_steps, 5000"],
-        ),
-        ("--model SAC --data.path null --model.discount 1", ["--model.discount 1", "below 1"]),
-        ("--model SAC --data.path null --model.target_rate 0", ["--model.target_rate 0", "above 0"]),
+        ("--model SAC --data.path null --model.num_envs 4 --model.updates_per_step 0.2", ["updates_per_step 0.2", "0.25"]),
+        ("--model SAC --data.path null --model.total_environment_steps 5000", ["--model.learning_starts 5000"]),
         ("--model GAIL --model.discriminator_every 0", ["--model.discriminator_every 0", "at least 1"]),
-        ("--model AIRL --model.penalty -1", ["--model.penalty -1", "0 or more"]),
+        ("--model Diffusion --model.act_steps 1000", ["--model.act_steps 1000", "--model.steps"]),
         ("--model SAC --data.path null --trainer.max_steps 100", ["--trainer.max_steps 100", "total_environment_steps"]),
         ("--model GAIL --data.path null --trainer.max_epochs 2", ["--trainer.max_epochs 2", "total_environment_steps"]),
         ("--model SAC --data.path null --env CartPole-v1", ["CartPole-v1", "Discrete"]),
@@ -692,8 +712,3 @@ def test_bad_input_is_refused_with_its_remedy(arguments, words, pendulum_data, c
         assert word in error
     assert not Path("lightning_logs").exists()
     assert not Path("checkpoints").exists()
-
-
-def test_strategies_take_any_network():
-    strategy = build_strategy(SAC, network=functools.partial(MLP, hidden_sizes=(4,)))
-    assert strategy.policy(torch.zeros(2, 3)).mean.shape == (2, 2)

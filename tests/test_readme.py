@@ -79,7 +79,8 @@ def test_each_command_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(REPOSITORY / "configs", "configs")
     shutil.copytree(REPOSITORY / "checkpoints" / "experts", "checkpoints/experts")
-    write_pairs(default_path("HalfCheetah-v5"), lengths=(20,) * 12)
+    for actions in ("sampled", "deterministic"):
+        write_pairs(default_path("HalfCheetah-v5", actions), lengths=(20,) * 12)
     small = write_pendulum("small.pt")
     for script in fenced("python"):
         exec(script)

@@ -82,11 +82,15 @@ class AdversarialStrategy(InteractiveStrategy):
         """Binary cross-entropy, each terminated episode with a step in the absorbing state, and the gradient penalty."""
         inputs = [self.inputs(learner), self.inputs(expert)]
         ends = [self.absorbed(int(batch.terminated.sum())) for batch in (learner, expert)]
-        learner_logits, expert_logits = (
-            self.logits(torch.cat([alive, end])) for alive, end in zip(inputs, ends, strict=True)
-        )
+        learner_inputs, expert_inputs = (torch.cat([alive, end]) for alive, end in zip(inputs, ends, strict=True))
+        learner_logits, expert_logits = self.logits(learner_inputs), self.logits(expert_inputs)
         classification = classification_loss(expert_logits, learner_logits)
-        loss = classification + self.penalty * gradient_penalty(self.score, inputs[1], inputs[0])
+        # Ends too, or the absorbing state's reward would know no bounds; the shorter side begins again to make pairs.
+        pairs = torch.arange(max(len(learner_inputs), len(expert_inputs)), device=self.device)
+        penalty = gradient_penalty(
+            self.score, expert_inputs[pairs % len(expert_inputs)], learner_inputs[pairs % len(learner_inputs)]
+        )
+        loss = classification + self.penalty * penalty
         return loss, {
             "discriminator_loss": classification.detach(),
             "discriminator_accuracy_expert": (expert_logits > 0).float().mean(),
