@@ -173,7 +173,8 @@ def test_checkpoints_hold_plain_values_and_no_demonstrations(data):
     checkpoint = torch.load(path, weights_only=True)
     assert checkpoint["run"] == run
     assert checkpoint["config"]["model"]["class_path"] == "lightning_bc.strategies.MSE"
-    assert path.stat().st_size < 2_000_000
+    parameters = sum(value.numel() for value in checkpoint["state_dict"].values())
+    assert path.stat().st_size < 13 * parameters + 100_000          # weights and Adam's two moments, 4 bytes each
     assert type(load_strategy(path)).__name__ == "MSE"
 
 
