@@ -228,12 +228,16 @@ class CommandLine(LightningCLI):
         # A run's score is that of its last checkpoint; another one's is kept apart.
         name = "results.json" if path.stem == "last" else f"results-{path.stem}.json"
         write_results(runs.LOGS / self.run / name, results)
+        normalized, sampled = (f", normalized {played[key]:.3f}" for key in ("normalized", "sampled_normalized"))
+        failed = f", failed episodes {played['failed_episodes']:.0%}"
+        scale = f"0 is random actions ({references.random_return:.0f}), 1 is {references.expert_return:.0f}, the "
+        if not references.has_expert:
+            normalized = sampled = failed = scale = ""
         print(
-            f"\nscore {played['score']:.0f} +- {played['score_std']:.0f}, normalized {played['normalized']:.3f}, failed "
-            f"episodes {played['failed_episodes']:.0%} (100 test-bank episodes, deterministic actions)\n"
-            f"with sampled actions {played['sampled_score']:.0f}, normalized {played['sampled_normalized']:.3f}\n"
-            f"scale: 0 is random actions ({references.random_return:.0f}), 1 is {references.expert_return:.0f}, the "
-            f"{references.expert_source}\n"
+            f"\nscore {played['score']:.0f} +- {played['score_std']:.0f}{normalized}{failed} "
+            "(100 test-bank episodes, deterministic actions)\n"
+            f"with sampled actions {played['sampled_score']:.0f}{sampled}\n"
+            f"scale: {scale}{references.expert_source}\n"
             f"checkpoint        {path}\n"
             f"results           {runs.LOGS / self.run / name}"
         )

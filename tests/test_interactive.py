@@ -383,6 +383,7 @@ def test_a_finished_run_counts_right_and_resuming_it_does_no_further_step(
     assert 0 < content["references"]["random_return"] < 50
     assert content["score"] == pytest.approx(np.mean(content["returns"]))
     assert "no expert is shipped" in printed
+    assert "nan" not in printed
 
     first = results.read_text()
     main([*command, "--ckpt_path", str(path)])
