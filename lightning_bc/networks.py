@@ -36,8 +36,7 @@ NetworkFactory = Callable[[int, int], Network]
 class MLP(Network):
     """Multi-layer perceptron: linear layers with an activation between them.
 
-    Four hidden layers rather than the usual two: on few demonstrations the deeper network fails far less often at the start
-    of an episode (docs/action-models.md, networks).
+    Four hidden layers rather than the usual two, for the sake of few demonstrations (docs/action-models.md compares networks).
 
     Args:
         input_size: size of the input; the strategy sets it.
