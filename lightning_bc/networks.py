@@ -36,7 +36,7 @@ NetworkFactory = Callable[[int, int], Network]
 class MLP(Network):
     """Multi-layer perceptron: linear layers with an activation between them.
 
-    Four hidden layers rather than the usual two, for the sake of few demonstrations (docs/action-models.md compares networks).
+    Four hidden layers rather than the usual two, for few demonstrations: docs/action-models.md compares networks.
 
     Args:
         input_size: size of the input; the strategy sets it.
