@@ -47,6 +47,20 @@ def write_pairs(path, lengths=(5,) * 12, observation_dim=17, action_dim=6, **cha
     return str(path)
 
 
+def write_pendulum(path):
+    """Demonstrations of InvertedPendulum-v5: twelve episodes of ten steps, within its bounds of -3 and 3."""
+    return write_pairs(
+        path,
+        lengths=(10,) * 12,
+        observation_dim=4,
+        action_dim=1,
+        mean_reward=1000.0,
+        random_returns=torch.full((100,), 5.0),
+        expert_returns=torch.full((100,), 1000.0),
+        metadata={"environment_id": "InvertedPendulum-v5"},
+    )
+
+
 def actor_state(observation_dim, action_dim, algorithm="sac", scale=1.0, bias=0.0, hidden_size=16, seed=0):
     """Random state dict of a CleanRL actor, with CleanRL's buffers of shape (1, action_dim)."""
     generator = torch.Generator().manual_seed(seed)

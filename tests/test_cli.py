@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY, actor_state, write_pairs
+from conftest import REPOSITORY, actor_state, write_pairs, write_pendulum
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_bc.cli import main
@@ -27,16 +27,7 @@ BUDGET = "--trainer.max_steps 4 --rollouts.eval_freq 2 --rollouts.episodes 2 --d
 def data(tmp_path, monkeypatch):
     """A working directory with demonstrations of InvertedPendulum-v5."""
     monkeypatch.chdir(tmp_path)
-    return write_pairs(
-        tmp_path / "pendulum.pt",
-        lengths=(10,) * 12,
-        observation_dim=4,
-        action_dim=1,
-        mean_reward=1000.0,
-        random_returns=torch.full((100,), 5.0),
-        expert_returns=torch.full((100,), 1000.0),
-        metadata={"environment_id": "InvertedPendulum-v5"},
-    )
+    return write_pendulum(tmp_path / "pendulum.pt")
 
 
 INTERACTIVE_BUDGET = (

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import build_strategy, write_pairs
+from conftest import build_strategy, write_pairs, write_pendulum
 from lightning.pytorch import Callback, Trainer
 from scipy import stats
 from test_cli import INTERACTIVE_BUDGET, refused
@@ -71,13 +71,7 @@ def train(strategy, environment_id="InvertedPendulum-v5", path=None, callbacks=(
 def pendulum_data(tmp_path, monkeypatch):
     """A working directory with demonstrations of InvertedPendulum-v5, within its bounds of -3 and 3."""
     monkeypatch.chdir(tmp_path)
-    return write_pairs(
-        tmp_path / "pendulum.pt",
-        lengths=(10,) * 12,
-        observation_dim=4,
-        action_dim=1,
-        metadata={"environment_id": "InvertedPendulum-v5"},
-    )
+    return write_pendulum(tmp_path / "pendulum.pt")
 
 
 # The losses

@@ -7,8 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import REPOSITORY, write_pairs
+from conftest import REPOSITORY, write_pairs, write_pendulum
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_bc.cli import main
@@ -37,18 +36,6 @@ def commands():
     lines = "".join(fenced("bash")).replace("\\\n", " ").splitlines()
     marker = "python -m lightning_bc "
     return [shlex.split(line.partition(marker)[2]) for line in lines if marker in line]
-
-
-def write_pendulum(path):
-    return write_pairs(
-        path,
-        lengths=(10,) * 12,
-        observation_dim=4,
-        action_dim=1,
-        random_returns=torch.full((100,), 5.0),
-        expert_returns=torch.full((100,), 1000.0),
-        metadata={"environment_id": "InvertedPendulum-v5"},
-    )
 
 
 def newest_run():

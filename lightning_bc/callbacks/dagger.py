@@ -72,7 +72,8 @@ class DAgger(Callback):
         """Check, and make the environments."""
         if stage == "fit":
             environment_id = trainer.datamodule.environment_id  # type: ignore[attr-defined]
-            self.check(module, environment_id)
+            if self.expert is None:                                 # the command line has checked before this
+                self.check(module, environment_id)
             self._environments = make(environment_id, self.episodes)
 
     def on_train_batch_end(
@@ -98,19 +99,22 @@ class DAgger(Callback):
         self.rounds_done = state["rounds_done"]
 
     def _round(self, trainer: Trainer, module: LightningModule) -> None:
-        assert self.expert is not None
+        expert = self.expert
+        assert expert is not None
         assert self._environments is not None
+        if isinstance(expert, torch.nn.Module):
+            expert.to(module.device)
         data = trainer.datamodule  # type: ignore[attr-defined]
         first = int(np.random.SeedSequence((data.seed, 2)).generate_state(1)[0]) % (SELECTION_BANK // 2)
         seeds = range(first + self.rounds_done * self.episodes, first + (self.rounds_done + 1) * self.episodes)
         self.rounds_done += 1
         module.eval()
         played = play(
-            partial(self._mixture, module, self.beta**self.rounds_done),
+            partial(_mixture, expert, module, self.beta**self.rounds_done),
             self._environments,
             seeds,
             record=True,
-            label=self._on_device_of(module),
+            label=expert,
             device=module.device,
         )
         module.train()
@@ -118,18 +122,11 @@ class DAgger(Callback):
         assert played.actions is not None
         data.extend(torch.from_numpy(played.observations), torch.from_numpy(played.actions))
 
-    def _mixture(self, module: LightningModule, beta: float, observations: Tensor) -> Tensor:
-        """Each step the expert's with probability beta, else the learner's deterministic one."""
-        learner = module(observations, deterministic=True)          # (batch, action_dim)
-        if beta == 0:
-            return learner
-        chosen = torch.rand(len(observations), 1, device=observations.device) < beta
-        return torch.where(chosen, self._on_device_of(module)(observations), learner)
 
-    def _on_device_of(self, module: LightningModule) -> Any:
-        """The expert, answering on the device where the learner computes."""
-        expert = self.expert
-        assert expert is not None
-        if isinstance(expert, torch.nn.Module):
-            expert.to(module.device)
-        return expert
+def _mixture(expert: Expert, learner: LightningModule, beta: float, observations: Tensor) -> Tensor:
+    """Actions (batch, action_dim), each the expert's with probability beta, else the learner's deterministic one."""
+    actions = learner(observations, deterministic=True)
+    if beta == 0:
+        return actions
+    chosen = torch.rand(len(observations), 1, device=observations.device) < beta
+    return torch.where(chosen, expert(observations), actions)

@@ -26,6 +26,11 @@ class Transitions:
     next_observations: Tensor
     terminated: Tensor
 
+    @property
+    def columns(self) -> tuple[Tensor, ...]:
+        """The fields in their order; ``dataclasses.astuple`` would copy the tensors."""
+        return tuple(vars(self).values())
+
 
 class Replay:
     """The last ``capacity`` transitions, sampled uniformly with replacement.
@@ -48,7 +53,7 @@ class Replay:
 
     def add(self, transitions: Transitions) -> None:
         """Append ``transitions``; the oldest ones give way."""
-        columns = [column if column.dim() == 2 else column.unsqueeze(-1) for column in _fields(transitions)]
+        columns = [column if column.dim() == 2 else column.unsqueeze(-1) for column in transitions.columns]
         new = torch.cat(columns, dim=-1)[-self.capacity :]          # (batch, all widths)
         places = torch.arange(self._added, self._added + len(new), device=self._rows.device) % self.capacity
         self._rows[places] = new
@@ -68,8 +73,3 @@ class Replay:
         """Go on from there."""
         self._added = state["added"]
         self._rows[: len(self)] = state["rows"].to(self._rows.device)
-
-
-def _fields(transitions: Transitions) -> tuple[Tensor, ...]:
-    """The fields in their order; ``dataclasses.astuple`` would copy the tensors."""
-    return tuple(vars(transitions).values())

@@ -28,8 +28,6 @@ class AdversarialStrategy(InteractiveStrategy):
         options: those of every interactive strategy.
     """
 
-    needs_demonstrations = True
-
     def __init__(self, discriminator_every: int = 4, penalty: float = 10.0, **options: Any) -> None:
         super().__init__(**options)
         for flag, value, wanted, good in (
@@ -103,7 +101,7 @@ class AdversarialStrategy(InteractiveStrategy):
             return {}
         assert self.expert is not None
         rows = torch.randint(len(self.expert.observations), (self.batch_size,), device=self.device)
-        expert = Transitions(*(column[rows] for column in vars(self.expert).values()))
+        expert = Transitions(*(column[rows] for column in self.expert.columns))
         loss, metrics = self.discriminator_loss(batch, expert)
         self._descend(self.optimizers()[-1].optimizer, loss)       # type: ignore[index]
         with torch.no_grad():

@@ -10,6 +10,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from lightning_bc.environments import Environments, make
+from lightning_bc.episodes import SELECTION_BANK
 from lightning_bc.errors import InputError
 from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.online import Critics, Replay, SquashedGaussian, Transitions
@@ -110,7 +111,7 @@ class InteractiveStrategy(Strategy):
     @property
     def position(self) -> int:
         """Environment steps."""
-        return int(self.environment_steps)
+        return self.steps_taken["environment_steps"]
 
     @property
     def run_length(self) -> int:
@@ -185,8 +186,8 @@ class InteractiveStrategy(Strategy):
         self.environments = make(data.environment_id, self.num_envs)
         self.replay = Replay(self.replay_capacity, self.observation_dim, self.action_dim, self.device)
         if self._resumed is None:
-            # of the learning bank, below 10^9
-            seed = int(np.random.SeedSequence((data.seed, 1)).generate_state(1)[0]) % (10**9 - self.num_envs)
+            learning_bank = SELECTION_BANK - self.num_envs
+            seed = int(np.random.SeedSequence((data.seed, 1)).generate_state(1)[0]) % learning_bank
             self.environments.reset(seed=seed)
         else:
             self.replay.load_state_dict(self._resumed["replay"])
@@ -254,10 +255,8 @@ class InteractiveStrategy(Strategy):
             scaled = self.act(observations, deterministic=False).clamp(-1.0, 1.0)
         played = (self.action_scale * scaled + self.action_bias).cpu().numpy()
         following, rewards, terminated, truncated, infos = self.environments.step(played)
-        if (terminated | truncated).any():                          # what followed, not the next episode's first
-            following = following.copy()
-            for ended in np.flatnonzero(terminated | truncated):
-                following[ended] = infos["final_obs"][ended]
+        for ended in np.flatnonzero(terminated | truncated):        # what followed, not the next episode's first
+            following[ended] = infos["final_obs"][ended]
         self.replay.add(
             Transitions(
                 observations,
