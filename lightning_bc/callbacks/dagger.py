@@ -24,7 +24,7 @@ from lightning_bc.demonstrations.collect import check_fits
 from lightning_bc.demonstrations.experts import Expert, load_expert
 from lightning_bc.environments import Environments, make
 from lightning_bc.episodes import SELECTION_BANK, play
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, refuse_unless_good
 from lightning_bc.strategies import OfflineStrategy
 
 
@@ -52,14 +52,15 @@ class DAgger(Callback):
             InputError: a setting is out of its range, the strategy does not learn from demonstrations, or the expert cannot
                 be read or is not one for this environment.
         """
-        for name, wanted, good in (
-            ("round_every", "at least 1", self.round_every >= 1),
-            ("rounds", "at least 1", self.rounds >= 1),
-            ("episodes", "at least 1", self.episodes >= 1),
-            ("beta", "0 to 1", 0 <= self.beta <= 1),
-        ):
-            if not good:
-                raise InputError(f"DAgger's {name} {getattr(self, name)}: wanted {wanted}.")
+        refuse_unless_good(
+            "DAgger's ",
+            (
+                ("round_every", self.round_every, "at least 1", self.round_every >= 1),
+                ("rounds", self.rounds, "at least 1", self.rounds >= 1),
+                ("episodes", self.episodes, "at least 1", self.episodes >= 1),
+                ("beta", self.beta, "0 to 1", 0 <= self.beta <= 1),
+            ),
+        )
         if not isinstance(module, OfflineStrategy):
             raise InputError(
                 f"DAgger works under strategies that learn from demonstrations; {type(module).__name__} acts in the "

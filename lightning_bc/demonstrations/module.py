@@ -15,7 +15,7 @@ from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS
 from lightning_bc.demonstrations.formats import DemonstrationFile, read
 from lightning_bc.demonstrations.references import References, random_returns, references_without_file
 from lightning_bc.environments import environment_spaces
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, refuse_unless_good
 from lightning_bc.strategies import InteractiveStrategy
 
 VALIDATION_BATCH = 65_536
@@ -60,15 +60,16 @@ class Demonstrations(LightningDataModule):
         group_size: int = 80,
     ) -> None:
         super().__init__()
-        for flag, value, wanted, good in (
-            ("batch_size", batch_size, "at least 1", batch_size >= 1),
-            ("subsample", subsample, "at least 1", subsample >= 1),
-            ("episodes", episodes, "at least 1, or nothing for all", episodes is None or episodes >= 1),
-            ("episode_length", episode_length, "at least 1", episode_length is None or episode_length >= 1),
-            ("validation_fraction", validation_fraction, "0 to below 1", 0 <= validation_fraction < 1),
-        ):
-            if not good:
-                raise InputError(f"--data.{flag} {value}: wanted {wanted}.")
+        refuse_unless_good(
+            "--data.",
+            (
+                ("batch_size", batch_size, "at least 1", batch_size >= 1),
+                ("subsample", subsample, "at least 1", subsample >= 1),
+                ("episodes", episodes, "at least 1, or nothing for all", episodes is None or episodes >= 1),
+                ("episode_length", episode_length, "at least 1", episode_length is None or episode_length >= 1),
+                ("validation_fraction", validation_fraction, "0 to below 1", 0 <= validation_fraction < 1),
+            ),
+        )
         self.path = None if path is None else path.replace("{env}", environment_id)
         self.environment_id, self.episodes, self.subsample = environment_id, episodes, subsample
         self.validation_fraction, self.batch_size = validation_fraction, batch_size

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_bc.errors import InputError
+from lightning_bc.errors import refuse_unless_good
 from lightning_bc.online import Transitions, classification_loss, gradient_penalty
 from lightning_bc.strategies.base import Metrics
 from lightning_bc.strategies.interactive import InteractiveStrategy
@@ -30,12 +30,13 @@ class AdversarialStrategy(InteractiveStrategy):
 
     def __init__(self, discriminator_every: int = 4, penalty: float = 10.0, **options: Any) -> None:
         super().__init__(**options)
-        for flag, value, wanted, good in (
-            ("discriminator_every", discriminator_every, "at least 1", discriminator_every >= 1),
-            ("penalty", penalty, "0 or more", penalty >= 0),
-        ):
-            if not good:
-                raise InputError(f"--model.{flag} {value}: wanted {wanted}.")
+        refuse_unless_good(
+            "--model.",
+            (
+                ("discriminator_every", discriminator_every, "at least 1", discriminator_every >= 1),
+                ("penalty", penalty, "0 or more", penalty >= 0),
+            ),
+        )
         self.discriminator_every, self.penalty = discriminator_every, penalty
         self.state_dim = self.observation_dim + 1                   # with the entry for absorbing
         self.expert: Transitions | None = None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_bc.environments import Environments, make
 from lightning_bc.episodes import SELECTION_BANK
-from lightning_bc.errors import InputError
+from lightning_bc.errors import refuse_unless_good
 from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.online import Critics, Replay, SquashedGaussian, Transitions
 from lightning_bc.strategies.base import Metrics, Strategy
@@ -62,30 +62,31 @@ class InteractiveStrategy(Strategy):
         **options: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, schedule=schedule, **options)
-        for flag, value, wanted, good in (
-            ("total_environment_steps", total_environment_steps, "at least 1", total_environment_steps >= 1),
-            ("num_envs", num_envs, "at least 1", num_envs >= 1),
-            ("batch_size", batch_size, "at least 1", batch_size >= 1),
-            ("actor_every", actor_every, "at least 1", actor_every >= 1),
-            ("replay_capacity", replay_capacity, f"at least a batch, {batch_size}", replay_capacity >= batch_size),
-            ("learning_starts", learning_starts, f"at least a batch, {batch_size}", learning_starts >= batch_size),
+        refuse_unless_good(
+            "--model.",
             (
-                "learning_starts",
-                learning_starts,
-                f"less than --model.total_environment_steps, {total_environment_steps}: there the run ends",
-                learning_starts < total_environment_steps,
+                ("total_environment_steps", total_environment_steps, "at least 1", total_environment_steps >= 1),
+                ("num_envs", num_envs, "at least 1", num_envs >= 1),
+                ("batch_size", batch_size, "at least 1", batch_size >= 1),
+                ("actor_every", actor_every, "at least 1", actor_every >= 1),
+                ("replay_capacity", replay_capacity, f"at least a batch, {batch_size}", replay_capacity >= batch_size),
+                ("learning_starts", learning_starts, f"at least a batch, {batch_size}", learning_starts >= batch_size),
+                (
+                    "learning_starts",
+                    learning_starts,
+                    f"less than --model.total_environment_steps, {total_environment_steps}: there the run ends",
+                    learning_starts < total_environment_steps,
+                ),
+                ("discount", discount, "0 to below 1", 0 <= discount < 1),
+                ("target_rate", target_rate, "above 0, at most 1", 0 < target_rate <= 1),
+                (
+                    "updates_per_step",
+                    updates_per_step,
+                    f"at least 1 / num_envs, {1 / num_envs:g}: an update each time that the sub-environments step",
+                    updates_per_step * num_envs >= 1,
+                ),
             ),
-            ("discount", discount, "0 to below 1", 0 <= discount < 1),
-            ("target_rate", target_rate, "above 0, at most 1", 0 < target_rate <= 1),
-            (
-                "updates_per_step",
-                updates_per_step,
-                f"at least 1 / num_envs, {1 / num_envs:g}: an update each time that the sub-environments step",
-                updates_per_step * num_envs >= 1,
-            ),
-        ):
-            if not good:
-                raise InputError(f"--model.{flag} {value}: wanted {wanted}.")
+        )
         self.total_environment_steps, self.num_envs = total_environment_steps, num_envs
         self.learning_starts = learning_starts
         self.updates_per_step, self.batch_size, self.replay_capacity = updates_per_step, batch_size, replay_capacity
