@@ -663,6 +663,7 @@ def test_transitions_are_those_of_the_episodes(environment_id, sizes, lengths, o
     [
         (SAC, {"replay_capacity": 255}, ["--model.replay_capacity 255", "a batch, 256"]),
         (SAC, {"learning_starts": 255}, ["--model.learning_starts 255", "a batch, 256"]),
+        (SAC, {"num_envs": 0}, ["--model.num_envs 0", "wanted at least 1"]),
         (SAC, {"num_envs": 4, "updates_per_step": 0.2}, ["--model.updates_per_step 0.2", "1 / num_envs", "0.25"]),
         (SAC, {"total_environment_steps": 5000}, ["--model.learning_starts 5000", "--model.total_environment_steps, 5000"]),
         (SAC, {"discount": 1.0}, ["--model.discount 1", "below 1"]),

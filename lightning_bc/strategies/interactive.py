@@ -82,7 +82,7 @@ class InteractiveStrategy(Strategy):
                 (
                     "updates_per_step",
                     updates_per_step,
-                    f"at least 1 / num_envs, {1 / num_envs:g}: an update each time that the sub-environments step",
+                    f"at least 1 / num_envs, {1 / max(num_envs, 1):g}: an update each time that the sub-environments step",
                     updates_per_step * num_envs >= 1,
                 ),
             ),
