@@ -44,10 +44,11 @@ MODELS = {
     "flow_matching": "Flow matching",
     "autoregressive": "Autoregressive",
 }
-DEFAULT_NETWORK = "MLP 256-256-256-256"
+DEFAULT_NETWORK = "MLP 256-256-256, the default"
 NETWORKS = {
     "MLP 256-256": "--model.network MLP --model.network.hidden_sizes [256,256]",
     "MLP 512-512-512": "--model.network MLP --model.network.hidden_sizes [512,512,512]",
+    "MLP 256-256-256, initial_scale 1": "--model.network MLP --model.network.initial_scale 1",
     "ResidualMLP 256, 4 blocks": "--model.network ResidualMLP --model.network.width 256 --model.network.blocks 4",
 }
 ABLATIONS = {

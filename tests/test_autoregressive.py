@@ -1,4 +1,4 @@
-"""Autoregressive discretization: a density, its samples, who sees whom, labels, and positions within the bins."""
+"""Autoregressive discretization: a density, its samples, who sees whom, labels, and the places behind the bins."""
 
 import itertools
 
@@ -14,15 +14,15 @@ from lightning_bc.strategies import Autoregressive
 binnings = pytest.mark.parametrize("binning", ["uniform", "quantile"])
 
 
-def fitted(action_dim=2, random_positions=1.0, **options):
+def fitted(action_dim=2, random_places=1.0, **options):
     """A strategy whose bins were placed by skewed actions, and those actions.
 
-    The positions are random, since at first all of them are the centres.
+    The places are random, since at first all of them are the centres.
     """
     strategy = build_strategy(
         Autoregressive, observation_dim=1, action_low=[-1.0] * action_dim, action_high=[1.0] * action_dim, **options
     )
-    torch.nn.init.normal_(strategy.position_weight, std=random_positions / 8)  # of 64 features
+    torch.nn.init.normal_(strategy.place_weight, std=random_places / 8)  # of 64 features
     generator = torch.Generator().manual_seed(0)
     actions = (2.4 * torch.rand(5000, action_dim, generator=generator) ** 2 - 1).clamp(-1, 1)  # many on the upper bound
     strategy.fit_actions(actions)
@@ -35,10 +35,18 @@ def bins_by_hand(strategy, actions):
     return np.stack([np.digitize(values, edges[1:-1], right=True) for values, edges in columns], axis=1)
 
 
-def decoded(strategy, positions, dimension, chosen):
-    """The action in bin ``chosen`` by interpolation between its edges."""
+def decoded(strategy, places, dimension, chosen):
+    """The action expected behind bin ``chosen``, by interpolation between the edges of the bin that its place is in."""
     edges = strategy.edges[dimension].tolist()
-    return float(np.interp(positions[dimension, chosen], [0, 1], edges[chosen : chosen + 2]))
+    return float(np.interp(places[dimension, chosen], range(len(edges)), edges))
+
+
+def places_by_hand(strategy, actions):
+    """On the axis where each bin is 1 wide; np.interp alone would not know in which of two empty bins an action lies."""
+    bins, edges = bins_by_hand(strategy, actions), strategy.edges.double().numpy()
+    columns = np.arange(actions.shape[1])
+    lower, upper = edges[columns, bins], edges[columns, bins + 1]
+    return bins + (actions.numpy() - lower) / np.maximum(upper - lower, 1e-4)
 
 
 # The density
@@ -72,15 +80,15 @@ def test_log_probability_equals_torch_distributions(binning):
 @binnings
 def test_samples_follow_the_density(binning):
     """A sampled bin is decoded, and the next dimension's bins depend on the decoded value."""
-    strategy, _ = fitted(bins=4, binning=binning, random_positions=0.1)
+    strategy, _ = fitted(bins=4, binning=binning, random_places=0.1)
     observations, pairs = torch.zeros(1, 1), 20_000
     torch.manual_seed(0)
     with torch.inference_mode():
         samples = strategy.act(observations.expand(pairs, 1), deterministic=False)
-        log_bins, positions = strategy.heads(observations, torch.zeros(1, 2))
+        log_bins, places = strategy.heads(observations, torch.zeros(1, 2))
         expected = []
         for first in range(4):
-            past = torch.tensor([[decoded(strategy, positions[0], 0, first), 0.0]])
+            past = torch.tensor([[decoded(strategy, places[0], 0, first), 0.0]])
             second = strategy.heads(observations, past)[0][0, 1]
             expected.append(pairs * (log_bins[0, 0, first] + second).exp().double().numpy())
     bins = bins_by_hand(strategy, samples)
@@ -91,7 +99,7 @@ def test_samples_follow_the_density(binning):
     assert stats.chisquare(observed, without_the_first, sum_check=False).pvalue < 1e-6  # a missing past would be seen
 
 
-@pytest.mark.parametrize("head", [0, 1], ids=["bins", "positions"])
+@pytest.mark.parametrize("head", [0, 1], ids=["bins", "places"])
 def test_a_dimension_depends_on_those_before_it_alone(head):
     strategy, actions = fitted(action_dim=3)
     observations = torch.zeros(4, 1)
@@ -104,17 +112,17 @@ def test_a_dimension_depends_on_those_before_it_alone(head):
 
 @binnings
 def test_acting_agrees_with_training(binning):
-    """The greedy action is the likeliest bin, and its position, under teacher forcing with itself as the past."""
-    strategy, _ = fitted(action_dim=4, binning=binning)
+    """The greedy action is the place behind the likeliest bin, under teacher forcing with itself as the past."""
+    strategy, _ = fitted(action_dim=4, binning=binning, random_places=5.0)
     observations = torch.randn(50, 1)
     with torch.inference_mode():
         actions = strategy.act(observations, deterministic=True)
-        log_bins, positions = strategy.heads(observations, actions)
+        log_bins, places = strategy.heads(observations, actions)
     wanted = [
-        [decoded(strategy, positions[row], d, int(log_bins[row, d].argmax())) for d in range(4)] for row in range(50)
+        [decoded(strategy, places[row], d, int(log_bins[row, d].argmax())) for d in range(4)] for row in range(50)
     ]
     torch.testing.assert_close(actions, torch.tensor(wanted), rtol=0, atol=1e-5)
-    assert ((positions < 0) | (positions > 1)).any()  # some are clipped
+    assert ((places < 0) | (places > 20)).any()  # some are clipped
 
 
 # Labels
@@ -130,16 +138,11 @@ def with_bounds(actions):
 def test_labels_equal_the_normal_distributions_mass(binning, label_smoothing):
     strategy, actions = fitted(bins=10, binning=binning, label_smoothing=label_smoothing)
     actions = with_bounds(actions)
-    bins = bins_by_hand(strategy, actions)
-    labels = strategy.labels(actions, torch.as_tensor(bins).unsqueeze(-1))
-    edges = strategy.edges.double().numpy()
-    for row, dimension in itertools.product(range(len(actions)), range(2)):
-        # On the axis where each bin is 1 wide; np.interp alone would not know in which of two empty bins an action lies.
-        lower, upper = edges[dimension, bins[row, dimension]], edges[dimension, bins[row, dimension] + 1]
-        place = bins[row, dimension] + (actions[row, dimension].item() - lower) / max(upper - lower, 1e-4)
-        mass = np.diff(stats.norm.cdf(np.arange(11), place, label_smoothing))
-        np.testing.assert_allclose(labels[row, dimension], mass / mass.sum(), atol=2e-5)
-    torch.testing.assert_close(labels.sum(-1), torch.ones(103, 2))
+    places = places_by_hand(strategy, actions)
+    np.testing.assert_allclose(strategy.place_of(actions), places, atol=1e-4)
+    labels = strategy.labels(torch.as_tensor(places).unsqueeze(-1))
+    mass = np.diff(stats.norm.cdf(np.arange(11), places[..., np.newaxis], label_smoothing))
+    np.testing.assert_allclose(labels, mass / mass.sum(-1, keepdims=True), atol=2e-5)
 
 
 def test_a_pile_of_demonstrations_on_a_bound_keeps_its_label():
@@ -147,8 +150,8 @@ def test_a_pile_of_demonstrations_on_a_bound_keeps_its_label():
     strategy = build_strategy(Autoregressive, 1, [-1.0], [1.0], bins=10, binning="quantile")
     actions = torch.cat([torch.full((500, 1), -1.0), torch.rand(500, 1) - 0.5])
     strategy.fit_actions(actions)
-    bins = strategy.bins_of(actions[:1]).unsqueeze(-1)
-    assert strategy.labels(actions[:1], bins).argmax() == bins.item() == 0
+    place = strategy.place_of(actions[:1]).unsqueeze(-1)
+    assert strategy.labels(place).argmax() == place.item() == 0
 
 
 @binnings
@@ -156,7 +159,7 @@ def test_labels_without_smoothing_are_one_hot(binning):
     strategy, actions = fitted(bins=10, binning=binning, label_smoothing=0.0)
     actions = with_bounds(actions)
     bins = torch.as_tensor(bins_by_hand(strategy, actions))
-    assert torch.equal(strategy.labels(actions, bins.unsqueeze(-1)), F.one_hot(bins, 10).float())
+    assert torch.equal(strategy.labels(strategy.place_of(actions).unsqueeze(-1)), F.one_hot(bins, 10).float())
     assert bins[-3:].tolist() == [[0, 0], [0, 9], [9, 9]]
 
 
@@ -164,29 +167,42 @@ def test_labels_without_smoothing_are_one_hot(binning):
 def test_labels_approach_hard_ones_as_the_noise_vanishes(binning):
     soft, actions = fitted(bins=10, binning=binning, label_smoothing=1e-6)
     hard, _ = fitted(bins=10, binning=binning, label_smoothing=0.0)
-    bins = soft.bins_of(actions[:100]).unsqueeze(-1)
-    torch.testing.assert_close(soft.labels(actions[:100], bins), hard.labels(actions[:100], bins))
+    place = soft.place_of(actions[:100]).unsqueeze(-1)
+    torch.testing.assert_close(soft.labels(place), hard.labels(place))
 
 
 @binnings
-def test_loss_is_the_cross_entropy_and_the_squared_error_of_the_position(binning):
+def test_loss_is_the_cross_entropy_and_the_squared_error_of_the_places(binning):
     strategy, actions = fitted(binning=binning)
     actions, observations = with_bounds(actions), torch.randn(103, 1)
-    log_bins, positions = strategy.heads(observations, actions)
-    bins = torch.as_tensor(bins_by_hand(strategy, actions))
-    cross_entropy = F.cross_entropy(log_bins.flatten(0, 1), strategy.labels(actions, bins.unsqueeze(-1)).flatten(0, 1))
-    errors = []
-    for row, dimension in itertools.product(range(len(actions)), range(2)):
-        chosen, edges = bins[row, dimension], strategy.edges[dimension].tolist()
-        wanted = np.interp(actions[row, dimension].item(), edges[chosen : chosen + 2], [0, 1])
-        errors.append((positions[row, dimension, chosen].item() - wanted) ** 2)
+    log_bins, places = (output.detach() for output in strategy.heads(observations, actions))
+    place = strategy.place_of(actions).unsqueeze(-1)
+    labels = strategy.labels(place)
+    cross_entropy = F.cross_entropy(log_bins.flatten(0, 1), labels.flatten(0, 1))
+    error = np.average((places - place).square(), weights=labels)
     loss, metrics = strategy.loss(observations, actions)
-    torch.testing.assert_close(metrics["cross_entropy"], 2 * cross_entropy.detach())  # of two dimensions
-    assert metrics["position_error"].item() == pytest.approx(2 * np.mean(errors), rel=1e-4)
-    torch.testing.assert_close(loss, metrics["cross_entropy"] + metrics["position_error"])
+    torch.testing.assert_close(metrics["cross_entropy"], 2 * cross_entropy)  # of two dimensions
+    assert metrics["place_error"].item() == pytest.approx(2 * error, rel=1e-4)
+    torch.testing.assert_close(loss, metrics["cross_entropy"] + metrics["place_error"])
 
 
 # Values
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_decoding_takes_the_noise_of_the_labels_out(deterministic):
+    """One action for each observation: whichever of the noisy bins is sampled, that action comes back."""
+    strategy = build_strategy(Autoregressive, 1, [-1.0], [1.0])
+    optimizer = torch.optim.Adam(strategy.parameters(), lr=3e-3)
+    for _ in range(500):
+        observations = 2 * torch.rand(256, 1) - 1
+        optimizer.zero_grad()
+        strategy.loss(observations, 0.8 * observations)[0].backward()
+        optimizer.step()
+    observations = torch.linspace(-1, 1, 200)[:, None]
+    with torch.inference_mode():
+        errors = strategy.act(observations, deterministic) - 0.8 * observations
+    assert errors.square().mean().sqrt() < 0.03  # the noise is 2 bins of a tenth
 
 
 @binnings
@@ -211,11 +227,11 @@ def test_actions_are_learnt_far_more_finely_than_the_bins(binning):
 
 
 @binnings
-@pytest.mark.parametrize(("chosen", "position", "bound"), [(0, -0.3, -1.0), (0, 0.0, -1.0), (19, 1.0, 1.0), (19, 1.3, 1.0)])
-def test_the_bounds_are_reached_exactly(binning, chosen, position, bound):
-    strategy, _ = fitted(random_positions=0.0, binning=binning)
+@pytest.mark.parametrize(("chosen", "place", "bound"), [(0, -0.3, -1.0), (3, 0.0, -1.0), (16, 20.0, 1.0), (19, 20.3, 1.0)])
+def test_the_bounds_are_reached_exactly(binning, chosen, place, bound):
+    strategy, _ = fitted(random_places=0.0, binning=binning)
     strategy.head_bias.data[:, chosen] = 1e3
-    strategy.position_bias.data[:, chosen] = position
+    strategy.place_bias.data[:, chosen] = place
     for deterministic in (True, False):
         assert torch.equal(strategy.act(torch.zeros(3, 1), deterministic), torch.full((3, 2), bound))
 

@@ -34,6 +34,17 @@ def test_mlp_has_the_layers_asked_for_and_no_other_parameters(hidden_sizes, laye
     assert len(network.layers) == 2 * len(layers) - 1  # an activation between the layers, none after the last
 
 
+@pytest.mark.parametrize("initial_scale", [0.3, 2.0])
+def test_initial_weights_and_not_biases_are_multiplied(initial_scale):
+    torch.manual_seed(0)
+    wanted = [torch.nn.Linear(5, 7), torch.nn.Linear(7, 2)]
+    torch.manual_seed(0)
+    network = MLP(5, 2, (7,), initial_scale=initial_scale)
+    for layer, own in zip(wanted, (network.layers[0], network.layers[2]), strict=True):
+        torch.testing.assert_close(own.weight, initial_scale * layer.weight)
+        torch.testing.assert_close(own.bias, layer.bias)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_mlp_equals_a_computation_in_numpy(activation):
     torch.manual_seed(0)

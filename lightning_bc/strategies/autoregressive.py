@@ -14,18 +14,22 @@ that is zero from the diagonal on (masked as in MADE, Germain 2015, https://arxi
 So training is one pass over all dimensions with the expert's own action as the past (teacher forcing), and acting runs the
 network once and then the small heads one after the other.
 
-Labels are smoothed: a bin's target is the probability that the action lands in it once Gaussian noise is added to it, on an
-axis where each bin is 1 wide,
+Bins are chosen with noise and decoded without it. With x_d the action's place on an axis where each bin is 1 wide, a bin's
+target is the probability that x_d lands in it once Gaussian noise is added,
 
-    L = - sum_d sum_k q_dk log p(b_d = k | ...),    q_dk = P(a_d + noise in bin k)
+    - sum_d sum_k q_dk log p(b_d = k | ...),    q_dk = P(x_d + noise in bin k)
 
-that is, maximum likelihood of actions with a little dequantisation noise, its expectation taken exactly. A hard label says
-that the bin next to the right one is as wrong as any other; the smooth one tells the network which bins are neighbours
-(HL-Gauss: Imani 2018, https://arxiv.org/abs/1806.04613; Farebrother 2024, https://arxiv.org/abs/2403.03950).
+that is, maximum likelihood of actions with dequantisation noise, its expectation taken exactly. A hard label says that the
+bin next to the right one is as wrong as any other; the smooth one tells the network which bins are neighbours (HL-Gauss:
+Imani 2018, https://arxiv.org/abs/1806.04613; Farebrother 2024, https://arxiv.org/abs/2403.03950). What the noise blurs, a
+second head takes out again: it learns the place that is expected behind each noisy bin, which is what a bin is decoded to,
 
-A chosen bin is decoded to the expectation of the action within it, which a second head regresses as a position between the
-bin's edges, 0 to 1, clipped there: nothing is lost to the width of the bins, and the outermost ones can give the bounds
-(as the offsets of Behavior Transformers, Shafiullah 2022, https://arxiv.org/abs/2206.11251).
+    sum_d sum_k q_dk (x_d - m_dk(o, a_1 ... a_{d-1}))^2,    m_dk -> E[x_d | o, a_1 ... a_{d-1}, b_d = k]
+
+So one action is decoded exactly, whichever of its bins was sampled, two humps further apart than the noise stay two, nothing
+is lost to the width of the bins, and the outermost ones can give the bounds (compare the offsets of Behavior Transformers,
+Shafiullah 2022, https://arxiv.org/abs/2206.11251, and the denoising of diffusion.py). A hump no wider than the noise comes
+out narrower than it is.
 
 Bins have equal width, or equal counts of training actions.
 """
@@ -52,7 +56,7 @@ class Autoregressive(OfflineStrategy):
         network: maps observations to 64 action_dim features.
         bins: number of bins B of each action dimension.
         binning: "uniform" for bins of equal width, "quantile" for equal counts of training actions.
-        label_smoothing: standard deviation of the labels' noise, in bins; 0 for hard labels.
+        label_smoothing: standard deviation of the noise that bins are chosen with, in bins; 0 for hard labels.
         options: those of every strategy: optimizer, schedule.
     """
 
@@ -64,7 +68,7 @@ class Autoregressive(OfflineStrategy):
         network: NetworkFactory = MLP,
         bins: int = 20,
         binning: Literal["uniform", "quantile"] = "uniform",
-        label_smoothing: float = 0.75,
+        label_smoothing: float = 2.0,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -74,8 +78,8 @@ class Autoregressive(OfflineStrategy):
         self.past_weight = nn.Parameter(torch.randn(dims, _FEATURES, dims) / dims**0.5)
         self.head_weight = nn.Parameter(torch.randn(dims, bins, _FEATURES) / _FEATURES**0.5)
         self.head_bias = nn.Parameter(torch.zeros(dims, bins))
-        self.position_weight = nn.Parameter(torch.zeros(dims, bins, _FEATURES))
-        self.position_bias = nn.Parameter(torch.full((dims, bins), 0.5))  # the bin's centre, until data say otherwise
+        self.place_weight = nn.Parameter(torch.zeros(dims, bins, _FEATURES))
+        self.place_bias = nn.Parameter((torch.arange(bins) + 0.5).repeat(dims, 1))  # bins' centres, until data say otherwise
         self.register_buffer("edges", torch.linspace(-1, 1, bins + 1).repeat(dims, 1))  # (action_dim, bins + 1)
         self.register_buffer("before", torch.ones(dims, dims).tril(-1).unsqueeze(1))  # (action_dim, 1, action_dim)
 
@@ -86,18 +90,18 @@ class Autoregressive(OfflineStrategy):
             self.edges[:, 1:-1] = actions.clamp(-1, 1).sort(dim=0).values[rows].T
 
     def heads(self, observations: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the bins and positions within them, (batch, action_dim, bins) each.
+        """Log-probabilities of the bins and the places expected behind them, (batch, action_dim, bins) each.
 
         Each dimension sees those of ``past`` (batch, action_dim) before it.
         """
         past_weight = (self.past_weight * self.before).flatten(0, 1)  # (action_dim _FEATURES, action_dim)
         hidden = torch.addmm(self.network(observations), past, past_weight.T).relu()
         hidden = hidden.unflatten(-1, (self.action_dim, _FEATURES)).transpose(0, 1)  # (action_dim, batch, _FEATURES)
-        log_bins, positions = (
+        log_bins, places = (
             torch.baddbmm(bias.unsqueeze(1), hidden, weight.mT).transpose(0, 1)
-            for weight, bias in ((self.head_weight, self.head_bias), (self.position_weight, self.position_bias))
+            for weight, bias in ((self.head_weight, self.head_bias), (self.place_weight, self.place_bias))
         )
-        return log_bins.log_softmax(-1), positions
+        return log_bins.log_softmax(-1), places
 
     def log_probability(self, observations: Tensor, actions: Tensor) -> Tensor:
         """log p(a | o) of scaled ``actions`` (batch, action_dim), (batch,)."""
@@ -107,17 +111,14 @@ class Autoregressive(OfflineStrategy):
         return log_densities.gather(-1, self.bins_of(actions).unsqueeze(-1)).squeeze(-1).sum(-1)
 
     def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
-        """Cross-entropy of the bins, and the squared error of the position in the expert's bin, summed over dimensions."""
+        """Cross-entropy of the bins, and squared error of the places behind them in bins squared, summed over dimensions."""
         actions = actions.clamp(-1.0, 1.0)
-        log_bins, positions = self.heads(observations, actions)
-        bins = self.bins_of(actions).unsqueeze(-1)                  # (batch, action_dim, 1)
-        cross_entropy = -(self.labels(actions, bins) * log_bins).sum((1, 2)).mean()
-        predicted, wanted = positions.gather(-1, bins).squeeze(-1), self.position_of(actions, bins)
-        position_error = (predicted - wanted).square().sum(-1).mean()
-        return cross_entropy + position_error, {
-            "cross_entropy": cross_entropy.detach(),
-            "position_error": position_error.detach(),
-        }
+        log_bins, places = self.heads(observations, actions)
+        place = self.place_of(actions).unsqueeze(-1)                # (batch, action_dim, 1)
+        labels = self.labels(place)                                 # (batch, action_dim, bins)
+        cross_entropy = -(labels * log_bins).sum((1, 2)).mean()
+        place_error = (labels * (places - place).square()).sum((1, 2)).mean()
+        return cross_entropy + place_error, {"cross_entropy": cross_entropy.detach(), "place_error": place_error.detach()}
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """Choose bin after bin, the likeliest or a sample, each given the actions before it."""
@@ -128,12 +129,11 @@ class Autoregressive(OfflineStrategy):
             hidden = torch.addmm(features[:, dimension], actions[:, :dimension], past_weight.T).relu()
             logits = torch.addmm(self.head_bias[dimension], hidden, self.head_weight[dimension].T)  # (batch, bins)
             bins = logits.argmax(-1, keepdim=True) if deterministic else torch.multinomial(logits.softmax(-1), 1)
-            positions = torch.addmm(self.position_bias[dimension], hidden, self.position_weight[dimension].T)
-            position = positions.gather(-1, bins).squeeze(-1).clamp(0.0, 1.0)
-            chosen = bins.squeeze(-1)                               # (batch,)
-            actions[:, dimension] = torch.lerp(
-                self.edges[dimension, chosen], self.edges[dimension, chosen + 1], position
-            )
+            places = torch.addmm(self.place_bias[dimension], hidden, self.place_weight[dimension].T)  # (batch, bins)
+            place = places.gather(-1, bins).squeeze(-1).clamp(0.0, self.bins)
+            lower = place.long().clamp(max=self.bins - 1)           # the bin that the place is in, (batch,)
+            edges = self.edges[dimension]
+            actions[:, dimension] = torch.lerp(edges[lower], edges[lower + 1], place - lower)
         return actions
 
     def bins_of(self, actions: Tensor) -> Tensor:
@@ -141,18 +141,19 @@ class Autoregressive(OfflineStrategy):
         inner = self.edges[:, 1:-1].contiguous()                    # (action_dim, bins - 1)
         return torch.searchsorted(inner, actions.T.contiguous()).T  # (batch, action_dim)
 
-    def labels(self, actions: Tensor, bins: Tensor) -> Tensor:
-        """q, the smoothed labels of ``actions`` (batch, action_dim) in ``bins``: (batch, action_dim, bins)."""
+    def labels(self, place: Tensor) -> Tensor:
+        """q, the smoothed labels of the ``place`` (batch, action_dim, 1): (batch, action_dim, bins)."""
+        edges = torch.arange(self.bins + 1, device=place.device)
         if self.label_smoothing == 0:
-            return torch.zeros(*actions.shape, self.bins, device=actions.device).scatter_(-1, bins, 1.0)
-        place = bins + self.position_of(actions, bins).clamp(0.0, 1.0).unsqueeze(-1)  # in bins from the lower bound
-        edges = torch.arange(self.bins + 1, device=actions.device)
+            return ((edges[:-1] == 0) | (edges[:-1] < place)).logical_and(edges[1:] >= place).float()
         mass = torch.special.ndtr((edges - place) / self.label_smoothing).diff(dim=-1)
         return mass / mass.sum(-1, keepdim=True)                    # what noise carries over a bound comes back
 
-    def position_of(self, actions: Tensor, bins: Tensor) -> Tensor:
-        """Where in their ``bins`` (batch, action_dim, 1) the ``actions`` lie, 0 at the lower edge to 1: like actions."""
-        return (actions - self._of(bins, self.edges[:, :-1])) / self._of(bins, self.widths)
+    def place_of(self, actions: Tensor) -> Tensor:
+        """x, how many bins lie below scaled ``actions`` (batch, action_dim), with fractions: 0 to bins, like actions."""
+        bins = self.bins_of(actions).unsqueeze(-1)                  # (batch, action_dim, 1)
+        within = (actions - self._of(bins, self.edges[:, :-1])) / self._of(bins, self.widths)
+        return bins.squeeze(-1) + within.clamp(0.0, 1.0)
 
     @property
     def widths(self) -> Tensor:

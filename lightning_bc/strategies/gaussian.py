@@ -11,8 +11,8 @@ good, sigma follows the residual towards zero, and since the mean's gradient is 
 observations pull far harder than the others. The mean can stop learning just where it is wrong (Seitzer 2022,
 On the Pitfalls of Heteroscedastic Uncertainty Estimation, https://arxiv.org/abs/2203.09168), which for a gait is the rare
 start-up. With one sigma an action dimension all observations weigh the same, as in MSE, and the loss stays an exact
-likelihood. Noise that does depend on the observation is the mixture's business (gmm.py). A small floor keeps sigma from
-vanishing where actions can be predicted exactly.
+likelihood. Noise that does depend on the observation is the mixture's business (gmm.py). The floor keeps sigma from
+vanishing where actions can be predicted exactly: with few demonstrations they always can, by heart.
 """
 
 from typing import Any
@@ -36,7 +36,7 @@ class Gaussian(OfflineStrategy):
         options: those of every strategy: optimizer, schedule.
     """
 
-    def __init__(self, network: NetworkFactory = MLP, minimum_scale: float = 0.01, **options: Any) -> None:
+    def __init__(self, network: NetworkFactory = MLP, minimum_scale: float = 0.1, **options: Any) -> None:
         super().__init__(**options)
         self.minimum_scale = minimum_scale
         self.network = network(self.observation_dim, self.action_dim)

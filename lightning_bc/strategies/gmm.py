@@ -1,22 +1,24 @@
 """Gaussian mixture: several ways to act, each with its probability.
 
-    a = tanh(u),    u ~ sum_k pi_k(o) Normal(mu_k(o), diag(sigma_k(o)^2)),    k = 1 ... components
-    log p(a | o) = log sum_k pi_k(o) prod_d Normal(arctanh a_d; mu_kd(o), sigma_kd(o)) - sum_d log(1 - a_d^2)
+    a = tanh(u),    u ~ sum_k pi_k(o) Normal(mu_k(o), diag(sigma_k^2)),    k = 1 ... components
+    log p(a | o) = log sum_k pi_k(o) prod_d Normal(arctanh a_d; mu_kd(o), sigma_kd) - sum_d log(1 - a_d^2)
 
 a mixture density network (Bishop 1994, https://publications.aston.ac.uk/id/eprint/373), in robot learning the head of
 BC-RNN-GMM (Mandlekar 2021, https://arxiv.org/abs/2108.03298). It can hold two humps where MSE and a Gaussian average
 them. The likelihood is exact, on actions scaled to [-1, 1]; why before the tanh, and what happens on the bounds:
-squashing.py. The standard deviations sigma(o) = minimum_scale + softplus(output) depend on the observation and have a floor.
-Without it a component could shrink onto a single action and drive the likelihood to infinity, and on a deterministic expert
-the means could stop learning where they are wrong (gaussian.py). The floor bounds how unequally observations weigh; with one
-sigma for all of them the noise could not depend on the observation, which is what a mixture is for.
+squashing.py. Each component learns its own standard deviations, which do not depend on the observation: with sigma_k(o) the
+means can stop learning where they are wrong, as in gaussian.py. Noise that does change with the observation is said by the
+weights, which choose between narrow components and wide ones. A floor under the standard deviations keeps a component from
+shrinking onto a single action, where the likelihood is infinite.
+
+Components that start alike get the same gradients and stay alike, so their means start a little apart.
 """
 
 import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 from torch.nn import functional as F
 
@@ -29,7 +31,7 @@ class GaussianMixture(OfflineStrategy):
     """Maximise the log-probability of the expert's action under a squashed mixture of diagonal Normals.
 
     Args:
-        network: maps observations to components (1 + 2 action_dim) outputs: weights, means, raw standard deviations.
+        network: maps observations to components (1 + action_dim) outputs: weights and means.
         components: number of mixture components.
         minimum_scale: floor of the standard deviations before the tanh.
         options: those of every strategy: optimizer, schedule.
@@ -40,18 +42,23 @@ class GaussianMixture(OfflineStrategy):
     ) -> None:
         super().__init__(**options)
         self.components, self.minimum_scale = components, minimum_scale
-        self.network = network(self.observation_dim, components * (1 + 2 * self.action_dim))
+        self.network = network(self.observation_dim, components * (1 + self.action_dim))
+        self.mean_bias = nn.Parameter(0.2 * torch.randn(components, self.action_dim))
+        self.raw_scale = nn.Parameter(torch.zeros(components, self.action_dim))
 
     def parameters_of(self, observations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log weights (batch, components), means and scales before the tanh (batch, components, action_dim)."""
-        outputs = self.network(observations).unflatten(-1, (self.components, -1))  # (batch, components, 1 + 2 action_dim)
-        logits, means, raw = outputs.split([1, self.action_dim, self.action_dim], dim=-1)
-        return logits.squeeze(-1).log_softmax(-1), means, self.minimum_scale + F.softplus(raw)
+        """Log weights (batch, components), means before the tanh (batch, components, action_dim), and scales.
+
+        The scales are of shape (components, action_dim).
+        """
+        outputs = self.network(observations).unflatten(-1, (self.components, -1))  # (batch, components, 1 + action_dim)
+        logits, means = outputs.split([1, self.action_dim], dim=-1)
+        return logits.squeeze(-1).log_softmax(-1), self.mean_bias + means, self.minimum_scale + F.softplus(self.raw_scale)
 
     def distribution(self, observations: Tensor) -> MixtureSameFamily:
         """The mixture over u, before the tanh, given normalised ``observations`` (batch, observation_dim)."""
         log_weights, means, scales = self.parameters_of(observations)
-        components = Independent(Normal(means, scales, validate_args=False), 1)
+        components = Independent(Normal(means, scales.expand_as(means), validate_args=False), 1)
         return MixtureSameFamily(Categorical(logits=log_weights, validate_args=False), components, validate_args=False)
 
     def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
