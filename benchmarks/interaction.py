@@ -1,0 +1,225 @@
+"""The tables of docs/interaction.md: DAgger, GAIL, AIRL, and soft actor-critic, which makes their experts.
+
+    python benchmarks/interaction.py run [--jobs 2] [--seeds 3] [--only adversarial labels causes hopper]
+    python benchmarks/interaction.py report
+
+``run`` trains what is missing, appends a line with the whole curve to docs/interaction.jsonl as each run ends, and can be
+stopped at will: the same command goes on, also within a run. ``report`` writes the tables and pictures from those lines.
+
+Final figures are of the last checkpoint on the test bank; curves are on the selection bank.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from study import EXPERT, Run, cells, collect, demonstrations, grid_table, named, run_missing, write_tables
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_bc.callbacks import DAgger
+
+RESULTS = Path("docs/interaction.jsonl")
+DOCUMENT = Path("docs/interaction.md")
+CURVES = Path("docs/interaction-curves.svg")
+LABELS = Path("docs/interaction-labels.svg")
+
+LEARNERS = {"gail": "GAIL", "airl": "AIRL"}
+DETERMINISTIC = f"--data.path {demonstrations('deterministic')} --data.validation_fraction 0"
+REPEATED = Path("data/HalfCheetah-v5-one-trajectory-2400-times.pt")
+FEW = "--config configs/mse.yaml --data.validation_fraction 0 --trainer.max_steps 10000 --rollouts.eval_freq 2000"
+TRAJECTORIES = (1, 2, 4, 7, 11)
+"""Of 1000 pairs: what cloning learns from, and what DAgger ends with, one of them demonstrated."""
+
+
+def dagger(rounds: int, callback: str = "lightning_bc.callbacks.DAgger", options: str = "") -> str:
+    """Flags of DAgger with MSE."""
+    expert = f"--trainer.callbacks.expert={EXPERT} --trainer.callbacks.rounds={rounds}"
+    return f"{FEW} --trainer.callbacks+={callback} {expert} {options}"
+
+
+ONE = f"--data.path {demonstrations('deterministic')} --data.episodes 1"
+CAUSES = {
+    "as it is": f"{dagger(10)} {ONE}",
+    "new labels diluted": f"{dagger(10)} --data.path {REPEATED}",
+    "a new learner after each round": f"{dagger(10, 'interaction.RestartingDAgger')} {ONE}",
+    "beta = 0.5": f"{dagger(10, options='--trainer.callbacks.beta=0.5')} {ONE}",
+    "beta = 0.9": f"{dagger(10, options='--trainer.callbacks.beta=0.9')} {ONE}",
+}
+
+
+class RestartingDAgger(DAgger):
+    """DAgger whose learner begins anew after each round: its first weights, and nothing in the optimizer's memory."""
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Remember the first weights."""
+        self._first = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+    def _round(self, trainer: Trainer, module: LightningModule) -> None:
+        super()._round(trainer, module)
+        module.load_state_dict(self._first, strict=False)
+        trainer.optimizers[0].state.clear()
+
+
+def write_repeated() -> None:
+    """The first trajectory 2400 times, as many pairs as the whole file: whatever joins them is one among many."""
+    if not REPEATED.exists():
+        content = torch.load(demonstrations("deterministic"), weights_only=True, mmap=True)
+        columns = {name: content[name][:1000].repeat(2400, 1) for name in ("observations", "actions")}
+        torch.save(columns | {"mean_reward": content["mean_reward"], "episode_lengths": [1000] * 2400}, REPEATED)
+
+
+HOPPER = Path("data/Hopper-v5-deterministic-10000.pt")
+HOPPER_FLAGS = f"--env Hopper-v5 --data.path {HOPPER} --data.validation_fraction 0"
+
+
+def experts() -> Iterator[Run]:
+    """Soft actor-critic on the environments' own rewards."""
+    yield Run("adversarial", "sac", "", 0, "--config configs/sac.yaml")
+    yield Run("hopper", "SAC, the expert", "score", 0, "--config configs/sac.yaml --env Hopper-v5")
+
+
+def learners(seeds: int) -> Iterator[Run]:
+    """Every other run; all of seed 0 first."""
+    for seed in range(seeds):
+        for trajectories in (1, 4):
+            for config in LEARNERS:
+                flags = f"--config configs/{config}.yaml {DETERMINISTIC} --data.episodes {trajectories}"
+                yield Run("adversarial", config, f"{trajectories}", seed, flags)
+        for trajectories in TRAJECTORIES:
+            flags = f"{FEW} --data.path {demonstrations('deterministic')} --data.episodes {trajectories}"
+            yield Run("labels", "cloning", f"{trajectories}", seed, flags)
+            if trajectories > 1:
+                yield Run("labels", "dagger", f"{trajectories}", seed, f"{dagger(trajectories - 1)} {ONE}")
+        for cause, flags in CAUSES.items():
+            yield Run("causes", cause, "11", seed, flags)
+    for config, name in LEARNERS.items():
+        yield Run("hopper", name, "score", 0, f"--config configs/{config}.yaml {HOPPER_FLAGS} --data.episodes 4")
+    yield Run("hopper", "cloning", "score", 0, f"{FEW} {HOPPER_FLAGS} --data.episodes 4")
+
+
+def collect_hopper() -> None:
+    """Demonstrations of the expert that ``experts`` has trained."""
+    if not HOPPER.exists():
+        line = cells(RESULTS, "hopper")["SAC, the expert", "score"][0]
+        command = [sys.executable, "-m", "lightning_bc", "collect", "--env", "Hopper-v5", "--actions", "deterministic"]
+        expert = f"checkpoints/{line['run']}/last.ckpt"
+        subprocess.run([*command, "--expert", expert, "--pairs", "10000", "--output", str(HOPPER)], check=True)
+
+
+def curve(folder: Path) -> dict[str, Any]:
+    """The points of a run's curve: its axes and its return."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    names = {"environment_steps": 0, "expert_queries": 0, "rollout/return_mean": 1, "rollout/normalized_return": 4}
+    known = events.Tags()["scalars"]
+    return {
+        "curve": {
+            name.removeprefix("rollout/"): [round(event.value, digits) for event in events.Scalars(name)]
+            for name, digits in names.items()
+            if name in known
+        }
+    }
+
+
+# The report
+
+
+def draw_curves() -> None:
+    """Normalized return over environment steps from one trajectory, with soft actor-critic and cloning beside."""
+    found = cells(RESULTS, "adversarial")
+    figure, panel = plt.subplots(figsize=(7, 4), layout="constrained")
+    rows = {("gail", "1"): "GAIL, 1 trajectory", ("airl", "1"): "AIRL, 1 trajectory", ("sac", ""): "SAC, the true reward"}
+    for color, (key, name) in enumerate(rows.items()):
+        for seed, line in enumerate(found.get(key, [])):
+            steps, normalized = line["curve"]["environment_steps"], line["curve"]["normalized_return"]
+            panel.plot(steps, normalized, color=f"C{color}", label=name if seed == 0 else None, linewidth=1.2)
+    cloned = [line["normalized"] for line in cells(RESULTS, "labels").get(("cloning", "1"), [])]
+    if cloned:
+        panel.axhline(float(np.mean(cloned)), color="C3", label="cloning (MSE), 1 trajectory", linewidth=1.2)
+    panel.axhline(1, color="grey", linewidth=0.8, linestyle="--")
+    panel.set_xlabel("environment steps")
+    panel.set_ylabel("normalized return (expert 1, random 0)")
+    panel.legend(fontsize=8)
+    figure.savefig(CURVES, metadata={"Date": None})
+
+
+def draw_labels() -> None:
+    """Normalized by number of labels: the mean over seeds, and from the worst to the best."""
+    found = cells(RESULTS, "labels")
+    figure, panel = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for color, (row, name) in enumerate({"cloning": "cloning", "dagger": "DAgger"}.items()):
+        measured = [(n, [line["normalized"] for line in found[row, str(n)]]) for n in TRAJECTORIES if (row, str(n)) in found]
+        if measured:
+            labels = [1000 * n for n, _ in measured]
+            panel.plot(labels, [float(np.mean(values)) for _, values in measured], marker="o", color=f"C{color}", label=name)
+            panel.vlines(labels, *([f(v) for _, v in measured] for f in (min, max)), colors=f"C{color}")
+    panel.axhline(1, color="grey", linewidth=0.8, linestyle="--")
+    panel.set_xlabel("labels of the expert, the first 1000 from its own trajectory")
+    panel.set_ylabel("normalized return (expert 1, random 0)")
+    panel.legend(fontsize=8)
+    figure.savefig(LABELS, metadata={"Date": None})
+
+
+def sac_table() -> str:
+    """Return of soft actor-critic at some environment steps, and at the end on the test bank."""
+    text = "| environment steps | return |\n|---|---|\n"
+    for line in cells(RESULTS, "adversarial").get(("sac", ""), []):
+        points = line["curve"]
+        for step, value in zip(points["environment_steps"], points["return_mean"], strict=True):
+            if step in (48_000, 100_000, 152_000, 200_000, 300_000):
+                text += f"| {step:,.0f} | {value:.0f} |\n"
+        text += f"| {line['environment_steps']:,}, test bank | {line['score']:.0f} |\n"
+    return text
+
+
+def hopper_table() -> str:
+    """Scores on Hopper-v5."""
+    text = "| | score | normalized | failed episodes | environment steps |\n|---|---|---|---|---|\n"
+    for (row, _), (line, *_) in cells(RESULTS, "hopper").items():
+        normalized = "the scale" if line["normalized"] is None else f"{line['normalized']:.3f}"
+        failed = "" if line["failed_episodes"] is None else f"{line['failed_episodes']:.0%}"
+        text += f"| {row} | {line['score']:.0f} | {normalized} | {failed} | {line['environment_steps']:,} |\n"
+    return text
+
+
+def report() -> None:
+    """Write the tables between their markers, and the pictures."""
+    labels = {str(n): f"{1000 * n:,} labels" for n in TRAJECTORIES}
+    tables = {
+        "adversarial": grid_table(
+            cells(RESULTS, "adversarial"), "from", LEARNERS, {"1": "1 trajectory", "4": "4 trajectories"}
+        ),
+        "sac": sac_table(),
+        "labels": grid_table(cells(RESULTS, "labels"), "learner", {"cloning": "cloning", "dagger": "DAgger"}, labels),
+        "causes": grid_table(cells(RESULTS, "causes"), "DAgger", named(CAUSES), {"11": "11,000 labels"}),
+        "hopper": hopper_table(),
+    }
+    write_tables(DOCUMENT, tables)
+    draw_curves()
+    draw_labels()
+
+
+if __name__ == "__main__":
+    tables = ["adversarial", "labels", "causes", "hopper"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "report"])
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a core each")
+    parser.add_argument("--seeds", type=int, default=3, help="training seeds, where a table has more than one")
+    parser.add_argument("--only", nargs="+", choices=tables, default=tables, help="tables to run")
+    arguments = parser.parse_args()
+    if arguments.what == "run":
+        collect("deterministic")
+        write_repeated()
+        chosen = [run for run in experts() if run.table in arguments.only]
+        run_missing(chosen, RESULTS, arguments.jobs, curve)
+        if "hopper" in arguments.only:
+            collect_hopper()
+        chosen = [run for run in learners(arguments.seeds) if run.table in arguments.only]
+        run_missing(chosen, RESULTS, arguments.jobs, curve)
+    report()

@@ -1,0 +1,184 @@
+"""What the studies in this folder share: runs of ``python -m lightning_bc fit`` side by side, a line a run, and tables.
+
+A study names its runs. What has no line in its results file yet is trained, one thread a run, each on a core of its own,
+and its line is appended as it ends. Stopped at will, the study goes on with the runs that are missing, and a run that had
+begun goes on from its last checkpoint.
+"""
+
+import json
+import os
+import queue
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from lightning_bc.demonstrations.collect import default_path
+
+OUTPUTS = Path("lightning_logs/studies")
+"""What a run that has not ended printed; its name stands there, by which it goes on."""
+
+EXPERT = "checkpoints/experts/HalfCheetah-v5.pt"
+
+KEPT = (
+    "score",
+    "normalized",
+    "failed_episodes",
+    "sampled_normalized",
+    "training_seconds",
+    "action_latency_ms",
+    "network_evaluations",
+    "parameters",
+    "optimizer_steps",
+    "environment_steps",
+    "expert_queries",
+    "pairs",
+    "versions",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: which row and column of which table, and what the command line is told."""
+
+    table: str
+    row: str
+    column: str
+    seed: int
+    flags: str
+
+    @property
+    def key(self) -> list[Any]:
+        """What a line of the results is recognised by."""
+        return [self.table, self.row, self.column, self.seed]
+
+    def command(self) -> list[str]:
+        """The fit."""
+        return [sys.executable, "-m", "lightning_bc", "fit", *self.flags.split(), "--seed_everything", str(self.seed)]
+
+
+def demonstrations(actions: str) -> Path:
+    """The file of 2.4 million pairs of one kind: sampled, deterministic or exploratory."""
+    return Path(default_path("HalfCheetah-v5", actions))
+
+
+def collect(actions: str) -> None:
+    """Make that file, unless it is there."""
+    if not demonstrations(actions).exists():
+        command = [sys.executable, "-m", "lightning_bc", "collect", "--env", "HalfCheetah-v5", "--expert", EXPERT]
+        subprocess.run([*command, "--actions", actions], check=True)
+
+
+def read_lines(results: Path) -> list[dict[str, Any]]:
+    """The lines so far."""
+    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+
+
+def run_missing(
+    runs: Iterable[Run], results: Path, jobs: int, more: Callable[[Path], dict[str, Any]] = lambda folder: {}
+) -> None:
+    """Train what has no line yet; ``more`` reads what else a line is to hold from a run's folder."""
+    done = [line["key"] for line in read_lines(results)]
+    missing = [run for run in runs if run.key not in done]
+    cores: queue.Queue[int] = queue.Queue()
+    for core in sorted(os.sched_getaffinity(0))[:jobs]:
+        cores.put(core)
+
+    def train(run: Run) -> None:
+        core = cores.get()
+        try:
+            folder = _fit(run, OUTPUTS / f"{results.stem}-{'-'.join(map(str, run.key))}.txt".replace(" ", "_"), core)
+        finally:
+            cores.put(core)
+        found = json.loads((folder / "results.json").read_text())
+        line = {"key": run.key, "run": folder.name, "command": " ".join(run.command()[1:])}
+        line |= {key: found[key] for key in KEPT} | more(folder)
+        with results.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        normalized = found["normalized"]
+        print(f"{' '.join(map(str, run.key)):60} {found['score']:.0f} {normalized and round(normalized, 3)}", flush=True)
+
+    print(f"{len(missing)} runs to go, {len(done)} done", flush=True)
+    with ThreadPoolExecutor(jobs) as pool:
+        for _ in pool.map(train, missing):
+            pass
+
+
+def _fit(run: Run, output: Path, core: int) -> Path:
+    """Train, from the start or from where it stood; the folder of its logs."""
+    command, mode = run.command(), "w"
+    begun = re.search(r"^run (\S+)", output.read_text(), re.MULTILINE) if output.exists() else None
+    if begun and (checkpoint := Path("checkpoints", begun[1], "last.ckpt")).exists():
+        config = f"lightning_logs/{begun[1]}/config.yaml"
+        command, mode = [*command[:4], "--config", config, "--ckpt_path", str(checkpoint)], "a"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open(mode) as file:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        ended = subprocess.run(
+            ["taskset", "-c", str(core), *command], env=environment, stdout=file, stderr=file, check=False
+        )
+    printed = output.read_text()
+    found = re.findall(r"^results +(\S+)/results\.json", printed, re.MULTILINE)
+    if ended.returncode or not found:
+        raise RuntimeError(f"{' '.join(command)}\nended with {ended.returncode}:\n{printed[-2000:]}")
+    output.unlink()
+    return Path(found[-1])
+
+
+# Tables
+
+
+def interval(values: Sequence[float]) -> str:
+    """Mean and 95% interval of the mean over seeds (Student's t)."""
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return f"{mean:.3f} (1 seed)"
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return f"{mean:.3f} ± {half:.3f}"
+
+
+Cells = dict[tuple[str, str], list[dict[str, Any]]]
+
+
+def cells(results: Path, table: str) -> Cells:
+    """The lines of each (row, column)."""
+    found = defaultdict(list)
+    for line in read_lines(results):
+        if line["key"][0] == table:
+            found[line["key"][1], line["key"][2]].append(line)
+    return found
+
+
+def grid_table(found: Cells, corner: str, rows: dict[str, str], columns: dict[str, str]) -> str:
+    """Normalized with its interval, and the worst seed, for each row and column."""
+    text = f"| {corner} | " + " | ".join(columns.values()) + " |\n|" + "---|" * (1 + len(columns)) + "\n"
+    for row, name in rows.items():
+        entries = []
+        for column in columns:
+            values = [line["normalized"] for line in found.get((row, column), [])]
+            entries.append(f"{interval(values)}; {min(values):.3f}" if values else "not run")
+        text += f"| {name} | " + " | ".join(entries) + " |\n"
+    return text
+
+
+def named(names: Iterable[str]) -> dict[str, str]:
+    """Rows or columns whose names are their keys."""
+    return {name: name for name in names}
+
+
+def write_tables(document: Path, tables: dict[str, str]) -> None:
+    """Put each table between its markers in the document."""
+    text = document.read_text()
+    for name, table in tables.items():
+        marker = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
+        text, replaced = re.subn(marker, lambda match, table=table: match[1] + table + match[2], text, flags=re.DOTALL)
+        assert replaced == 1, f"{document}: no place for table {name}"
+    document.write_text(text)
