@@ -1,29 +1,31 @@
 """Exported actors against the strategies that they come from, and what CleanRL's class cannot hold."""
 
+import functools
+
 import pytest
 import torch
 from conftest import build_strategy, write_pendulum
-from scipy import stats
 from test_cli import BUDGET, INTERACTIVE_BUDGET, fit, refused
 
 from lightning_bc.cli import main
 from lightning_bc.demonstrations.experts import CleanRLActor
+from lightning_bc.networks import MLP
 from lightning_bc.results.export import cleanrl_state
 from lightning_bc.strategies import AIRL, GAIL, MSE, SAC, load_strategy
 
-TWO_LAYERS = " --model.network.hidden_sizes [16,12]"
+TWO_LAYERS = " --model.network MLP --model.network.hidden_sizes [16,12]"
 
 
 def observations(batch=200):
     return 2 * torch.randn(batch, 3, generator=torch.Generator().manual_seed(0))
 
 
-def trained(cls, **options):
+def trained(cls):
     """With weights, statistics and bounds that no shortcut would survive."""
-    strategy = build_strategy(cls, **options)
+    strategy = build_strategy(cls, network=functools.partial(MLP, hidden_sizes=(32, 24)))
     with torch.no_grad():
         for parameter in strategy.network.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter += 0.15 * torch.randn_like(parameter)
     return strategy
 
 
@@ -56,10 +58,7 @@ def test_sampled_actions_have_the_same_distribution():
         wanted = strategy(observations(), deterministic=False)
         torch.manual_seed(1)
         torch.testing.assert_close(actor(observations(), deterministic=False), wanted, rtol=0, atol=1e-6)
-        # and the noise is there
-        other, again = (actor(observations(1).expand(2000, -1), deterministic=False)[:, 0] for _ in range(2))
-    assert stats.ks_2samp(other, again).pvalue > 1e-3
-    assert other.std() > 0.1
+        assert (wanted - strategy(observations(), deterministic=True)).std() > 0.1  # it is not the mean
 
 
 def test_the_file_is_an_expert_with_cleanrls_names(tmp_path, monkeypatch, capsys):
@@ -98,8 +97,8 @@ def test_the_file_is_an_expert_with_cleanrls_names(tmp_path, monkeypatch, capsys
 @pytest.mark.parametrize(
     ("strategy", "flags", "words"),
     [
-        ("MSE", " --model.network.hidden_sizes [8,8,8]", "exactly two hidden layers"),
-        ("MSE", " --model.network.hidden_sizes [8]", "exactly two hidden layers"),
+        ("MSE", " --model.network MLP --model.network.hidden_sizes [8,8,8]", "exactly two hidden layers"),
+        ("MSE", " --model.network MLP --model.network.hidden_sizes [8]", "exactly two hidden layers"),
         ("MSE", TWO_LAYERS + " --model.network.activation gelu", "of ReLU"),
         ("MSE", " --model.network ResidualMLP --model.network.width 8", "exactly two hidden layers"),
         ("MSE", TWO_LAYERS + " --model.squash false", "MSE with squash: true"),

@@ -639,11 +639,16 @@ def test_a_temperature_that_diverges_is_warned_of_once(temperatures, words):
     assert all(words in message and "--model.optimizer.lr" in message for message in messages)
 
 
+class SaveAtTheEnd(Callback):
+    def on_train_end(self, trainer, module):
+        trainer.save_checkpoint("end.ckpt")
+
+
 def test_training_watches_the_temperature_and_a_resumed_run_remembers(pendulum_data, monkeypatch):
     monkeypatch.setattr(GAIL, "log_every", 1)
     first, second = tiny(GAIL), tiny(GAIL)
     first.log_temperature.data.fill_(10.0)
-    train(first, path=pendulum_data).save_checkpoint("end.ckpt")
+    train(first, path=pendulum_data, callbacks=[SaveAtTheEnd()])
     assert first._warned_of == ["temperature"]
     train(second, path=pendulum_data, ckpt_path="end.ckpt")         # takes no further step
     assert second.optimizer_steps == first.optimizer_steps

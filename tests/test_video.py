@@ -1,8 +1,6 @@
 """Videos: what they show, how long, how fast; and what is said where none can be made."""
 
 import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
-from conftest import actor_state, write_pendulum
+from conftest import actor_state, can_draw, write_pendulum
 from gymnasium.spaces import Box
 from test_cli import BUDGET, fit, refused
 
@@ -39,8 +37,8 @@ class Clock(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         if seed is not None:
-            self.seed = seed
-        self.steps, self.action, self.length = 0, 0.0, 2 + self.seed % 10
+            self.given = seed
+        self.steps, self.action, self.length = 0, 0.0, 2 + self.given % 10
         return np.zeros(2, np.float32), {}
 
     def step(self, action):
@@ -109,13 +107,7 @@ def test_what_is_interrupted_leaves_nothing(clock, tmp_path, monkeypatch):
 
 # The command, and --rollouts.video
 
-needs_renderer = pytest.mark.skipif(
-    subprocess.run(
-        [sys.executable, "-c", "from mujoco.egl import GLContext; GLContext(64, 64)"], capture_output=True
-    ).returncode
-    != 0,
-    reason="EGL does not work here",
-)
+needs_renderer = pytest.mark.skipif(not can_draw(), reason="EGL does not work here")
 
 
 @pytest.fixture
@@ -200,7 +192,7 @@ def test_bad_input_is_refused(run, capsys):
         (["--ckpt_path", "cheetah.pt", "--output", "one.mp4"], "is not a checkpoint"),
         (["--ckpt_path", checkpoint, "--output", "one.mp4", "--expert", "cheetah.pt"], "17-dimensional observations"),
         (["--ckpt_path", checkpoint, "--output", "cheetah.pt/one.mp4"], "its folder cannot be made"),
-        (["--ckpt_path", checkpoint, "--outptu", "one.mp4"], "outptu"),
+        (["--ckpt_path", checkpoint, "--output", "one.mp4", "--episods", "2"], "episods"),
     ):
         assert words in refused(capsys, "play", *arguments)
         assert not Path("one.mp4").exists()

@@ -15,8 +15,9 @@ from lightning_bc.strategies import InteractiveStrategy, Strategy
 
 STALLED_ENVIRONMENT_STEPS = 100_000
 STALLED_POINTS = 10
+STALLED_GAIN = 0.02
 STALLED_RETURN = 0.5
-"""Normalized; a curve that is flat above it may have arrived."""
+"""Normalized, as the gain; a curve that is flat above it may have arrived."""
 
 
 class Rollouts(Callback):
@@ -119,8 +120,7 @@ class Rollouts(Callback):
         """Warn, once a run, of a return that has not moved for long.
 
         Looked at is the curve's end: STALLED_ENVIRONMENT_STEPS or STALLED_POINTS points, whichever is longer. It has not
-        moved where the mean of its second half is under STALLED_RETURN and not above the first half's mean by more than
-        the first half's standard deviation.
+        moved where the mean of its second half is under STALLED_RETURN and gains less than STALLED_GAIN on the first's.
         """
         self.recent.append((environment_steps, normalized_return))
         steps, returns = np.array(self.recent).T
@@ -129,7 +129,7 @@ class Rollouts(Callback):
         first = min(np.flatnonzero(steps <= steps[-1] - STALLED_ENVIRONMENT_STEPS)[-1], len(steps) - STALLED_POINTS)
         self.recent = self.recent[first:]
         before, after = np.array_split(returns[first:], 2)
-        if not self.warned and after.mean() < STALLED_RETURN and after.mean() <= before.mean() + before.std():
+        if not self.warned and after.mean() < STALLED_RETURN and after.mean() - before.mean() < STALLED_GAIN:
             self.warned = True
             warnings.warn(
                 f"the return has not moved for {steps[-1] - steps[first]:,.0f} environment steps: normalized, it was "
