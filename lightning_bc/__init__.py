@@ -12,8 +12,8 @@ The map, from where actions act to what is read afterwards; a file imports only 
 * ``strategies``     how actions are modelled, one file each
 * ``demonstrations`` what is learnt from: experts, files, collection, batches, the LightningDataModule
 * ``callbacks``      the reward-over-time curve, progress
-* ``results``        runs on disk, scores
-* ``cli``            fit, validate, test, collect
+* ``results``        runs on disk, scores, videos, export
+* ``cli``            fit, validate, test, collect, play, export
 """
 
 import importlib.metadata

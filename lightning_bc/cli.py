@@ -1,13 +1,13 @@
-"""The command line: ``fit``, ``validate`` and ``test`` from LightningCLI, ``collect`` beside them."""
+"""The command line: ``fit``, ``validate`` and ``test`` from LightningCLI; ``collect``, ``play``, ``export`` beside them."""
 
 import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
@@ -23,7 +23,9 @@ from lightning_bc.demonstrations import Demonstrations, collect
 from lightning_bc.demonstrations.formats import MINARI_PREFIX, read_metadata
 from lightning_bc.errors import InputError
 from lightning_bc.results import runs
+from lightning_bc.results.export import export
 from lightning_bc.results.scores import score, write_results
+from lightning_bc.results.video import film, write_video
 from lightning_bc.strategies import InteractiveStrategy, Strategy, strategies, strategy_of_checkpoint
 
 DEFAULT_ENVIRONMENT = "HalfCheetah-v5"
@@ -36,8 +38,13 @@ DESCRIPTION = """Clone an expert in continuous control.
   python -m lightning_bc fit --config configs/gmm.yaml --ckpt_path last     go on where that was killed
   python -m lightning_bc test --config lightning_logs/RUN/config.yaml --ckpt_path checkpoints/RUN/last.ckpt
   python -m lightning_bc collect --env HalfCheetah-v5 --expert checkpoints/experts/HalfCheetah-v5.pt
+  python -m lightning_bc play --ckpt_path checkpoints/RUN/last.ckpt --output cheetah.mp4
+  python -m lightning_bc export --ckpt_path checkpoints/RUN/last.ckpt --output expert.pt
 
 Ready configurations lie in configs/. Each command has its own --help."""
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {"collect": collect, "export": export, "play": film}
+"""The commands that need no Trainer."""
 
 TRAINER_DEFAULTS = {
     "max_epochs": None,
@@ -180,6 +187,9 @@ class CommandLine(LightningCLI):
             return
         self._open_checkpoint(path)
         self.test(model, datamodule)
+        rollouts: Rollouts = self._get(self.config_init, "rollouts")
+        if rollouts.video:
+            self._write_video(model, datamodule.environment_id)
         command = f"--config {runs.config_path(self.run)} --ckpt_path {path}"
         print(
             f"\nview the curve    tensorboard --logdir {runs.LOGS}\n"
@@ -242,20 +252,20 @@ class CommandLine(LightningCLI):
             f"results           {runs.LOGS / self.run / name}"
         )
 
+    def _write_video(self, model: Strategy, environment_id: str) -> None:
+        """A video of the last checkpoint beside the logs; where none can be made, the run is as good without."""
+        path = runs.LOGS / self.run / "rollout.mp4"
+        try:
+            write_video(path, environment_id, {"learner": model}, device=model.device)
+        except InputError as error:
+            print(f"no video: {error}")
+        else:
+            print(f"video             {path}")
+
     # Settling
 
     def _open_checkpoint(self, path: Path) -> None:
-        if not path.is_file():
-            raise InputError(f"--ckpt_path {path}: no such file. Checkpoints lie in {runs.CHECKPOINTS}/RUN/last.ckpt.")
-        try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise InputError(
-                f"--ckpt_path {path}: cannot be read ({type(error).__name__}). It is truncated, or not a checkpoint."
-            ) from error
-        if not isinstance(checkpoint, dict) or "config" not in checkpoint or "run" not in checkpoint:
-            raise InputError(f"--ckpt_path {path}: is not a checkpoint that lightning_bc fit has saved.")
-        self.checkpoint_path, self.checkpoint = path, checkpoint
+        self.checkpoint_path, self.checkpoint = path, runs.open_checkpoint(path)
 
     def _settle_environment(self, config: Namespace) -> None:
         """The flag, else the checkpoint's or the data file's word, else the default; no two may contradict."""
@@ -348,10 +358,12 @@ def _in_words(different: dict[str, tuple[Any, Any]]) -> str:
     return "; ".join(f"{key} {before!r}, {now!r}" for key, (before, now) in different.items())
 
 
-def _collect(args: list[str]) -> None:
-    parser = Parser(prog="python -m lightning_bc collect", description=(collect.__doc__ or "").split("\n")[0])
-    parser.add_function_arguments(collect, as_group=False)
-    collect(**parser.parse_args(args).as_dict())
+def _call(name: str, args: list[str]) -> None:
+    """Run one of FUNCTIONS, whose arguments are flags."""
+    function = FUNCTIONS[name]
+    parser = Parser(prog=f"python -m lightning_bc {name}", description=(function.__doc__ or "").split("\n")[0])
+    parser.add_function_arguments(function, as_group=False)
+    function(**parser.parse_args(args).as_dict())
 
 
 def main(args: list[str] | None = None) -> None:
@@ -366,8 +378,8 @@ def main(args: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message="You passed in a `val_dataloader` but have no `validation_step`")
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")
     try:
-        if args[:1] == ["collect"]:
-            _collect(args[1:])
+        if args and args[0] in FUNCTIONS:
+            _call(args[0], args[1:])
         else:
             CommandLine(args)
     except InputError as error:

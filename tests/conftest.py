@@ -3,6 +3,8 @@
 import functools
 import inspect
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,13 @@ def build_strategy(
     if "network" in inspect.signature(cls).parameters:
         options = {"network": functools.partial(MLP, hidden_sizes=hidden_sizes), **options}
     return cls(observation_dim=observation_dim, action_low=list(action_low), action_high=list(action_high), **options)
+
+
+@functools.cache
+def can_draw() -> bool:
+    """Whether MuJoCo's pictures can be drawn through EGL here."""
+    trial = [sys.executable, "-c", "from mujoco.egl import GLContext; GLContext(64, 64)"]
+    return subprocess.run(trial, capture_output=True).returncode == 0
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+import math
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from lightning.pytorch import Callback, Trainer
 from scipy import stats
 from test_cli import INTERACTIVE_BUDGET, refused
 
+from lightning_bc.callbacks import Rollouts
 from lightning_bc.cli import main
 from lightning_bc.demonstrations import Demonstrations
 from lightning_bc.environments import make
@@ -55,7 +57,7 @@ def tiny(cls=SAC, action_low=(-3.0,), action_high=(3.0,), observation_dim=4, **o
     return build_strategy(cls, observation_dim, action_low, action_high, (8,), **budget | options)
 
 
-def train(strategy, environment_id="InvertedPendulum-v5", path=None, callbacks=()):
+def train(strategy, environment_id="InvertedPendulum-v5", path=None, callbacks=(), ckpt_path=None):
     """Lightning's loop and no more: no curve, no checkpoints."""
     trainer = Trainer(
         accelerator="cpu", max_epochs=-1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -63,7 +65,8 @@ def train(strategy, environment_id="InvertedPendulum-v5", path=None, callbacks=(
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")                             # Lightning's, of workers and of what it was not given
-        trainer.fit(strategy, datamodule=Demonstrations(path=path, environment_id=environment_id))
+        data = Demonstrations(path=path, environment_id=environment_id)
+        trainer.fit(strategy, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
     return trainer
 
 
@@ -605,6 +608,86 @@ def test_updates_of_the_discriminator_feed_the_watch():
     for update in range(0, 300, 3):
         strategy.update_rewards(at_rest(np.full(16, -0.9)), update)
     assert seen[-1] == 1
+
+
+# What a run warns of once, however often it is resumed
+
+
+def warnings_of(call, *values):
+    """The messages of the warnings that ``call`` gives, value after value."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for value in values:
+            call(value)
+    return [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize(
+    ("temperatures", "words"),
+    [([1.0, 99.0, 1e-6], None), ([99.0, 101.0, 200.0], "the temperature is 101"), ([math.nan, math.inf], "is nan")],
+    ids=["usual", "high", "not finite"],
+)
+def test_a_temperature_that_diverges_is_warned_of_once(temperatures, words):
+    strategy = tiny()
+
+    def watch(temperature):
+        strategy.log_temperature.data.fill_(math.log(temperature))
+        strategy._watch_temperature()
+
+    messages = warnings_of(watch, *temperatures)
+    assert len(messages) == (words is not None)
+    assert all(words in message and "--model.optimizer.lr" in message for message in messages)
+
+
+class SaveAtTheEnd(Callback):
+    def on_train_end(self, trainer, module):
+        trainer.save_checkpoint("end.ckpt")
+
+
+def test_training_watches_the_temperature_and_a_resumed_run_remembers(pendulum_data, monkeypatch):
+    monkeypatch.setattr(GAIL, "log_every", 1)
+    first, second = tiny(GAIL), tiny(GAIL)
+    first.log_temperature.data.fill_(10.0)
+    train(first, path=pendulum_data, callbacks=[SaveAtTheEnd()])
+    assert first._warned_of == ["temperature"]
+    train(second, path=pendulum_data, ckpt_path="end.ckpt")         # takes no further step
+    assert second.optimizer_steps == first.optimizer_steps
+    assert second._warned_of == ["temperature"]
+    assert second._accuracy == first._accuracy != 0.5
+    assert second._measured.keys() == first._measured.keys()
+    assert all(torch.equal(value, second._measured[name]) for name, value in first._measured.items())
+
+
+def points(*halves, steps=10_000, points_a_half=10):
+    """A curve of (environment steps, normalized return), its halves around the given means."""
+    noise = 0.01 * (-1.0) ** np.arange(points_a_half)
+    returns = np.concatenate([mean + noise for mean in halves])
+    return [(steps * number, value) for number, value in enumerate(returns)]
+
+
+@pytest.mark.parametrize(
+    ("curve", "expected"),
+    [
+        (points(0.04, 0.04), 1),
+        (points(0.04, 0.02), 1),
+        (points(0.0, 0.3, 0.3), 1),
+        ([(number, 0.0) for number in range(0, 300_000, 100_000)], 0),
+        (points(0.04, 0.04, steps=5_000), 0),
+        (points(0.9, 0.9), 0),
+        (points(math.nan, math.nan), 0),
+        ([(10_000 * number, 0.01 * number) for number in range(50)], 0),
+    ],
+    ids=["flat", "falling", "flat after a rise", "few points", "few steps", "arrived", "no expert", "slow but steady"],
+)
+def test_a_return_that_does_not_move_is_warned_of_once(curve, expected):
+    rollouts = Rollouts()
+    messages = warnings_of(lambda point: rollouts._watch(*point), *curve)
+    assert len(messages) == expected
+    assert all("has not moved for 1" in message for message in messages)
+    resumed = Rollouts()
+    resumed.load_state_dict(rollouts.state_dict() | {"metrics": {"seconds": 2.0, "training_seconds": 1.0}})
+    again = warnings_of(lambda point: resumed._watch(*point), *[(curve[-1][0] + steps, 0.0) for steps, _ in curve])
+    assert again == [] or not expected
 
 
 # Transitions of demonstrations

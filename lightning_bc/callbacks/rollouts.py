@@ -1,15 +1,23 @@
 """The reward-over-time curve: vectorised episodes of the selection bank, every ``eval_freq`` optimizer steps."""
 
 import time
+import warnings
 from functools import partial
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_bc.environments import Environments, make
 from lightning_bc.episodes import play, selection_seeds
 from lightning_bc.errors import InputError
-from lightning_bc.strategies import Strategy
+from lightning_bc.strategies import InteractiveStrategy, Strategy
+
+STALLED_ENVIRONMENT_STEPS = 100_000
+STALLED_POINTS = 10
+STALLED_GAIN = 0.02
+STALLED_RETURN = 0.5
+"""Normalized, as the gain; a curve that is flat above it may have arrived."""
 
 
 class Rollouts(Callback):
@@ -24,16 +32,19 @@ class Rollouts(Callback):
         eval_freq: optimizer steps, of strategies that act while they learn environment steps, between two points of the
             curve, and between two checkpoints and two validations.
         episodes: episodes a point, played side by side.
+        video: at the end of the run, write a video of the last checkpoint's first episode beside the logs.
     """
 
-    def __init__(self, eval_freq: int = 80, episodes: int = 10) -> None:
+    def __init__(self, eval_freq: int = 80, episodes: int = 10, video: bool = False) -> None:
         for flag, value in (("eval_freq", eval_freq), ("episodes", episodes)):
             if value < 1:
                 raise InputError(f"--rollouts.{flag} {value}: wanted at least 1.")
-        self.eval_freq, self.episodes = eval_freq, episodes
+        self.eval_freq, self.episodes, self.video = eval_freq, episodes, video
         self.last_step = self.last_position = -1                    # of Lightning, and as eval_freq counts
         self.metrics: dict[str, float] = {}                         # of the last point
         self.seconds_playing = 0.0                                  # over all sessions
+        self.recent: list[tuple[float, float]] = []                 # environment steps, normalized return
+        self.warned = False
         self._started = 0.0
         self._seconds_before = 0.0                                  # of the sessions before this one
         self._environments: Environments | None = None
@@ -75,12 +86,13 @@ class Rollouts(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the curve stands."""
-        return {"last_step": self.last_step, "last_position": self.last_position, "metrics": self.metrics}
+        names = ("last_step", "last_position", "metrics", "recent", "warned")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the curve."""
         self.last_step, self.last_position = state["last_step"], state["last_position"]
-        self.metrics = state["metrics"]
+        self.metrics, self.recent, self.warned = state["metrics"], state["recent"], state["warned"]
         self._seconds_before = self.metrics["seconds"]
         self.seconds_playing = self._seconds_before - self.metrics["training_seconds"]
 
@@ -101,6 +113,31 @@ class Rollouts(Callback):
         self._log(trainer, self.metrics)
         for logger in trainer.loggers:
             logger.save()  # to disk: the curve must not lag behind the checkpoint that is saved next
+        if isinstance(module, InteractiveStrategy):
+            self._watch(self.metrics["environment_steps"], self.metrics["rollout/normalized_return"])
+
+    def _watch(self, environment_steps: float, normalized_return: float) -> None:
+        """Warn, once a run, of a return that has not moved for long.
+
+        Looked at is the curve's end: STALLED_ENVIRONMENT_STEPS or STALLED_POINTS points, whichever is longer. It has not
+        moved where the mean of its second half is under STALLED_RETURN and gains less than STALLED_GAIN on the first's.
+        """
+        self.recent.append((environment_steps, normalized_return))
+        steps, returns = np.array(self.recent).T
+        if len(steps) < STALLED_POINTS or steps[-1] - steps[0] < STALLED_ENVIRONMENT_STEPS:
+            return
+        first = min(np.flatnonzero(steps <= steps[-1] - STALLED_ENVIRONMENT_STEPS)[-1], len(steps) - STALLED_POINTS)
+        self.recent = self.recent[first:]
+        before, after = np.array_split(returns[first:], 2)
+        if not self.warned and after.mean() < STALLED_RETURN and after.mean() - before.mean() < STALLED_GAIN:
+            self.warned = True
+            warnings.warn(
+                f"the return has not moved for {steps[-1] - steps[first]:,.0f} environment steps: normalized, it was "
+                f"{before.mean():.2f} on average in the first half of them and {after.mean():.2f} in the second. Look at "
+                "train/entropy and train/q_value in TensorBoard; another --seed_everything, --model.optimizer.lr or "
+                "--model.updates_per_step may get it going.",
+                stacklevel=2,
+            )
 
     @staticmethod
     def _log(trainer: Trainer, metrics: dict[str, float]) -> None:

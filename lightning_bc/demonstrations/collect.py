@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from lightning_bc import versions
 from lightning_bc.demonstrations.experts import Expert, load_expert, sha256
-from lightning_bc.demonstrations.formats import write
+from lightning_bc.demonstrations.formats import new_file, write
 from lightning_bc.demonstrations.references import random_returns
 from lightning_bc.environments import Environments, environment_spaces, make
 from lightning_bc.episodes import SELECTION_BANK, Policy, play, test_seeds
@@ -50,9 +50,6 @@ def collect(
     Raises:
         InputError: if the expert cannot be loaded or does not fit the environment, or if the file exists.
     """
-    path = Path(output or default_path(env, actions, pairs))
-    if path.exists():
-        raise InputError(f"{path}: exists and is not overwritten. Move it away or choose another --output.")
     if pairs < 1:
         raise InputError(f"--pairs {pairs}: wanted at least 1.")
     if not 0 <= seed <= SELECTION_BANK - pairs:
@@ -62,6 +59,7 @@ def collect(
         )
     actor = load_expert(expert)
     check_fits(actor, expert, env)
+    path = new_file(output or default_path(env, actions, pairs))
     environments = make(env, NUM_ENVS)
 
     started = time.perf_counter()

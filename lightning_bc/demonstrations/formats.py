@@ -110,6 +110,22 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
+def new_file(output: str | Path) -> Path:
+    """``output`` as a path to write to: nothing lies there, and its folder has been made.
+
+    Raises:
+        InputError: the file exists, or its folder cannot be made.
+    """
+    path = Path(output)
+    if path.exists():
+        raise InputError(f"{path}: exists and is not overwritten. Move it away or choose another --output.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: its folder cannot be made ({error.strerror}). Choose another --output.") from error
+    return path
+
+
 def write(path: str | Path, content: dict[str, Any]) -> None:
     """Save ``content`` at ``path`` in one atomic move: the file is whole or it is not there."""
     path = Path(path)

@@ -11,7 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+
+from lightning_bc.errors import InputError
 
 LOGS = Path("lightning_logs")
 CHECKPOINTS = Path("checkpoints")
@@ -37,6 +40,26 @@ def last_checkpoint(run: str) -> Path:
 def config_path(run: str) -> Path:
     """Where a run's configuration lies."""
     return LOGS / run / CONFIG_FILE
+
+
+def open_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU; nothing in the file is run.
+
+    Raises:
+        InputError: there is no such file, it cannot be read, or ``fit`` has not saved it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"--ckpt_path {path}: no such file. Checkpoints lie in {CHECKPOINTS}/RUN/last.ckpt.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(
+            f"--ckpt_path {path}: cannot be read ({type(error).__name__}). It is truncated, or not a checkpoint."
+        ) from error
+    if not isinstance(checkpoint, dict) or "config" not in checkpoint or "run" not in checkpoint:
+        raise InputError(f"--ckpt_path {path}: is not a checkpoint that lightning_bc fit has saved.")
+    return checkpoint
 
 
 def resumable() -> dict[str, dict[str, Any]]:

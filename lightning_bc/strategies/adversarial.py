@@ -1,6 +1,5 @@
 """What GAIL and AIRL share: a discriminator learns to tell the expert from the learner, and its word is the reward."""
 
-import warnings
 from abc import abstractmethod
 from typing import Any
 
@@ -41,7 +40,6 @@ class AdversarialStrategy(InteractiveStrategy):
         self.state_dim = self.observation_dim + 1                   # with the entry for absorbing
         self.expert: Transitions | None = None
         self._accuracy = 0.5                                        # running mean, to notice a discriminator that has won
-        self._warned = False
 
     @abstractmethod
     def score(self, inputs: Tensor) -> Tensor:
@@ -127,14 +125,21 @@ class AdversarialStrategy(InteractiveStrategy):
             self.normalization(following),
             terminated,
         )
+        if self._resumed is not None:
+            self._accuracy = self._resumed["accuracy"]
         super().on_train_start()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add how well the discriminator has done."""
+        super().on_save_checkpoint(checkpoint)
+        if "interaction" in checkpoint:
+            checkpoint["interaction"]["accuracy"] = self._accuracy
 
     def _watch(self, accuracy: float) -> None:
         self._accuracy += 0.002 * (accuracy - self._accuracy)       # a memory of about 500 updates
-        if self._accuracy > 0.99 and not self._warned:
-            self._warned = True
-            warnings.warn(
+        if self._accuracy > 0.99:
+            self._warn_once(
+                "discriminator",
                 "the discriminator tells expert and learner apart almost without error, so its reward hardly says where to "
                 "go. Raise --model.penalty or --model.discriminator_every, or give more demonstrations.",
-                stacklevel=2,
             )

@@ -1,6 +1,7 @@
 """Strategies that act in the environment while they learn: the loop that soft actor-critic, GAIL and AIRL share."""
 
 import math
+import warnings
 from abc import abstractmethod
 from typing import Any, Literal
 
@@ -15,6 +16,9 @@ from lightning_bc.errors import refuse_unless_good
 from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.online import Critics, Replay, SquashedGaussian, Transitions
 from lightning_bc.strategies.base import Metrics, Strategy
+
+LARGEST_TEMPERATURE = 100.0
+"""Reward a nat. It begins at 1 and its logarithm moves by about a learning rate an update: only a long climb ends here."""
 
 
 class InteractiveStrategy(Strategy):
@@ -103,6 +107,7 @@ class InteractiveStrategy(Strategy):
         self.environments: Environments | None = None
         self._resumed: dict[str, Any] | None = None
         self._measured: Metrics = {}                                # the last of each: not all come with every update
+        self._warned_of: list[str] = []
 
     @property
     def steps_taken(self) -> dict[str, int]:
@@ -193,6 +198,8 @@ class InteractiveStrategy(Strategy):
         else:
             self.replay.load_state_dict(self._resumed["replay"])
             self.environments.load_state_dict(self._resumed["environments"])
+            self._measured = {name: value.to(self.device) for name, value in self._resumed["measured"].items()}
+            self._warned_of = self._resumed["warned_of"]
             self._resumed = None
         self._stop_at_the_end()
         super().on_train_start()
@@ -212,6 +219,7 @@ class InteractiveStrategy(Strategy):
             self._measured |= self._update(self.replay.sample(self.batch_size), optimizers, through_lightning=is_last)
         if self.global_step % self.log_every == 0:
             self.log_dict({f"train/{name}": value for name, value in self._measured.items()}, logger=False, batch_size=1)
+            self._watch_temperature()
         self._stop_at_the_end()
 
     def _stop_at_the_end(self) -> None:
@@ -269,6 +277,28 @@ class InteractiveStrategy(Strategy):
         )
         self.environment_steps += self.num_envs
 
+    def _watch_temperature(self) -> None:
+        temperature = self.log_temperature.detach().exp().item()
+        if not math.isfinite(temperature):
+            meaning = "the losses have diverged, and nothing more is learnt"
+        elif temperature > LARGEST_TEMPERATURE:
+            meaning = (
+                "however much it is paid for, the policy's entropy stays under its target, and the reward hardly counts any "
+                "more. Unless rewards are that large in this environment, training diverges"
+            )
+        else:
+            return
+        self._warn_once(
+            "temperature",
+            f"the temperature is {temperature:.3g}: {meaning}. Lower --model.optimizer.lr or --model.updates_per_step.",
+        )
+
+    def _warn_once(self, subject: str, message: str) -> None:
+        """Warn, once a run, of a ``subject``."""
+        if subject not in self._warned_of:
+            self._warned_of.append(subject)
+            warnings.warn(message, stacklevel=3)
+
     def _normalised(self, observations: np.ndarray) -> Tensor:
         return self.normalization(torch.as_tensor(observations, dtype=torch.float32, device=self.device))
 
@@ -281,6 +311,8 @@ class InteractiveStrategy(Strategy):
             checkpoint["interaction"] = {
                 "replay": self.replay.state_dict(),
                 "environments": self.environments.state_dict(),
+                "measured": self._measured,
+                "warned_of": self._warned_of,
             }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
