@@ -27,6 +27,8 @@ from lightning_bc.sweep.search import Search
 from lightning_bc.sweep.study import claims, open_storage, open_study
 from lightning_bc.sweep.workers import FitFailedError, Stage
 
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
 BUDGET = "--trainer.max_steps 4 --rollouts.eval_freq 2 --rollouts.episodes 2"
 GRID = ["--grid", "data.batch_size=8,16,32", "--grid", "model.optimizer.lr=1e-2,1e-3"]
 
@@ -207,10 +209,10 @@ def work_and_kill(folder, storage):
         time.sleep(0.05)
     mortal.send_signal(signal.SIGKILL)
     mortal.wait()
-    assert other.wait(timeout=120) == 0
+    assert other.wait(timeout=300) == 0
     search = parse(*GRID)
     again = worker("late")                                                  # the same command again: nothing is left
-    assert again.wait(timeout=120) == 0
+    assert again.wait(timeout=300) == 0
     return [line.split() for line in log.read_text().splitlines()], search
 
 
