@@ -3,7 +3,7 @@
 The map, from where actions act to what is read afterwards; a file imports only from stages to its left:
 
     environments -> episodes -> networks, normalization -> online -> strategies -> demonstrations -> callbacks -> results
-    -> cli
+    -> sweep -> cli
 
 * ``environments``   what a policy acts in: batched MuJoCo physics, or any Gymnasium environment
 * ``episodes``       ``play``: the one loop that every collection and evaluation uses, and the banks of episode seeds
@@ -13,7 +13,8 @@ The map, from where actions act to what is read afterwards; a file imports only 
 * ``demonstrations`` what is learnt from: experts, files, collection, batches, the LightningDataModule
 * ``callbacks``      the reward-over-time curve, progress
 * ``results``        runs on disk, scores, videos, export
-* ``cli``            fit, validate, test, collect, play, export
+* ``sweep``          the search of settings, on Optuna
+* ``cli``            fit, validate, test, collect, play, export, sweep
 """
 
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""The command line: ``fit``, ``validate`` and ``test`` from LightningCLI; ``collect``, ``play``, ``export`` beside them."""
+"""The command line: ``fit``, ``validate`` and ``test`` from LightningCLI; the other commands beside them."""
 
 import logging
 import os
@@ -13,6 +13,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -40,6 +41,7 @@ DESCRIPTION = """Clone an expert in continuous control.
   python -m lightning_bc collect --env HalfCheetah-v5 --expert checkpoints/experts/HalfCheetah-v5.pt
   python -m lightning_bc play --ckpt_path checkpoints/RUN/last.ckpt --output cheetah.mp4
   python -m lightning_bc export --ckpt_path checkpoints/RUN/last.ckpt --output expert.pt
+  python -m lightning_bc sweep --config configs/gmm.yaml --grid data.batch_size=500,1000,2000 --seeds 5
 
 Ready configurations lie in configs/. Each command has its own --help."""
 
@@ -366,6 +368,28 @@ def _call(name: str, args: list[str]) -> None:
     function(**parser.parse_args(args).as_dict())
 
 
+class _Settled(CommandLine):
+    """A command parsed, settled and built, but not run: refused as it would be; ``saved_config`` is what it means."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+    def prepare_data(self) -> None:
+        """Read, and where it is missing collect, the demonstrations, as the first thing that ``fit`` does."""
+        self.trainer.strategy.connect(self.model)
+        self.trainer.state.fn = TrainerFn.FITTING
+        self.datamodule.trainer = self.trainer
+        self.datamodule.prepare_data()
+
+
+def _sweep(args: list[str]) -> int:
+    try:
+        from lightning_bc.sweep import sweep
+    except ModuleNotFoundError as error:
+        raise InputError(f"sweep needs the optional extra ({error}): pip install -e '.[sweep]'") from error
+    return sweep(args, settle=lambda flags: _Settled(["fit", *flags]))
+
+
 def main(args: list[str] | None = None) -> None:
     """Run a command; errors that are meant for a person are printed alone."""
     args = sys.argv[1:] if args is None else args
@@ -380,6 +404,8 @@ def main(args: list[str] | None = None) -> None:
     try:
         if args and args[0] in FUNCTIONS:
             _call(args[0], args[1:])
+        elif args[:1] == ["sweep"]:
+            sys.exit(_sweep(args[1:]))
         else:
             CommandLine(args)
     except InputError as error:

@@ -1,0 +1,305 @@
+"""What is searched: the command line, the files of ``--config``, and their check against ``fit``'s own parser."""
+
+import argparse
+import difflib
+import hashlib
+import itertools
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import optuna
+import yaml
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from lightning_bc.errors import InputError, refuse_unless_good
+from lightning_bc.results import runs
+from lightning_bc.sweep.study import Numbered
+
+FILE_KEYS = ("config", "grid", "search", "sampler", "trials", "seeds")
+SET_BY_SWEEP = ("config", "ckpt_path", "seed_everything")
+
+DESCRIPTION = """Search settings of fit, judged on the selection bank; the best is run anew and scored on the test bank.
+
+  python -m lightning_bc sweep --config configs/gmm.yaml --grid data.batch_size=500,1000 --grid model.optimizer.lr=1e-3,1e-4
+  python -m lightning_bc sweep --config configs/mse.yaml --sampler tpe --trials 40 \\
+      --search model.optimizer.lr=log:1e-5..1e-2 --search data.batch_size=int:100..2000
+  python -m lightning_bc sweep --config configs/sweeps/baseline.yaml --jobs 2
+
+The same command goes on where it was stopped, and with --storage joins in from any number of machines. Flags that are not
+listed here are fit's, for every run. See docs/sweep.md."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the command line and the files of ``--config`` ask for.
+
+    Attributes:
+        flags: what every fit is told.
+        space: the values of each key, as typed, or its range.
+        jobs: trials side by side.
+        storage: URL of a database; None is a journal file beside the logs.
+    """
+
+    flags: list[str]
+    space: dict[str, BaseDistribution]
+    sampler: str
+    trials: int
+    seeds: int
+    jobs: int
+    prune: bool
+    storage: str | None
+    name: str
+    identity: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def parse(cls, args: Sequence[str]) -> "Search":
+        """Read the command line; everything but the values of fit's flags is checked here.
+
+        Raises:
+            InputError: naming the flag, the value found and the value wanted.
+        """
+        given, flags = _parser().parse_known_args(args)
+        paths = given.config
+        files = [path for path in paths if _is_sweep(_read(path))]
+        if files:                                                   # what the command line says counts more
+            expanded = [argument for path in files for argument in _expand(path, _read(path))]
+            given, flags = _parser().parse_known_args([*expanded, *args])
+            given.config = [path for path in given.config if path not in files]
+        for flag in flags:
+            if (key := flag.partition("=")[0].removeprefix("--")) in SET_BY_SWEEP:
+                raise InputError(f"--{key}: sweep sets it itself. How many seeds there are is --seeds.")
+        space: dict[str, BaseDistribution] = {
+            key: _listed(f"--grid {key}", values) for key, values in _assignments("--grid", given.grid)
+        }
+        space |= {key: _range(f"--search {key}", values) for key, values in _assignments("--search", given.search)}
+        for key in space:
+            if key in SET_BY_SWEEP:
+                raise InputError(f"{key} cannot be searched: sweep sets it itself. How many seeds there are is --seeds.")
+        grid = given.sampler == "grid"
+        ranges = [key for key, distribution in space.items() if not isinstance(distribution, CategoricalDistribution)]
+        refuse_unless_good(
+            "--",
+            (
+                ("grid", "", "what to search: --grid KEY=VALUE,VALUE or --search KEY=LOW..HIGH", bool(space)),
+                ("search", " ".join(ranges), "--sampler random or tpe with it; a grid needs values", not (grid and ranges)),
+                ("trials", given.trials, "nothing, since a grid has its own number", not (grid and given.trials)),
+                ("trials", given.trials, "at least 1, how many settings to try", grid or (given.trials or 0) >= 1),
+                ("seeds", given.seeds, "at least 1", given.seeds >= 1),
+                ("jobs", given.jobs, "at least 1", given.jobs >= 1),
+                ("name", given.name, "a name, not a path", given.name is None or Path(given.name).name == given.name),
+            ),
+        )
+        trials = math.prod(len(_ends(values)) for values in space.values()) if grid else given.trials
+        identity = {
+            "config": [_read(path) for path in given.config],
+            "flags": flags,
+            "space": {key: json.loads(optuna.distributions.distribution_to_json(space[key])) for key in space},
+            **{key: getattr(given, key) for key in ("sampler", "seeds", "prune")},
+            "trials": trials,
+        }
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+        stem = Path((paths or ["sweep"])[0]).stem
+        return cls(
+            flags=[*(word for path in given.config for word in ("--config", path)), *flags],
+            space=space,
+            sampler=given.sampler,
+            trials=trials,
+            seeds=given.seeds,
+            jobs=given.jobs,
+            prune=given.prune,
+            storage=given.storage,
+            name=given.name or f"{stem}-{digest}",
+            identity=identity,
+        )
+
+    def setting(self, index: int) -> dict[str, Any]:
+        """The ``index``-th setting of a grid, the last key fastest, or of a random search."""
+        if self.sampler == "random":
+            draw = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=index))
+            return draw.ask(self.space).params
+        cells = itertools.product(*map(_ends, self.space.values()))
+        return dict(zip(self.space, next(itertools.islice(cells, index, None)), strict=True))
+
+    def probes(self) -> list[dict[str, Any]]:
+        """Settings to try on the parser: a grid's all; else each value and each end of a range, the other keys' first."""
+        if self.sampler == "grid":
+            return [self.setting(index) for index in range(self.trials)]
+        ends = {key: _ends(distribution) for key, distribution in self.space.items()}
+        first = {key: values[0] for key, values in ends.items()}
+        return [first, *(first | {key: value} for key, values in ends.items() for value in values[1:])]
+
+    def optuna_sampler(self) -> optuna.samplers.BaseSampler:
+        """TPE from Optuna; a grid's and a random search's k-th setting does not depend on who asks for it."""
+        if self.sampler == "tpe":
+            return optuna.samplers.TPESampler(constant_liar=True)   # settings that others are running count as poor ones
+        return Numbered(self.setting)
+
+
+def _ends(distribution: BaseDistribution) -> Sequence[Any]:
+    """The values of a list, the two ends of a range."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return distribution.low, distribution.high
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="python -m lightning_bc sweep",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("-c", "--config", action="append", default=[], help="a configuration of fit, or a file of configs/sweeps")
+    add("--grid", action="append", default=[], metavar="KEY=VALUE,VALUE", help="values of a flag of fit; may be repeated")
+    add(
+        "--search",
+        action="append",
+        default=[],
+        metavar="KEY=RANGE",
+        help="a range for --sampler random or tpe, LOW..HIGH, after int: for whole numbers, log: for a logarithmic scale, "
+        "or int:log: for both; may be repeated",
+    )
+    add("--sampler", choices=["grid", "random", "tpe"], default="grid", help="default: grid, every setting once")
+    add("--trials", type=int, help="how many settings a random or tpe search tries")
+    add("--seeds", type=int, default=3, help="runs a setting, seeds 0, 1, ...; the best is run anew with as many others")
+    add("--jobs", type=int, default=1, help="trials side by side; they share the cores that this process may use")
+    add("--storage", metavar="URL", help="a database to share, postgresql+psycopg2://user:password@host/name")
+    add("--name", help="name of the study; default: made from the configuration and what is searched")
+    add("--prune", action="store_true", help="give up a setting whose mean after a seed is below the others' median")
+    return parser
+
+
+def _read(path: str) -> Any:
+    try:
+        return yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"--config {path}: cannot be read ({error}). Ready configurations lie in configs/.") from error
+
+
+def _is_sweep(content: Any) -> bool:
+    return isinstance(content, Mapping) and not content.keys().isdisjoint(("grid", "search"))
+
+
+def _expand(path: str, content: Mapping[str, Any]) -> Iterator[str]:
+    """A file's entries as flags."""
+    for key, value in content.items():
+        if key not in FILE_KEYS:
+            near = difflib.get_close_matches(key, FILE_KEYS, n=1) or [", ".join(FILE_KEYS)]
+            raise InputError(f"--config {path}: unknown: {key}. Nearest known: {near[0]}.")
+        if key in ("grid", "search"):
+            if not isinstance(value, Mapping):
+                raise InputError(f"--config {path}: {key}: wanted  KEY: [VALUE, VALUE]  below it.")
+            value = [f"{name}={','.join(map(_text, v)) if isinstance(v, list) else _text(v)}" for name, v in value.items()]
+        for item in value if isinstance(value, list) else [value]:
+            yield from (f"--{key}", str(item))
+
+
+def _text(value: Any) -> str:
+    """A YAML value as it would be typed."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _assignments(flag: str, given: Sequence[str]) -> list[tuple[str, str]]:
+    for text in given:
+        if not all(text.partition("=")):
+            raise InputError(f"{flag} {text}: wanted KEY=VALUES, as in --grid data.batch_size=500,1000.")
+    return [(text.partition("=")[0], text.partition("=")[2]) for text in given]
+
+
+def _listed(flag: str, text: str) -> CategoricalDistribution:
+    """Values between commas; commas within brackets belong to a value, as in [256,256],[512,512]."""
+    values = [value.strip() for value in re.split(r",(?![^\[\]{}]*[\]}])", text)]
+    if not all(values) or len(set(values)) < len(values):
+        raise InputError(f"{flag}={text}: wanted values between commas, no two of them the same.")
+    return CategoricalDistribution(values)
+
+
+def _range(flag: str, text: str) -> BaseDistribution:
+    """LOW..HIGH, behind int: for whole numbers and log: for a logarithmic scale."""
+    match = re.fullmatch(r"(int:)?(log:)?(.+?)\.\.(.+)", text)
+    try:
+        if match is None:
+            raise ValueError("not of the form LOW..HIGH")
+        whole, log, low, high = match.groups()
+        if whole:
+            return IntDistribution(int(low), int(high), log=bool(log))
+        return FloatDistribution(float(low), float(high), log=bool(log))
+    except ValueError as error:
+        raise InputError(f"{flag}={text}: wanted LOW..HIGH, log:1e-5..1e-2 or int:100..2000 ({error}).") from error
+
+
+class Settled(Protocol):
+    """What ``fit`` makes of its arguments before it runs."""
+
+    saved_config: dict[str, Any]
+
+    def prepare_data(self) -> None:
+        """Read, and where it is missing collect, the demonstrations."""
+
+
+def check(search: Search, settle: Callable[[list[str]], Settled]) -> None:
+    """Refuse, before the first trial, what ``fit`` would refuse, and bring the demonstrations.
+
+    Args:
+        settle: what ``fit`` makes of its arguments; raises InputError.
+
+    Raises:
+        InputError: naming the key with the nearest known one, or the value and what was wanted.
+    """
+    probes = search.probes()
+    strategy = {key: value for key, value in probes[0].items() if key == "model"}
+    known = _keys(settle([*search.flags, *as_flags(strategy)]))
+    environments, data = set(), {}
+    for setting in probes:
+        try:
+            settled = settle([*search.flags, *as_flags(setting)])
+        except InputError as error:
+            unknown = [key for key in setting if not _has(known, key)] if "unknown: " in str(error) else []
+            words = ", ".join(f"{key}={value}" for key, value in setting.items())
+            raise _unknown(unknown[0], known) if unknown else InputError(f"{words}: {error}") from error
+        for key in setting:
+            if not _has(_keys(settled), key):                       # an abbreviation, which argparse takes
+                raise _unknown(key, known)
+        environments.add(settled.saved_config["env"])
+        data[settled.saved_config["data"]["path"]] = settled
+    if len(environments) > 1:
+        raise InputError(
+            f"{' and '.join(sorted(environments))} in one search: returns in different environments cannot be compared. "
+            "Give each a sweep of its own."
+        )
+    for settled in data.values():
+        settled.prepare_data()
+
+
+def _keys(settled: Settled) -> list[str]:
+    """The keys of a configuration as the command line has them."""
+    return [key.replace("init_args.", "") for key in runs.flatten(settled.saved_config)]
+
+
+def _has(known: Sequence[str], key: str) -> bool:
+    """Whether a key is known, is a part of one (model.network), or goes into a list (trainer.callbacks.expert)."""
+    return any(f"{name}.".startswith(f"{key}.") or key.startswith(f"{name}.") for name in known)
+
+
+def _unknown(key: str, known: Sequence[str]) -> InputError:
+    last = key.rpartition(".")[2]
+    near = [name for name in known if name.endswith(f".{last}") or name.startswith(key)]
+    near = near or difflib.get_close_matches(key, known, n=1)
+    return InputError(f"unknown: {key}. " + (f"Nearest known: {near[0]}." if near else "See fit --help for what there is."))
+
+
+def as_flags(setting: Mapping[str, Any]) -> list[str]:
+    """A setting as it is typed."""
+    return [word for key, value in setting.items() for word in (f"--{key}", str(value))]
