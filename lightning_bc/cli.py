@@ -1,4 +1,4 @@
-"""The command line: ``fit``, ``validate`` and ``test`` from LightningCLI, ``collect`` beside them."""
+"""The command line: ``fit``, ``validate`` and ``test`` from LightningCLI, ``collect`` and ``report`` beside them."""
 
 import logging
 import os
@@ -36,6 +36,7 @@ DESCRIPTION = """Clone an expert in continuous control.
   python -m lightning_bc fit --config configs/gmm.yaml --ckpt_path last     go on where that was killed
   python -m lightning_bc test --config lightning_logs/RUN/config.yaml --ckpt_path checkpoints/RUN/last.ckpt
   python -m lightning_bc collect --env HalfCheetah-v5 --expert checkpoints/experts/HalfCheetah-v5.pt
+  python -m lightning_bc report lightning_logs --output docs/results
 
 Ready configurations lie in configs/. Each command has its own --help."""
 
@@ -354,6 +355,17 @@ def _collect(args: list[str]) -> None:
     collect(**parser.parse_args(args).as_dict())
 
 
+def _report(args: list[str]) -> None:
+    try:
+        from lightning_bc.results.report import report
+    except ModuleNotFoundError as error:
+        raise InputError(f"report needs {error.name}, an optional extra: pip install -e '.[report]'") from error
+    parser = Parser(prog="python -m lightning_bc report", description=(report.__doc__ or "").split("\n")[0])
+    parser.add_argument("logs", type=str, help="folder of runs, usually lightning_logs")
+    parser.add_function_arguments(report, as_group=False, skip={"logs"})
+    report(**parser.parse_args(args).as_dict())
+
+
 def main(args: list[str] | None = None) -> None:
     """Run a command; errors that are meant for a person are printed alone."""
     args = sys.argv[1:] if args is None else args
@@ -368,6 +380,8 @@ def main(args: list[str] | None = None) -> None:
     try:
         if args[:1] == ["collect"]:
             _collect(args[1:])
+        elif args[:1] == ["report"]:
+            _report(args[1:])
         else:
             CommandLine(args)
     except InputError as error:

@@ -16,6 +16,7 @@ import yaml
 LOGS = Path("lightning_logs")
 CHECKPOINTS = Path("checkpoints")
 CONFIG_FILE = "config.yaml"
+RESULTS_FILE = "results.json"
 
 
 def new_name(strategy: str, data: str, seed: int) -> str:

@@ -1,0 +1,133 @@
+"""Reward-over-time curves, drawn with matplotlib."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib import color_sequences, rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
+
+from lightning_bc.results import statistics
+from lightning_bc.results.chart import Chart, Method
+
+AXIS_LABELS = {
+    "optimizer_steps": "optimizer steps",
+    "environment_steps": "environment steps",
+    "expert_queries": "expert queries",
+    "seconds": "seconds of training and playing",
+}
+
+COLOURS = [to_hex(colour) for colour in color_sequences["petroff10"]]
+"""Told apart by colour-blind readers (Petroff 2021, https://arxiv.org/abs/2107.02270)."""
+
+DASHES = ("solid", "dashed", "dotted", "dashdot")
+"""For the methods beyond the colours."""
+
+STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "axes.axisbelow": True,
+    "svg.hashsalt": "lightning_bc",                                 # the same curves give the same file
+    "svg.fonttype": "none",
+}
+
+
+@dataclass(frozen=True)
+class Band:
+    """A method's curve: the centre of its runs and their 95% interval at each x, (points,) each.
+
+    Attributes:
+        runs: the single runs there, (runs, points).
+        low, high: None for a single run.
+    """
+
+    x: np.ndarray
+    center: np.ndarray
+    runs: np.ndarray
+    low: np.ndarray | None
+    high: np.ndarray | None
+
+
+def band(method: Method, axis: str) -> Band | None:
+    """The method's curve over ``axis``; None where no run's curve could be read."""
+    curves = [curve for run in method.runs if (curve := run.over(axis)) is not None]
+    if not curves:
+        return None
+    x, runs = statistics.on_common_grid(curves)
+    low, high = statistics.interval(runs) or (None, None)
+    return Band(x, statistics.center(runs), runs, low, high)
+
+
+def line_style(chart: Chart, method: Method) -> tuple[str, str]:
+    """Colour and dashes of a method, the same in every picture."""
+    number = chart.number_of[method.label]
+    return COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
+
+
+def draw_curves(path: Path, chart: Chart, bands: dict[str, Band], methods: Sequence[Method], axis: str) -> None:
+    """Draw the curves of ``methods`` into ``path``: raw return left, normalized right, the expert as a line.
+
+    A method without extent along ``axis`` (no environment steps, no expert queries) is a point at its end. A picture of one
+    method also shows its runs.
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9 if len(methods) > 1 else 6.5, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for method in methods:
+            if method.label in bands:
+                _draw(axes, bands[method.label], *line_style(chart, method), method.label, alone=len(methods) == 1)
+        axes.set_xlabel(AXIS_LABELS[axis])
+        axes.set_ylabel("return")
+        for side in (axes.xaxis, axes.yaxis):
+            side.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
+        axes.margins(x=0.02)
+        _draw_expert(axes, chart)
+        axes.set_title(chart.name if len(methods) > 1 else f"{chart.name}: {methods[0].label}", loc="left", fontsize=11, wrap=True)
+        if len(methods) > 1:
+            figure.legend(loc="outside right upper", frameon=False, fontsize=8.5, handlelength=2.4)
+        figure.savefig(path, metadata={"Date": None})
+
+
+def _draw(axes: Axes, curve: Band, colour: str, dashes: str, label: str, alone: bool) -> None:
+    label = "\n".join(textwrap.wrap(label, 36))
+    if len(curve.x) == 1:
+        ends = None if curve.low is None else [curve.center - curve.low, curve.high - curve.center]
+        axes.errorbar(curve.x, curve.center, yerr=ends, color=colour, marker="o", capsize=3, linestyle="none", label=label)
+        return
+    if alone:
+        axes.plot(curve.x, curve.runs.T, color=colour, linewidth=0.7, alpha=0.4)
+    if curve.low is not None:
+        axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
+    axes.plot(curve.x, curve.center, color=colour, linestyle=dashes, linewidth=1.8, label=label)
+
+
+def _draw_expert(axes: Axes, chart: Chart) -> None:
+    """The expert's return as a line, and the normalized return on the right."""
+    references = chart.references
+    if not references.has_expert:
+        return
+    axes.axhline(references.expert_return, color="#222222", linewidth=1, linestyle=(0, (6, 3)), zorder=1.5)
+    axes.annotate(
+        f"expert {chart.show_return(references.expert_return)}",
+        (0.99, references.expert_return),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 3),
+        textcoords="offset points",
+        horizontalalignment="right",
+        fontsize=8.5,
+        color="#222222",
+    )
+    span = references.expert_return - references.random_return
+    right = axes.secondary_yaxis(
+        "right", functions=(references.normalized, lambda normalized: references.random_return + span * normalized)
+    )
+    right.set_ylabel("normalized return (random 0, expert 1)")
