@@ -39,8 +39,13 @@ def default_config() -> dict[str, Any]:
     return yaml.safe_load(printed.getvalue())
 
 
-def write_run(folder: Path, config: dict[str, Any], seed: int, points: int, quality: float) -> None:
-    """One run whose return rises from the random one to ``quality`` on the normalized scale."""
+def write_run(
+    folder: Path, config: dict[str, Any], seed: int, points: int, quality: float, **changes: Any
+) -> dict[str, Any]:
+    """One run whose return rises from the random one to ``quality`` on the normalized scale.
+
+    ``changes`` replace what is in its results, which are returned.
+    """
     folder.mkdir(parents=True)
     (folder / CONFIG_FILE).write_text(yaml.safe_dump(config | {"seed_everything": seed}))
     random = np.random.default_rng(seed)
@@ -68,8 +73,9 @@ def write_run(folder: Path, config: dict[str, Any], seed: int, points: int, qual
         "training_seconds": float(steps[-1]),
         "seed": seed,
         "data": {"path": "made-up.pt", "sha256": "0", "training_pairs": 1, "training_episodes": 1, "actions": "sampled"},
-    }
+    } | changes
     (folder / RESULTS_FILE).write_text(json.dumps(results, indent=1))
+    return results
 
 
 def main() -> None:

@@ -7,8 +7,9 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -72,9 +73,10 @@ class Method:
         return float(statistics.center(self.over_runs("score")))
 
     @cached_property
-    def score_interval(self) -> tuple[float, float] | None:
+    def score_interval(self) -> list[float] | None:
         """Its 95% interval; None for one run."""
-        return statistics.interval(self.over_runs("score"))
+        ends = statistics.interval(self.over_runs("score"))
+        return None if ends is None else [float(end) for end in ends]
 
     def row(self) -> Row:
         """The row as numbers, for the CSV: see docs/report.md."""
@@ -111,17 +113,12 @@ class Chart:
 
     name: str
     references: References
-    methods: tuple[Method, ...] = field(default=())
+    methods: tuple[Method, ...]
 
     @property
     def best(self) -> Method:
         """The method of the highest score."""
         return self.methods[0]
-
-    @cached_property
-    def number_of(self) -> dict[str, int]:
-        """A number for each label that does not depend on who is best: colours follow it."""
-        return {label: number for number, label in enumerate(sorted(method.label for method in self.methods))}
 
     @property
     def decimals(self) -> int:
@@ -165,7 +162,8 @@ class Chart:
         if ends is not None:
             interval = f"95% interval {self.show_return(ends[0])} to {self.show_return(ends[1])}, {_seeds(best)}"
         normalized = f"normalized {row['normalized']:.3f}, " if known else ""
-        return f"With {best.strategy} ({details}) a return of {self.show_return(best.score)} was reached ({normalized}{interval})."
+        reached = self.show_return(best.score)
+        return f"With {best.strategy} ({details}) a return of {reached} was reached ({normalized}{interval})."
 
 
 def show_interval(value: float, low: float | None, high: float | None, decimals: int = 3) -> str:
@@ -317,16 +315,16 @@ def latex_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-_LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+_LATEX = str.maketrans({character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
-}
+})
 
 
 def _latex(text: str) -> str:
-    return text.translate(str.maketrans(_LATEX))
+    return text.translate(_LATEX)
 
 
 def csv_table(rows: Sequence[Row]) -> str:
@@ -347,22 +345,21 @@ def _known(value: Any) -> Any:
 
 
 def improvements(methods: Sequence[Method]) -> list[Row]:
-    """For each two methods how probable it is that a run of one scores above a run of the other, with its 95% interval."""
+    """For each two methods how probable it is that a run of one scores above a run of the other, with its 95% interval.
+
+    Methods of a single seed are left out: of two runs one is always above the other, which says nothing.
+    """
     rows = []
-    for one in methods:
-        for other in methods:
-            if one is not other:
-                scores = one.over_runs("score"), other.over_runs("score")
-                low, high = statistics.probability_interval(*scores) or (None, None)
-                probability = float(statistics.probability_of_improvement(*scores))
-                rows.append(
-                    {"method": one.label, "over": other.label, "probability": probability, "low": low, "high": high}
-                )
+    for one, other in permutations((method for method in methods if len(method.runs) > 1), 2):
+        scores = one.over_runs("score"), other.over_runs("score")
+        probability = float(statistics.probability_of_improvement(*scores))
+        low, high = statistics.probability_interval(*scores)
+        rows.append({"method": one.label, "over": other.label, "probability": probability, "low": low, "high": high})
     return rows
 
 
-def matrix(methods: Sequence[Method], compared: Sequence[Row]) -> list[tuple[str, list[Row | None]]]:
-    """Each of the best methods against each: its label, and the entry of :func:`improvements` over every other, None itself."""
+def matrix(compared: Sequence[Row]) -> list[tuple[str, list[Row | None]]]:
+    """The best of the compared methods: label, and the entry of :func:`improvements` over each of them, None over itself."""
     entries = {(row["method"], row["over"]): row for row in compared}
-    labels = [method.label for method in methods[:MATRIX_SIZE]]
-    return [(label, [entries.get((label, other)) for other in labels]) for label in labels] if compared else []
+    labels = list(dict.fromkeys(row["method"] for row in compared))[:MATRIX_SIZE]
+    return [(label, [entries.get((label, other)) for other in labels]) for label in labels]

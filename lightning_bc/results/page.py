@@ -1,7 +1,6 @@
 """The report as one HTML page that opens offline: curves to hover over, the chart, and every run."""
 
 import base64
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,12 @@ import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader
 from matplotlib.colors import to_rgb
 
-from lightning_bc.results.chart import COLUMNS, Chart, Method, Row, matrix
-from lightning_bc.results.plots import AXIS_LABELS, Band, line_style
+from lightning_bc.demonstrations.references import References
+from lightning_bc.results.chart import COLUMNS, Chart, Row, matrix
+from lightning_bc.results.plots import AXIS_LABELS, Band, line_styles
+
+_WHOLE = ("Method", "Final return", "Normalized", "Failed episodes", "Training time", "Action latency")
+"""Columns whose cells are not broken into lines."""
 
 _DASHES = {"solid": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dashdot"}
 """matplotlib's names of dashes in plotly's words."""
@@ -47,12 +50,12 @@ def write_page(path: Path, sections: Sequence[Section], axis: str, **shown: Any)
     """
     template = Environment(loader=PackageLoader("lightning_bc", "results"), autoescape=True).get_template("page.html")
     contents = [_content(section, axis, first=number == 0) for number, section in enumerate(sections)]
-    path.write_text(template.render(sections=contents, columns=COLUMNS, **shown))
+    path.write_text(template.render(sections=contents, columns=COLUMNS, whole=_WHOLE, **shown))
 
 
 def _content(section: Section, axis: str, first: bool) -> dict[str, Any]:
     chart = section.chart
-    cells = matrix(chart.methods, section.improvements)
+    cells = matrix(section.improvements)
     return {
         "chart": chart,
         # the library is written into the page once
@@ -60,19 +63,18 @@ def _content(section: Section, axis: str, first: bool) -> dict[str, Any]:
             full_html=False, include_plotlyjs=first, div_id=f"curves-{chart.name}", config={"displaylogo": False}
         ),
         "rows": [(method, chart.cells(method)) for method in chart.methods],
-        "colours": {method.label: line_style(chart, method)[0] for method in chart.methods},
+        "colours": {label: colour for label, (colour, _) in line_styles(chart).items()},
         "matrix": cells,
-        "left_out": len(chart.methods) - len(cells),
+        "compared": len({row["method"] for row in section.improvements}),
         "best": "data:image/svg+xml;base64," + base64.b64encode(section.best.read_bytes()).decode(),
     }
 
 
 def _curves(section: Section, axis: str) -> go.Figure:
     chart, figure = section.chart, go.Figure()
-    for method in chart.methods:
-        if method.label in section.bands:
-            for trace in _traces(chart, method, section.bands[method.label]):
-                figure.add_trace(trace)
+    for label, style in ((method.label, line_styles(chart)[method.label]) for method in chart.methods):
+        if label in section.bands:
+            figure.add_traces(_traces(chart.references, section.bands[label], label, *style))
     figure.update_layout(
         template="plotly_white",
         height=520,
@@ -101,44 +103,42 @@ def _curves(section: Section, axis: str) -> go.Figure:
                 "side": "right",
                 "showgrid": False,
                 "zeroline": False,
-                "tickvals": references.random_return + normalized * (references.expert_return - references.random_return),
+                "tickvals": references.unnormalized(normalized),
                 "ticktext": [f"{value:.1f}" for value in normalized],
             }
         )
     return figure
 
 
-def _traces(chart: Chart, method: Method, band: Band) -> list[go.Scatter]:
+def _traces(references: References, band: Band, label: str, colour: str, dashes: str) -> list[go.Scatter]:
     """The band, and over it the line; a method without extent along the axis is a point."""
-    colour, dashes = line_style(chart, method)
-    shared: dict[str, Any] = {"legendgroup": method.label, "name": method.label}
-    lines = [f"<b>{method.label}</b>", "%{x:,.6~g}: return %{y:,.5~g}"]
-    columns = []
-    if chart.references.has_expert:
+    shared: dict[str, Any] = {"legendgroup": label, "name": label}
+    lines, columns = [f"<b>{label}</b>", "%{x:,.6~g}: return %{y:,.5~g}"], [references.normalized(band.center)]
+    if references.has_expert:
         lines.append("normalized %{customdata[0]:.3f}")
-    columns.append(chart.references.normalized(band.center))
-    if band.low is not None:
+    if band.interval is not None:
         lines.append("95% interval %{customdata[1]:,.5~g} to %{customdata[2]:,.5~g}")
-        columns += [band.low, band.high]
+        columns += band.interval
     line = go.Scatter(
         x=band.x,
         y=band.center,
         mode="lines" if len(band.x) > 1 else "markers",
         line={"color": colour, "dash": _DASHES[dashes], "width": 2},
-        marker={"color": colour, "size": 9},
+        marker={"size": 9},
         customdata=np.stack(columns, axis=-1),
         hovertemplate="<br>".join(lines) + "<extra></extra>",
         **shared,
     )
-    if band.low is None or len(band.x) == 1:
+    if band.interval is None:
         return [line]
-    red, green, blue = (round(255 * part) for part in to_rgb(colour))
+    low, high = band.interval
     area = go.Scatter(
         x=np.concatenate([band.x, band.x[::-1]]),
-        y=np.concatenate([band.high, band.low[::-1]]),
+        y=np.concatenate([high, low[::-1]]),
         fill="toself",
-        fillcolor=f"rgba({red}, {green}, {blue}, 0.18)",
+        fillcolor=f"rgba{(*(round(255 * part) for part in to_rgb(colour)), 0.18)}",
         line={"width": 0},
+        mode="lines",
         hoverinfo="skip",
         showlegend=False,
         **shared,

@@ -1,9 +1,11 @@
 """Reward-over-time curves, drawn with matplotlib."""
 
 import textwrap
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import color_sequences, rc_context
@@ -26,9 +28,8 @@ COLOURS = [to_hex(colour) for colour in color_sequences["petroff10"]]
 """Told apart by colour-blind readers (Petroff 2021, https://arxiv.org/abs/2107.02270)."""
 
 DASHES = ("solid", "dashed", "dotted", "dashdot")
-"""For the methods beyond the colours."""
 
-STYLE = {
+STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -37,24 +38,24 @@ STYLE = {
     "grid.color": "#e6e6e6",
     "axes.axisbelow": True,
     "svg.hashsalt": "lightning_bc",                                 # the same curves give the same file
-    "svg.fonttype": "none",
 }
 
 
 @dataclass(frozen=True)
 class Band:
-    """A method's curve: the centre of its runs and their 95% interval at each x, (points,) each.
+    """A method's curve.
 
     Attributes:
-        runs: the single runs there, (runs, points).
-        low, high: None for a single run.
+        x: what it is drawn over, (points,).
+        center: the centre of the runs there, (points,).
+        interval: its 95% interval, two arrays (points,); None for a single run.
+        runs: the single runs, (runs, points).
     """
 
     x: np.ndarray
     center: np.ndarray
+    interval: tuple[np.ndarray, np.ndarray] | None
     runs: np.ndarray
-    low: np.ndarray | None
-    high: np.ndarray | None
 
 
 def band(method: Method, axis: str) -> Band | None:
@@ -63,14 +64,27 @@ def band(method: Method, axis: str) -> Band | None:
     if not curves:
         return None
     x, runs = statistics.on_common_grid(curves)
-    low, high = statistics.interval(runs) or (None, None)
-    return Band(x, statistics.center(runs), runs, low, high)
+    return Band(x, statistics.center(runs), statistics.interval(runs), runs)
 
 
-def line_style(chart: Chart, method: Method) -> tuple[str, str]:
-    """Colour and dashes of a method, the same in every picture."""
-    number = chart.number_of[method.label]
-    return COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
+def line_styles(chart: Chart) -> dict[str, tuple[str, str]]:
+    """Colour and dashes of each method, by label: the same in every picture, and whoever is best.
+
+    A strategy has a colour and its variants differ by their dashes; where that is not enough, colours are dealt in turn.
+    """
+    variants: dict[str, list[str]] = defaultdict(list)
+    for method in sorted(chart.methods, key=lambda method: method.label):
+        variants[method.strategy].append(method.label)
+    if len(variants) <= len(COLOURS) and max(map(len, variants.values())) <= len(DASHES):
+        places = {
+            label: (colour, dash)
+            for colour, labels in enumerate(variants.values())
+            for dash, label in enumerate(labels)
+        }
+    else:
+        every = enumerate(label for labels in variants.values() for label in labels)
+        places = {label: (number % len(COLOURS), number // len(COLOURS) % len(DASHES)) for number, label in every}
+    return {label: (COLOURS[colour], DASHES[dash]) for label, (colour, dash) in places.items()}
 
 
 def draw_curves(path: Path, chart: Chart, bands: dict[str, Band], methods: Sequence[Method], axis: str) -> None:
@@ -79,20 +93,22 @@ def draw_curves(path: Path, chart: Chart, bands: dict[str, Band], methods: Seque
     A method without extent along ``axis`` (no environment steps, no expert queries) is a point at its end. A picture of one
     method also shows its runs.
     """
+    alone, styles = len(methods) == 1, line_styles(chart)
     with rc_context(STYLE):
-        figure = Figure(figsize=(9 if len(methods) > 1 else 6.5, 4.2), layout="constrained")
+        figure = Figure(figsize=(6.5 if alone else 9, 4.2), layout="constrained")
         axes = figure.subplots()
         for method in methods:
             if method.label in bands:
-                _draw(axes, bands[method.label], *line_style(chart, method), method.label, alone=len(methods) == 1)
+                _draw(axes, bands[method.label], *styles[method.label], method.label, alone)
         axes.set_xlabel(AXIS_LABELS[axis])
         axes.set_ylabel("return")
         for side in (axes.xaxis, axes.yaxis):
             side.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
         axes.margins(x=0.02)
         _draw_expert(axes, chart)
-        axes.set_title(chart.name if len(methods) > 1 else f"{chart.name}: {methods[0].label}", loc="left", fontsize=11, wrap=True)
-        if len(methods) > 1:
+        title = f"{chart.name}: {methods[0].label}" if alone else chart.name
+        axes.set_title("\n".join(textwrap.wrap(title, 80)), loc="left", fontsize=11)
+        if not alone:
             figure.legend(loc="outside right upper", frameon=False, fontsize=8.5, handlelength=2.4)
         figure.savefig(path, metadata={"Date": None})
 
@@ -100,13 +116,13 @@ def draw_curves(path: Path, chart: Chart, bands: dict[str, Band], methods: Seque
 def _draw(axes: Axes, curve: Band, colour: str, dashes: str, label: str, alone: bool) -> None:
     label = "\n".join(textwrap.wrap(label, 36))
     if len(curve.x) == 1:
-        ends = None if curve.low is None else [curve.center - curve.low, curve.high - curve.center]
+        ends = None if curve.interval is None else np.abs(np.stack(curve.interval) - curve.center)
         axes.errorbar(curve.x, curve.center, yerr=ends, color=colour, marker="o", capsize=3, linestyle="none", label=label)
         return
     if alone:
         axes.plot(curve.x, curve.runs.T, color=colour, linewidth=0.7, alpha=0.4)
-    if curve.low is not None:
-        axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
+    if curve.interval is not None:
+        axes.fill_between(curve.x, *curve.interval, color=colour, alpha=0.18, linewidth=0)
     axes.plot(curve.x, curve.center, color=colour, linestyle=dashes, linewidth=1.8, label=label)
 
 
@@ -126,8 +142,5 @@ def _draw_expert(axes: Axes, chart: Chart) -> None:
         fontsize=8.5,
         color="#222222",
     )
-    span = references.expert_return - references.random_return
-    right = axes.secondary_yaxis(
-        "right", functions=(references.normalized, lambda normalized: references.random_return + span * normalized)
-    )
+    right = axes.secondary_yaxis("right", functions=(references.normalized, references.unnormalized))
     right.set_ylabel("normalized return (random 0, expert 1)")

@@ -111,7 +111,8 @@ def read_records(logs: Path) -> tuple[list[Record], dict[str, str]]:
             continue
         curve: dict[str, np.ndarray] = {}
         try:
-            path, values = folder, {}
+            path = folder
+            values: dict[str, dict[int, float]] = {}
             for path in sorted(folder.glob(EVENT_FILES)):
                 _read_events(path, values)
             curve = _aligned(values, results)

@@ -1,6 +1,5 @@
 """The report: curves, chart, sentence and page from the runs under a folder."""
 
-import os
 import re
 import sys
 import tempfile
@@ -53,8 +52,8 @@ def report(logs: str, output: str = "docs/results", x: Axis = "optimizer_steps")
             target = Path(output) / path.relative_to(new)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)                                    # whole or not at all
-    for path, reason in left_out.items():
-        print(f"{path}: {reason}", file=sys.stderr)
+    for name, reason in left_out.items():
+        print(f"{name}: {reason}", file=sys.stderr)
     for chart in charts:
         print(f"{chart.name}: {len(chart.methods)} methods. {chart.sentence()}")
     print(f"\nreport            {output}/report.md\npage              {output}/report.html")
@@ -113,14 +112,14 @@ def _markdown(sections: list[Section], left_out: dict[str, str]) -> str:
             f"![Return while learning, the best method]({folder}/{_picture(chart.best.label)})\n",
         ]
         if section.improvements:
-            cells = matrix(chart.methods, section.improvements)
+            cells = matrix(section.improvements)
             header = ["", *(label for label, _ in cells)]
             shown = [
                 [label, *(show_interval(c["probability"], c["low"], c["high"], 2) if c else "" for c in row)]
                 for label, row in cells
             ]
             parts += [
-                "Probability of improvement: that a run of the row's method scores above one of the column's (95% interval).\n",
+                "Probability of improvement: that a run of the row's method scores above a run of the column's.\n",
                 markdown_table(header, shown),
             ]
     if left_out:

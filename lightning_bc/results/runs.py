@@ -49,7 +49,7 @@ def resumable() -> dict[str, dict[str, Any]]:
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Keys whose values differ between two nested configurations, dotted, with both values (None where absent)."""
-    flat_before, flat_now = _flatten(before), _flatten(now)
+    flat_before, flat_now = flatten(before), flatten(now)
     return {
         key: (flat_before.get(key), flat_now.get(key))
         for key in sorted(flat_before.keys() | flat_now.keys())
@@ -57,11 +57,12 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration as one level of dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

@@ -69,10 +69,8 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray, axis: int = -1) -> 
     return (1 + np.sign(x[..., :, None] - y[..., None, :]).mean(axis=(-2, -1))) / 2
 
 
-def probability_interval(x: np.ndarray, y: np.ndarray) -> tuple[float, float] | None:
-    """95% interval of :func:`probability_of_improvement`, the runs of both methods drawn anew; None if one has one run."""
-    if min(len(x), len(y)) < 2:
-        return None
+def probability_interval(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """95% interval of :func:`probability_of_improvement`, the runs of both methods drawn anew; each needs two or more."""
     drawn = stats.bootstrap(
         (x, y), probability_of_improvement, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0)
     )
