@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import permutations
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -350,16 +350,19 @@ def improvements(methods: Sequence[Method]) -> list[Row]:
     Methods of a single seed are left out: of two runs one is always above the other, which says nothing.
     """
     rows = []
-    for one, other in permutations((method for method in methods if len(method.runs) > 1), 2):
+    for one, other in combinations((method for method in methods if len(method.runs) > 1), 2):
         scores = one.over_runs("score"), other.over_runs("score")
         probability = float(statistics.probability_of_improvement(*scores))
         low, high = statistics.probability_interval(*scores)
-        rows.append({"method": one.label, "over": other.label, "probability": probability, "low": low, "high": high})
+        rows += [
+            {"method": one.label, "over": other.label, "probability": probability, "low": low, "high": high},
+            {"method": other.label, "over": one.label, "probability": 1 - probability, "low": 1 - high, "high": 1 - low},
+        ]
     return rows
 
 
 def matrix(compared: Sequence[Row]) -> list[tuple[str, list[Row | None]]]:
     """The best of the compared methods: label, and the entry of :func:`improvements` over each of them, None over itself."""
     entries = {(row["method"], row["over"]): row for row in compared}
-    labels = list(dict.fromkeys(row["method"] for row in compared))[:MATRIX_SIZE]
+    labels = list(dict.fromkeys(row["method"] for row in compared))[:MATRIX_SIZE]  # best first, as methods are
     return [(label, [entries.get((label, other)) for other in labels]) for label in labels]

@@ -1,12 +1,11 @@
 """The report: curves, chart, sentence and page from the runs under a folder."""
 
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import Literal
-
-import yaml
 
 from lightning_bc.errors import InputError
 from lightning_bc.results.chart import (
@@ -23,6 +22,7 @@ from lightning_bc.results.chart import (
 from lightning_bc.results.page import Section, write_page
 from lightning_bc.results.plots import band, draw_curves
 from lightning_bc.results.records import Record, read_records
+from lightning_bc.results.runs import CONFIG_FILE
 
 Axis = Literal["optimizer_steps", "environment_steps", "expert_queries", "seconds"]
 
@@ -97,7 +97,7 @@ def _write_configs(folder: Path, charts: list[Chart]) -> None:
     folder.mkdir()
     for chart in charts:
         for run in (run for method in chart.methods for run in method.runs):
-            (folder / f"{run.name}.yaml").write_text(yaml.safe_dump(run.config, sort_keys=False))
+            shutil.copyfile(run.folder / CONFIG_FILE, folder / f"{run.name}.yaml")
 
 
 def _markdown(sections: list[Section], left_out: dict[str, str]) -> str:
