@@ -78,6 +78,7 @@ class Method:
         ends = statistics.interval(self.over_runs("score"))
         return None if ends is None else [float(end) for end in ends]
 
+    @cached_property
     def row(self) -> Row:
         """The row as numbers, for the CSV: see docs/report.md."""
         scores, normalized = self.over_runs("score"), self.over_runs("normalized")
@@ -133,7 +134,7 @@ class Chart:
 
     def cells(self, method: Method) -> list[str]:
         """The row in words, under ``COLUMNS``."""
-        row = method.row()
+        row = method.row
         spread = "" if row["final_return_std"] is None else f" ± {self.show_return(row['final_return_std'])}"
         episodes = sum(len(run.results["returns"]) for run in method.runs)
         known = self.references.has_expert
@@ -155,15 +156,15 @@ class Chart:
     def sentence(self) -> str:
         """What was reached, and with what."""
         best, known = self.best, self.references.has_expert
-        row = best.row()
+        row = best.row
         details = f"{row['parameters'] or 'default parameters'}; demonstrations: {row['demonstrations']}"
         ends = best.score_interval
         interval = "1 seed, no interval"
         if ends is not None:
-            interval = f"95% interval {self.show_return(ends[0])} to {self.show_return(ends[1])}, {_seeds(best)}"
-        normalized = f"normalized {row['normalized']:.3f}, " if known else ""
+            interval = f"95% interval {self.show_return(ends[0])} to {self.show_return(ends[1])} over {_seeds(best)}"
+        normalized = f"; normalized {row['normalized']:.3f}" if known else ""
         reached = self.show_return(best.score)
-        return f"With {best.strategy} ({details}) a return of {reached} was reached ({normalized}{interval})."
+        return f"With {best.strategy} ({details}) a return of {reached} was reached ({interval}{normalized})."
 
 
 def show_interval(value: float, low: float | None, high: float | None, decimals: int = 3) -> str:

@@ -71,10 +71,11 @@ def _content(section: Section, axis: str, first: bool) -> dict[str, Any]:
 
 
 def _curves(section: Section, axis: str) -> go.Figure:
-    chart, figure = section.chart, go.Figure()
+    chart, traces = section.chart, []
     for label, style in ((method.label, line_styles(chart)[method.label]) for method in chart.methods):
         if label in section.bands:
-            figure.add_traces(_traces(chart.references, section.bands[label], label, *style))
+            traces += _traces(chart.references, section.bands[label], label, *style)
+    figure = go.Figure(traces)
     figure.update_layout(
         template="plotly_white",
         height=520,

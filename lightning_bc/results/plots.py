@@ -1,5 +1,6 @@
 """Reward-over-time curves, drawn with matplotlib."""
 
+import math
 import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
@@ -28,6 +29,9 @@ COLOURS = [to_hex(colour) for colour in color_sequences["petroff10"]]
 """Told apart by colour-blind readers (Petroff 2021, https://arxiv.org/abs/2107.02270)."""
 
 DASHES = ("solid", "dashed", "dotted", "dashdot")
+
+NAMES_A_COLUMN = 20
+"""Of the legend."""
 
 STYLE: Any = {
     "font.size": 10,
@@ -95,7 +99,8 @@ def draw_curves(path: Path, chart: Chart, bands: dict[str, Band], methods: Seque
     """
     alone, styles = len(methods) == 1, line_styles(chart)
     with rc_context(STYLE):
-        figure = Figure(figsize=(6.5 if alone else 9, 4.2), layout="constrained")
+        columns = math.ceil(len(methods) / NAMES_A_COLUMN)
+        figure = Figure(figsize=(6.5 if alone else 6.5 + 2.5 * columns, 4.2), layout="constrained")
         axes = figure.subplots()
         for method in methods:
             if method.label in bands:
@@ -109,7 +114,7 @@ def draw_curves(path: Path, chart: Chart, bands: dict[str, Band], methods: Seque
         title = f"{chart.name}: {methods[0].label}" if alone else chart.name
         axes.set_title("\n".join(textwrap.wrap(title, 80)), loc="left", fontsize=11)
         if not alone:
-            figure.legend(loc="outside right upper", frameon=False, fontsize=8.5, handlelength=2.4)
+            figure.legend(loc="outside right upper", ncols=columns, frameon=False, fontsize=8.5, handlelength=2.4)
         figure.savefig(path, metadata={"Date": None})
 
 

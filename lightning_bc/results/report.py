@@ -85,7 +85,7 @@ def _write_chart(folder: Path, chart: Chart, axis: str) -> Section:
     rows = [chart.cells(method) for method in chart.methods]
     (folder / "chart.md").write_text(markdown_table(COLUMNS, rows))
     (folder / "chart.tex").write_text(latex_table(COLUMNS, rows))
-    (folder / "chart.csv").write_text(csv_table([method.row() for method in chart.methods]))
+    (folder / "chart.csv").write_text(csv_table([method.row for method in chart.methods]))
     compared = improvements(chart.methods)
     if compared:
         (folder / "improvement.csv").write_text(csv_table(compared))
