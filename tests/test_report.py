@@ -271,7 +271,7 @@ def test_the_page_needs_no_network_and_links_to_each_runs_configuration():
     report()
     page = Path("results/report.html").read_text()
     assert not re.search(r"<(?:script|img|link)[^>]+(?:src|href)=[\"'](?:https?:)?//", page)
-    targets = re.findall(r'<a href="([^"]+)"', page)
+    targets = re.findall(r'<a href="(configs/[^"]+)"', page)
     assert len(targets) == 2
     for target in targets:
         assert yaml.safe_load(Path("results", target).read_text())["model"] == CONFIG["model"]

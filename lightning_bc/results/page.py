@@ -13,13 +13,14 @@ from matplotlib.colors import to_rgb
 
 from lightning_bc.demonstrations.references import References
 from lightning_bc.results.chart import COLUMNS, Chart, Row, matrix
-from lightning_bc.results.plots import AXIS_LABELS, Band, line_styles
+from lightning_bc.results.plots import AXIS_LABELS, MARKERS, Band, line_styles
 
 _WHOLE = ("Method", "Final return", "Normalized", "Failed episodes", "Training time", "Action latency")
 """Columns whose cells are not broken into lines."""
 
 _DASHES = {"solid": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dashdot"}
-"""matplotlib's names of dashes in plotly's words."""
+_SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond"}
+"""matplotlib's names of dashes and markers in plotly's words."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _traces(references: References, band: Band, label: str, colour: str, dashes:
         y=band.center,
         mode="lines" if len(band.x) > 1 else "markers",
         line={"color": colour, "dash": _DASHES[dashes], "width": 2},
-        marker={"size": 9},
+        marker={"size": 9, "symbol": _SYMBOLS[MARKERS[dashes]]},
         customdata=np.stack(columns, axis=-1),
         hovertemplate="<br>".join(lines) + "<extra></extra>",
         **shared,

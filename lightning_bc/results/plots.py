@@ -29,6 +29,8 @@ COLOURS = [to_hex(colour) for colour in color_sequences["petroff10"]]
 """Told apart by colour-blind readers (Petroff 2021, https://arxiv.org/abs/2107.02270)."""
 
 DASHES = ("solid", "dashed", "dotted", "dashdot")
+MARKERS = dict(zip(DASHES, ("o", "s", "^", "D"), strict=True))
+"""In place of dashes, where a method is a point."""
 
 NAMES_A_COLUMN = 20
 """Of the legend."""
@@ -122,7 +124,8 @@ def _draw(axes: Axes, curve: Band, colour: str, dashes: str, label: str, alone: 
     label = "\n".join(textwrap.wrap(label, 36))
     if len(curve.x) == 1:
         ends = None if curve.interval is None else np.abs(np.stack(curve.interval) - curve.center)
-        axes.errorbar(curve.x, curve.center, yerr=ends, color=colour, marker="o", capsize=3, linestyle="none", label=label)
+        marker = MARKERS[dashes]
+        axes.errorbar(curve.x, curve.center, ends, color=colour, marker=marker, capsize=3, linestyle="none", label=label)
         return
     if alone:
         axes.plot(curve.x, curve.runs.T, color=colour, linewidth=0.7, alpha=0.4)
