@@ -12,9 +12,9 @@ The map, from where actions act to what is read afterwards; a file imports only 
 * ``strategies``     how actions are modelled, one file each
 * ``demonstrations`` what is learnt from: experts, files, collection, batches, the LightningDataModule
 * ``callbacks``      the reward-over-time curve, progress
-* ``results``        runs on disk, scores, videos, export
+* ``results``        runs on disk, scores, videos, export, the report
 * ``sweep``          the search of settings, on Optuna
-* ``cli``            fit, validate, test, collect, play, export, sweep
+* ``cli``            fit, validate, test, collect, play, export, sweep, report
 """
 
 import importlib.metadata

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_bc import versions
 from lightning_bc.arguments import HelpFormatter, Parser
-from lightning_bc.callbacks import AtomicCheckpointIO, Checkpoints, DAgger, Progress, Rollouts
+from lightning_bc.callbacks import AtomicCheckpointIO, Checkpoints, DAgger, Progress, Rollouts, TensorBoardTabs
 from lightning_bc.demonstrations import Demonstrations, collect
 from lightning_bc.demonstrations.formats import MINARI_PREFIX, read_metadata
 from lightning_bc.errors import InputError
@@ -42,6 +42,7 @@ DESCRIPTION = """Clone an expert in continuous control.
   python -m lightning_bc play --ckpt_path checkpoints/RUN/last.ckpt --output cheetah.mp4
   python -m lightning_bc export --ckpt_path checkpoints/RUN/last.ckpt --output expert.pt
   python -m lightning_bc sweep --config configs/gmm.yaml --grid data.batch_size=500,1000,2000 --seeds 5
+  python -m lightning_bc report lightning_logs --output docs/results
 
 Ready configurations lie in configs/. Each command has its own --help."""
 
@@ -147,7 +148,8 @@ class CommandLine(LightningCLI):
         if self.command != "fit":
             return super().instantiate_trainer(logger=False, enable_checkpointing=False, **kwargs)
         rollouts: Rollouts = self._get(self.config_init, "rollouts")
-        callbacks = [*(trainer.callbacks or []), rollouts]
+        learnt_with = {key: self.saved_config[key] for key in ("seed_everything", "env", "model", "data")}
+        callbacks = [*(trainer.callbacks or []), TensorBoardTabs(runs.flatten(learnt_with)), rollouts]
         if trainer.enable_checkpointing is not False:
             directory, config_path = runs.last_checkpoint(self.run).parent, runs.config_path(self.run)
             callbacks.append(Checkpoints(directory, rollouts, self.run, self.saved_config, config_path))
@@ -390,6 +392,17 @@ def _sweep(args: list[str]) -> int:
     return sweep(args, settle=lambda flags: _Settled(["fit", *flags]))
 
 
+def _report(args: list[str]) -> None:
+    try:
+        from lightning_bc.results.report import report
+    except ModuleNotFoundError as error:
+        raise InputError(f"report needs {error.name}, an optional extra: pip install -e '.[report]'") from error
+    parser = Parser(prog="python -m lightning_bc report", description=(report.__doc__ or "").split("\n")[0])
+    parser.add_argument("logs", type=str, help="folder of runs, usually lightning_logs")
+    parser.add_function_arguments(report, as_group=False, skip={"logs"})
+    report(**parser.parse_args(args).as_dict())
+
+
 def main(args: list[str] | None = None) -> None:
     """Run a command; errors that are meant for a person are printed alone."""
     args = sys.argv[1:] if args is None else args
@@ -406,6 +419,8 @@ def main(args: list[str] | None = None) -> None:
             _call(args[0], args[1:])
         elif args[:1] == ["sweep"]:
             sys.exit(_sweep(args[1:]))
+        elif args[:1] == ["report"]:
+            _report(args[1:])
         else:
             CommandLine(args)
     except InputError as error:

@@ -20,7 +20,14 @@ SET_UP = "pip install -c constraints.txt -e . && python -m lightning_bc fit --co
 INSTALL_FOR_TESTS, RUN_TESTS = "pip install -c constraints.txt -e '.[dev]'", "pytest"
 FIT_BUDGET = ["--trainer.max_steps", "4", "--rollouts.eval_freq", "2", "--rollouts.episodes", "2", "--data.batch_size", "16"]
 
-PRINTED = {"fit": "score", "test": "score", "validate": "validation/loss", "collect": "pairs/s", "play": "return"}
+PRINTED = {
+    "fit": "score",
+    "test": "score",
+    "validate": "validation/loss",
+    "collect": "pairs/s",
+    "play": "return",
+    "report": "report.html",
+}
 INTERACTIVE_BUDGET = [
     *["--model.total_environment_steps", "240", "--model.num_envs", "2", "--model.learning_starts", "8"],
     *["--model.batch_size", "8", "--rollouts.eval_freq", "100", "--rollouts.episodes", "2"],

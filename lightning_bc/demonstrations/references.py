@@ -41,6 +41,10 @@ class References:
         """Bring a return (a number or an array) to the scale where random is 0 and the expert 1."""
         return (episode_return - self.random_return) / (self.expert_return - self.random_return)
 
+    def unnormalized(self, normalized: Any) -> Any:
+        """The return behind a value of that scale."""
+        return self.random_return + (self.expert_return - self.random_return) * normalized
+
     def failed(self, episode_returns: np.ndarray) -> np.ndarray:
         """Which episodes failed: return under half of the expert's, (episodes,) bool.
 

@@ -19,6 +19,7 @@ from lightning_bc.errors import InputError
 LOGS = Path("lightning_logs")
 CHECKPOINTS = Path("checkpoints")
 CONFIG_FILE = "config.yaml"
+RESULTS_FILE = "results.json"
 
 
 def new_name(strategy: str, data: str, seed: int) -> str:
@@ -80,7 +81,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested configuration by dotted keys."""
+    """A nested configuration as one level of dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):

@@ -1,0 +1,108 @@
+"""What a report over many runs costs: seconds and peak memory of ``report``, from its start to its end.
+
+    python benchmarks/report.py [--methods 40] [--seeds 5] [--points 240]
+
+The runs are made up, in a temporary folder: a curve that rises to a score, logged as ``fit`` logs it, with the default
+configuration of the Gaussian mixture but for the learning rate, which tells methods apart.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from torch.utils.tensorboard import SummaryWriter
+
+from lightning_bc.cli import main as command_line
+from lightning_bc.results.runs import CONFIG_FILE, RESULTS_FILE
+
+RANDOM_RETURN, EXPERT_RETURN = -293.0, 9700.0
+OTHER_TAGS = [f"rollout/{name}" for name in ("return_std", "return_min", "return_max", "normalized_return")]
+OTHER_TAGS += ["rollout/episode_length", "rollout/seconds", "training_seconds", "pairs", "train/loss", "train/scale"]
+OTHER_TAGS += ["validation/loss", "validation/action_mean_squared_error", "validation/explained_variance"]
+
+
+def default_config() -> dict[str, Any]:
+    """The configuration that ``fit --model GaussianMixture`` would save."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        command_line(["fit", "--model", "GaussianMixture", "--env", "HalfCheetah-v5", "--print_config"])
+    return yaml.safe_load(printed.getvalue())
+
+
+def write_run(
+    folder: Path, config: dict[str, Any], seed: int, points: int, quality: float, **changes: Any
+) -> dict[str, Any]:
+    """One run whose return rises from the random one to ``quality`` on the normalized scale.
+
+    ``changes`` replace what is in its results, which are returned.
+    """
+    folder.mkdir(parents=True)
+    (folder / CONFIG_FILE).write_text(yaml.safe_dump(config | {"seed_everything": seed}))
+    random = np.random.default_rng(seed)
+    steps = np.arange(points) * 10
+    rise = quality * (1 - np.exp(-4 * np.arange(points) / points)) + 0.02 * random.standard_normal(points)
+    returns = RANDOM_RETURN + (EXPERT_RETURN - RANDOM_RETURN) * rise
+    with SummaryWriter(str(folder)) as writer:
+        for step, value in zip(steps, returns, strict=True):
+            axes = {"optimizer_steps": step, "environment_steps": 0, "expert_queries": 0, "seconds": step * (1 + seed / 50)}
+            for tag, logged in {"rollout/return_mean": value, **axes, **dict.fromkeys(OTHER_TAGS, value)}.items():
+                writer.add_scalar(tag, logged, step)
+    score = float(returns[-1])
+    results = {
+        "environment_id": "HalfCheetah-v5",
+        "strategy": "GaussianMixture",
+        "score": score,
+        "normalized": (score - RANDOM_RETURN) / (EXPERT_RETURN - RANDOM_RETURN),
+        "failed_episodes": 0.0,
+        "references": {"random_return": RANDOM_RETURN, "expert_return": EXPERT_RETURN, "expert_source": "made up"},
+        "action_latency_ms": {"1": 0.1, "10": 0.2},
+        "returns": [score] * 100,
+        "optimizer_steps": int(steps[-1]),
+        "environment_steps": 0,
+        "expert_queries": 0,
+        "training_seconds": float(steps[-1]),
+        "seed": seed,
+        "data": {"path": "made-up.pt", "sha256": "0", "training_pairs": 1, "training_episodes": 1, "actions": "sampled"},
+    } | changes
+    (folder / RESULTS_FILE).write_text(json.dumps(results, indent=1))
+    return results
+
+
+def main() -> None:
+    """Make the runs, report on them, and print what that cost."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--points", type=int, default=240, help="points of each curve")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        logs, config = Path(folder) / "lightning_logs", default_config()
+        for method in range(arguments.methods):
+            config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = 1e-4 * (1 + method)
+            for seed in range(arguments.seeds):
+                quality = 0.9 + 0.1 * method / arguments.methods
+                write_run(logs / f"GaussianMixture-{method}-{seed}", config, seed, arguments.points, quality)
+        command = [sys.executable, "-m", "lightning_bc", "report", str(logs), "--output", str(Path(folder) / "results")]
+        started = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        seconds = time.perf_counter() - started
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    runs = arguments.methods * arguments.seeds
+    print(
+        f"{runs} runs of {arguments.points} points, {arguments.methods} methods: {seconds:.1f} s "
+        f"({used.ru_utime + used.ru_stime:.1f} s of one core), {used.ru_maxrss / 1024:.0f} MiB at most"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Which of a run's parameters differ from the defaults, read from the signatures of what its configuration names."""
+
+import functools
+import inspect
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Trainer
+
+from lightning_bc.callbacks import DAgger
+from lightning_bc.demonstrations import Demonstrations
+from lightning_bc.networks import Network
+from lightning_bc.strategies import strategies
+
+TRAINER_PARAMETERS = (
+    "max_epochs",
+    "max_steps",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "accumulate_grad_batches",
+    "precision",
+    "devices",
+    "num_nodes",
+)
+"""The Trainer's settings that change what is learnt; the others are about the machine and the screen."""
+
+WHICH_PAIRS = ("path", "episodes", "subsample", "validation_fraction", "episode_length")
+"""The settings of the data that say which pairs were learnt from; the column Demonstrations has them."""
+
+
+def changed_parameters(config: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a run that differ from the defaults, by name.
+
+    Where another network or optimizer than the strategy's was chosen, its name and what differs from its own defaults.
+    Arguments of a class that is not known here are all given, as nothing says which of them are defaults.
+    """
+    trainer = {name: config["trainer"].get(name) for name in TRAINER_PARAMETERS}
+    if trainer["max_epochs"] == -1:                                 # the length is max_steps or total_environment_steps
+        trainer["max_epochs"] = None
+    usual = _defaults(Trainer) | {"max_epochs": 1 if trainer["max_epochs"] else None}
+    data = {name: value for name, value in config["data"].items() if name not in WHICH_PAIRS}
+    found = _differing(trainer, usual) | _differing(data, _defaults(Demonstrations)) | _differing_arguments(config["model"])
+    for callback in callbacks(config):
+        found |= _differing_arguments(callback)
+    return found
+
+
+def callbacks(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The callbacks that a run was given."""
+    return config["trainer"].get("callbacks") or []
+
+
+def class_name(chosen: dict[str, Any]) -> str:
+    """The last part of a class_path."""
+    return chosen["class_path"].rpartition(".")[2]
+
+
+def _differing(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Those of ``values`` that are not their ``defaults``; a class that was chosen, by its name, with its own arguments."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        default = defaults.get(name)
+        if isinstance(value, dict) and "class_path" in value:
+            if default and class_name(default) == class_name(value):
+                found |= _differing(value.get("init_args") or {}, default["init_args"])
+            else:
+                found |= {name: class_name(value)} | _differing_arguments(value)
+        elif value != default:
+            found[name] = value
+    return found
+
+
+def _differing_arguments(chosen: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a {class_path, init_args} that differ from what the class's own signature says."""
+    return _differing(chosen.get("init_args") or {}, _defaults(_known_classes().get(class_name(chosen))))
+
+
+@functools.cache
+def _defaults(cls: type | None) -> dict[str, Any]:
+    """The defaults of all arguments of ``cls``, as a configuration writes them; of a class that is not known, none."""
+    if cls is None:
+        return {}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls)
+    return yaml.safe_load(parser.dump(parser.get_defaults(), skip_unset=False, skip_validation=True))
+
+
+def _known_classes() -> dict[str, type]:
+    """Strategies, networks, callbacks and optimizers, by name. Nothing that a configuration names is imported for it."""
+    optimizers = [cls for cls in vars(torch.optim).values() if inspect.isclass(cls)]
+    return {cls.__name__: cls for cls in (*optimizers, *Network.__subclasses__(), DAgger, *strategies().values())}

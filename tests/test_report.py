@@ -1,0 +1,460 @@
+"""The report over made-up runs and over real ones, whole and broken."""
+
+import csv
+import json
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import REPOSITORY, write_pendulum
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
+
+from lightning_bc.cli import main
+from lightning_bc.results.chart import COLUMNS, make_charts
+from lightning_bc.results.parameters import changed_parameters
+from lightning_bc.results.plots import band, line_styles
+from lightning_bc.results.records import AXES, RETURN, read_records
+
+BENCHMARK = runpy.run_path(str(REPOSITORY / "benchmarks" / "report.py"))
+CONFIG = BENCHMARK["default_config"]()
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def write_run(name, seed=0, lr=3e-3, points=5, config=CONFIG, **results):
+    """A made-up run under lightning_logs; see benchmarks/report.py."""
+    config = json.loads(json.dumps(config))
+    config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = lr
+    folder = Path("lightning_logs") / f"{name}-20260101T000000-{len(list(Path().glob('lightning_logs/*'))):04x}"
+    BENCHMARK["write_run"](folder, config, seed, points, 0.9, **results)
+    return folder
+
+
+def write_method(name, scores, **options):
+    """A made-up run of each score, seeds from 0 on; normalized follows from the score."""
+    for seed, score in enumerate(scores):
+        normalized = (score - BENCHMARK["RANDOM_RETURN"]) / (BENCHMARK["EXPERT_RETURN"] - BENCHMARK["RANDOM_RETURN"])
+        write_run(name, seed, **{"score": score, "normalized": normalized} | options)
+
+
+def report(*flags):
+    main(["report", "lightning_logs", "--output", "results", *flags])
+
+
+def charts():
+    return make_charts(read_records(Path("lightning_logs"))[0])
+
+
+def rows(environment="HalfCheetah-v5", table="chart"):
+    with Path(f"results/{environment}/{table}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+# The chart
+
+
+def test_runs_that_differ_by_their_seed_alone_are_one_row_with_known_figures():
+    write_method("a", [9000.0, 9100.0, 9500.0], failed_episodes=0.01, training_seconds=60.0)
+    write_method("b", [8000.0], lr=1e-4)
+    report()
+    first, second = rows()
+    assert first["seeds"] == "3"
+    assert first["parameters"] == ""
+    assert float(first["final_return_mean"]) == 9200
+    assert float(first["final_return_std"]) == pytest.approx(np.std([9000, 9100, 9500], ddof=1))
+    assert float(first["normalized"]) == pytest.approx((9200 + 293) / 9993)
+    assert float(first["normalized_low"]) == pytest.approx((9000 + 293) / 9993)     # three runs: their range
+    assert float(first["normalized_high"]) == pytest.approx((9500 + 293) / 9993)
+    assert float(first["worst_seed"]) == 9000
+    assert second["parameters"] == "lr 0.0001"
+    assert second["final_return_std"] == second["normalized_low"] == ""
+
+    header, _, best, other = Path("results/HalfCheetah-v5/chart.md").read_text().splitlines()
+    assert [cell.strip() for cell in header.strip("|").split("|")] == list(COLUMNS)
+    assert "| 9,200 ± 265 (3 seeds) | 0.950 (0.930 to 0.980) | 9,000 | 3 of 300 | 60 s |" in best
+    assert "1 seed, no interval" in other
+
+
+def test_the_latex_chart_has_every_row_and_no_bare_special_character():
+    write_method("a", [9000.0, 9100.0])
+    data = {"path": "a_b&c%.pt", "sha256": "1", "training_pairs": 1, "training_episodes": 1, "actions": None}
+    write_method("b", [9000.0], lr=1e-4, data=data)
+    report()
+    text = Path("results/HalfCheetah-v5/chart.tex").read_text()
+    body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
+    assert len(body) == 2
+    for row in body:
+        assert row.endswith(r"\\")
+        assert len(re.findall(r"(?<!\\)&", row)) == len(COLUMNS) - 1
+        assert not re.search(r"(?<!\\)[%#_]|±", row)
+
+
+def test_the_sentence_names_the_best_method_with_its_interval():
+    write_method("a", [9000.0, 9200.0])
+    write_method("b", [9300.0], lr=1e-4)
+    chart = charts()[0]
+    assert chart.sentence() == (
+        "With GaussianMixture (lr 0.0001; demonstrations: sampled, 1 episode, 1 pairs) a return of 9,300 was reached "
+        "(1 seed, no interval; normalized 0.960)."
+    )
+
+
+def test_from_ten_seeds_on_the_interquartile_mean_is_shown_and_said():
+    write_method("a", [-1000.0, *[9000.0] * 9])
+    row = charts()[0].best.row
+    assert row["normalized"] == pytest.approx((9000 + 293) / 9993)
+    assert row["final_return_mean"] == 8000
+    assert row["notes"] == "interquartile mean"
+
+
+def test_a_seed_that_ran_twice_counts_once():
+    write_method("a", [9000.0, 9100.0])
+    write_method("a", [9200.0])
+    row = charts()[0].best.row
+    assert row["seeds"] == 2
+    assert row["final_return_mean"] == 9150                         # seed 0: 9200, the newer
+    assert "1 repeated with the same seed" in row["notes"]
+
+
+def test_other_data_are_another_row_and_labels_say_what_differs():
+    data = {"path": "x.pt", "sha256": "0", "training_pairs": 1000, "training_episodes": 1, "actions": "sampled"}
+    write_method("a", [1.0], data=data)
+    write_method("a", [2.0], data=data | {"sha256": "1", "actions": "deterministic"})
+    write_method("a", [3.0], data=data, lr=1e-4)
+    labels = {method.label for method in charts()[0].methods}
+    assert labels == {"GaussianMixture, sampled", "GaussianMixture, deterministic", "GaussianMixture, sampled, lr 0.0001"}
+
+
+def test_probability_of_improvement_is_between_methods_of_several_seeds():
+    write_method("a", [9000.0, 9100.0])
+    write_method("b", [9050.0, 9100.0], lr=1e-4)
+    write_method("c", [9999.0], lr=1e-5)
+    report()
+    table = {(row["method"], row["over"]): float(row["probability"]) for row in rows(table="improvement")}
+    first, second = "GaussianMixture", "GaussianMixture, lr 0.0001"
+    assert table == {(second, first): 0.625, (first, second): 0.375}
+    assert "0.62 (0.00 to 1.00)" in Path("results/report.md").read_text()
+
+
+# Parameters
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("--config configs/mse.yaml", {}),
+        ("--config configs/gmm.yaml --rollouts.eval_freq 7 --seed_everything 3 --trainer.accelerator cpu", {}),
+        ("--config configs/mse.yaml --model.optimizer.lr 1e-4 --data.batch_size 1000", {"lr": 1e-4, "batch_size": 1000}),
+        (
+            "--config configs/mse.yaml --model.network ResidualMLP --model.network.width 512",
+            {"network": "ResidualMLP", "width": 512},
+        ),
+        ("--config configs/mse.yaml --trainer.max_epochs 3", {"max_epochs": 3}),
+        (
+            "--config configs/gail.yaml --trainer.max_epochs -1",
+            {"hidden_sizes": [256, 256], "initial_scale": 1.0, "total_environment_steps": 250_000},
+        ),
+        (
+            "--config configs/dagger.yaml --trainer.callbacks.rounds 5 --trainer.max_epochs -1",
+            {"max_steps": 10_000, "expert": "checkpoints/experts/HalfCheetah-v5.pt", "rounds": 5},
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_parameters_are_those_that_differ_from_the_defaults(flags, expected, monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(SystemExit):
+        main(["fit", *flags.split(), "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    if config["trainer"]["max_epochs"] is None:                     # as a run's own configuration has it
+        config["trainer"]["max_epochs"] = 1
+    assert changed_parameters(config) == expected
+
+
+def test_nothing_that_a_configuration_names_is_imported():
+    config = json.loads(json.dumps(CONFIG))
+    config["model"] = {"class_path": "antigravity.Strategy", "init_args": {"size": 3}}
+    assert changed_parameters(config) == {"size": 3}
+    assert "antigravity" not in sys.modules
+
+
+# Curves
+
+
+def test_a_curve_is_what_tensorboard_reads():
+    folder = write_run("a", points=30)
+    read = read_records(Path("lightning_logs"))[0][0].curve
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    for tag in (RETURN, *AXES):
+        assert read[tag].tolist() == [event.value for event in events.Scalars(tag)]
+
+
+def test_a_resumed_runs_curve_is_what_tensorboard_reads():
+    """The killed session went on after its checkpoint at step 20; the resumed one plays these points again."""
+    folder = write_run("a", points=5)
+    path = next(folder.glob("events*"))
+    path.write_bytes(path.read_bytes()[:-7])                        # cut off in the middle of a record
+    path.rename(folder / "events.out.tfevents.0.first")
+    with SummaryWriter(str(folder), purge_step=21) as writer:
+        for step in (30, 40):
+            for tag in (RETURN, *AXES):
+                writer.add_scalar(tag, step, step)
+    records, broken = read_records(Path("lightning_logs"))
+    assert broken == {}
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    assert records[0].curve[RETURN].tolist() == [event.value for event in events.Scalars(RETURN)]
+    assert records[0].curve["optimizer_steps"].tolist() == [0, 10, 20, 30, 40]
+    assert records[0].curve[RETURN][3:].tolist() == [30, 40]
+
+
+def test_the_band_is_over_runs_on_a_common_axis():
+    for seed in range(3):
+        write_run("a", seed, points=20)
+    method = charts()[0].methods[0]
+    curve = band(method, "optimizer_steps")
+    assert curve.x.tolist() == list(range(0, 200, 10))
+    np.testing.assert_allclose(curve.center, np.mean([run.curve[RETURN] for run in method.runs], axis=0))
+    np.testing.assert_allclose(curve.interval[0], curve.runs.min(axis=0))           # of three runs: their range
+    by_time = band(method, "seconds")
+    ends = [run.curve["seconds"][-1] for run in method.runs]
+    assert max(ends) > min(ends) == by_time.x[-1]
+    by_queries = band(method, "expert_queries")
+    assert by_queries.x.tolist() == [0]
+    assert by_queries.center == pytest.approx(curve.center[-1])     # what it reached without any
+
+
+def test_styles_are_apart_and_do_not_follow_the_ranking():
+    for number in range(12):
+        write_method("a", [9000.0 + number], lr=1e-4 * (1 + number), points=2)
+    before = charts()[0]
+    styles = line_styles(before)
+    assert len(set(styles.values())) == 12
+    write_method("a", [1.0], lr=1e-4 * 12, points=2)                # the best one's seed anew, now the worst
+    after = charts()[0]
+    assert [method.label for method in after.methods] != [method.label for method in before.methods]
+    assert line_styles(after) == styles
+
+
+# What is written
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_every_axis_gives_pictures_tables_and_a_page(axis):
+    write_method("a", [9000.0, 9100.0])
+    write_method("b", [9050.0], lr=1e-4)
+    report("--x", axis)
+    names = {str(path.relative_to("results")) for path in Path("results").rglob("*") if path.is_file()}
+    assert {name for name in names if not name.startswith("configs/")} == {
+        "report.md",
+        "report.html",
+        *(f"HalfCheetah-v5/{name}" for name in ("chart.md", "chart.csv", "chart.tex", "curves.svg")),
+        "HalfCheetah-v5/curves-GaussianMixture.svg",
+        "HalfCheetah-v5/curves-GaussianMixture-lr-0.0001.svg",
+    }
+    for target in re.findall(r"\]\(([^)]+)\)", Path("results/report.md").read_text()):
+        assert Path("results", target).is_file()
+
+
+def test_the_page_needs_no_network_and_links_to_each_runs_configuration():
+    write_method("a", [9000.0, 9100.0])
+    report()
+    page = Path("results/report.html").read_text()
+    assert not re.search(r"<(?:script|img|link)[^>]+(?:src|href)=[\"'](?:https?:)?//", page)
+    targets = re.findall(r'<a href="(configs/[^"]+)"', page)
+    assert len(targets) == 2
+    for target in targets:
+        assert yaml.safe_load(Path("results", target).read_text())["model"] == CONFIG["model"]
+        assert f"python -m lightning_bc fit --config results/{target}" in page
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on the path")
+def test_the_page_renders_in_a_browser(tmp_path):
+    write_method("a", [9000.0, 9100.0])
+    write_method("b", [9050.0, 9060.0], lr=1e-4)
+    write_run("p", environment_id="Hopper-v5")
+    report()
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    page = f"file://{tmp_path / 'results' / 'report.html'}"
+    command += ["--virtual-time-budget=20000", "--dump-dom", page]
+    rendered = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+    legend = re.findall(r'class="legendtext"[^>]*>([^<]+)<', rendered)
+    assert {"GaussianMixture", "GaussianMixture, lr 0.0001"} <= set(legend)
+    assert rendered.count('class="main-svg"') >= 2
+    assert len(re.findall(r'class="js-line"', rendered)) >= 3
+    assert "normalized return (random 0, expert 1)" in rendered
+
+
+def test_a_later_report_takes_the_place_of_the_earlier_and_leaves_other_files(capsys):
+    write_method("a", [9000.0])
+    report()
+    Path("results/mine.txt").write_text("mine")
+    write_method("a", [9500.0])
+    report()
+    assert float(rows()[0]["final_return_mean"]) == 9500
+    assert Path("results/mine.txt").read_text() == "mine"
+    assert {path.name for path in Path().iterdir()} == {"lightning_logs", "results"}
+
+
+# Several environments and experts
+
+
+def test_each_environment_has_a_chart():
+    write_method("a", [9000.0, 9100.0])
+    write_method("b", [2000.0], environment_id="Hopper-v5")
+    report()
+    assert len(rows("HalfCheetah-v5")) == len(rows("Hopper-v5")) == 1
+    assert re.findall("^## (.+)$", Path("results/report.md").read_text(), re.MULTILINE) == ["HalfCheetah-v5", "Hopper-v5"]
+
+
+def test_results_against_different_experts_are_not_compared():
+    against = {"random_return": -293.0, "expert_source": "made up"}
+    write_method("a", [9000.0], references=against | {"expert_return": 9700.0})
+    write_method("b", [9001.0], references=against | {"expert_return": 9701.0}, lr=1e-4)   # the same, on another machine
+    write_method("c", [9002.0], references=against | {"expert_return": 12000.0}, lr=1e-5)
+    write_method("d", [9003.0], references=against | {"expert_return": None}, normalized=None, failed_episodes=None)
+    report()
+    found = {chart.name: len(chart.methods) for chart in charts()}
+    assert found == {
+        "HalfCheetah-v5 against 12000": 1,
+        "HalfCheetah-v5 against 9700": 2,
+        "HalfCheetah-v5 without expert": 1,
+    }
+    assert "no expert" in Path("results/HalfCheetah-v5-without-expert/chart.md").read_text()
+    assert rows("HalfCheetah-v5-without-expert")[0]["normalized"] == ""
+
+
+# Bad input
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as exit_info:
+        main(["report", *arguments])
+    assert exit_info.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "Traceback" not in error
+    return error
+
+
+def test_an_empty_or_missing_folder_is_refused(capsys):
+    assert "nowhere: no such folder" in refused(capsys, "nowhere", "--output", "results")
+    Path("empty").mkdir()
+    error = refused(capsys, "empty", "--output", "results")
+    assert "empty: holds no finished run" in error
+    assert "python -m lightning_bc fit" in error
+    write_method("a", [1.0])
+    Path("file").write_text("mine")
+    assert "--output file: is a file" in refused(capsys, "lightning_logs", "--output", "file")
+    assert "optimizer_steps" in refused(capsys, "lightning_logs", "--x", "steps")
+    assert not Path("results").exists()
+
+
+def test_an_unfinished_run_is_marked_and_not_counted(capsys):
+    write_method("a", [9000.0, 9100.0])
+    folder = write_run("a", seed=2, score=0.0)
+    (folder / "results.json").unlink()
+    report()
+    assert rows()[0]["seeds"] == "2"
+    assert rows()[0]["notes"] == "1 unfinished, not counted"
+    assert f"{folder}: unfinished" in capsys.readouterr().err
+    for page in ("report.md", "report.html"):
+        assert str(folder) in Path("results", page).read_text()
+
+
+def damage(path):
+    """Flip a byte in the value of the last return, as a failing disk might."""
+    content = bytearray(path.read_bytes())
+    content[content.rindex(RETURN.encode()) + len(RETURN) + 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "breaking",
+    [
+        damage,
+        lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+        lambda path: path.write_bytes(b"this is no event file at all"),
+        Path.unlink,
+    ],
+    ids=["damaged", "torn", "other", "missing"],
+)
+def test_a_run_with_broken_events_is_named_and_its_score_still_counts(breaking):
+    write_method("a", [9000.0, 9100.0])
+    folder = write_run("a", seed=2, score=9200.0)
+    breaking(next(folder.glob("events*")))
+    records, broken = read_records(Path("lightning_logs"))
+    assert [str(folder) in path for path in broken] == [True]
+    method = make_charts(records)[0].best
+    assert method.row["seeds"] == 3
+    assert method.notes == ("1 without a readable curve",)
+    assert len(band(method, "optimizer_steps").runs) == 2
+
+
+@pytest.mark.parametrize("file", ["results.json", "config.yaml"])
+@pytest.mark.parametrize("content", ["{", "", "[]", "{}", '{"score": "high"}', "\0"])
+def test_a_broken_file_is_named_and_the_rest_goes_on(file, content):
+    write_method("a", [9000.0])
+    path = write_run("a", seed=1) / file
+    path.write_text(content)
+    records, broken = read_records(Path("lightning_logs"))
+    assert list(broken) == [str(path)]
+    assert make_charts(records)[0].best.row["seeds"] == 1
+
+
+def test_results_that_lack_a_key_name_it_and_the_report_says_so(capsys):
+    write_method("a", [9000.0])
+    path = write_run("a", seed=1) / "results.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "score"}))
+    report()
+    assert f"{path}: lacks score" in capsys.readouterr().err
+    for page in ("report.md", "report.html"):
+        assert str(path) in Path("results", page).read_text()
+
+
+def test_without_the_extra_the_command_says_what_to_install(monkeypatch, capsys):
+    write_method("a", [9000.0])
+    for module in ("report", "page"):
+        monkeypatch.delitem(sys.modules, f"lightning_bc.results.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    assert "pip install -e '.[report]'" in refused(capsys, "lightning_logs")
+
+
+# Real runs
+
+
+def test_real_runs_are_reported_and_fill_tensorboards_tabs():
+    from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    budget = "--trainer.max_steps 4 --rollouts.eval_freq 2 --rollouts.episodes 2 --data.batch_size 16"
+    data = write_pendulum("small.pt")
+    for seed in "01":
+        main(["fit", "--model", "MSE", "--data.path", data, *budget.split(), "--seed_everything", seed])
+    report()
+    row = rows("InvertedPendulum-v5")[0]
+    assert (row["method"], row["parameters"], row["seeds"]) == ("MSE", "max_steps 4, batch_size 16", "2")
+    scores = [json.loads(path.read_text())["score"] for path in Path().glob("lightning_logs/*/results.json")]
+    assert float(row["final_return_mean"]) == pytest.approx(np.mean(scores))
+    assert band(charts()[0].methods[0], "optimizer_steps").x.tolist() == [0, 2, 4]
+
+    events = EventAccumulator(str(next(Path("lightning_logs").iterdir()))).Reload()
+    start = HParamsPluginData.FromString(events.PluginTagToContent("hparams")["_hparams_/session_start_info"])
+    assert start.session_start_info.hparams["data.batch_size"].number_value == 16
+    assert start.session_start_info.hparams["model.class_path"].string_value.endswith("MSE")
+    shown = HParamsPluginData.FromString(events.PluginTagToContent("hparams")["_hparams_/experiment"])
+    assert {metric.name.tag for metric in shown.experiment.metric_infos} <= set(events.Tags()["scalars"])
+    layout = Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    assert list(layout.category[0].chart[0].multiline.tag) == [RETURN]
+    assert len(events.Scalars(RETURN)) == 3                         # the tabs add no point to the curve

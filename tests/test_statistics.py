@@ -1,0 +1,93 @@
+"""Statistics over runs, against known answers and scipy's."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lightning_bc.results.statistics import (
+    GRID_POINTS,
+    center,
+    interval,
+    on_common_grid,
+    probability_interval,
+    probability_of_improvement,
+)
+
+
+def test_the_center_is_the_mean_and_from_ten_runs_on_the_interquartile_mean():
+    nine = np.array([0.0, 1, 2, 3, 4, 5, 6, 7, 1000])
+    assert center(nine) == nine.mean()
+    ten = np.array([-1000.0, 0, 1, 2, 3, 4, 5, 6, 7, 1000])         # floor(10 / 4) = 2 are left out at either end
+    assert center(ten) == np.mean([1, 2, 3, 4, 5, 6])
+    assert center(np.stack([ten, 2 * ten], axis=1)).tolist() == [3.5, 7]
+
+
+def test_an_interval_of_few_runs_is_their_range_and_one_run_has_none():
+    assert interval(np.array([3.0])) is None
+    for runs in ([1.0, 5.0], [1.0, 2.0, 5.0]):
+        assert interval(np.array(runs)) == (min(runs), max(runs))
+
+
+def test_an_interval_covers_the_mean_about_as_often_as_it_says():
+    samples = np.random.default_rng(1).normal(7.0, 2.0, size=(9, 1000))
+    low, high = interval(samples)
+    assert 0.86 < np.mean((low < 7) & (high > 7)) < 0.95            # percentile intervals of 9 runs are somewhat narrow
+
+
+def test_each_point_of_a_curve_has_the_interval_of_its_own_runs():
+    values = np.random.default_rng(2).normal(size=(12, 3))
+    low, high = interval(values)
+    for column in range(3):
+        assert interval(values[:, column]) == (low[column], high[column])
+
+
+def test_equal_runs_have_an_interval_without_width():
+    assert interval(np.full(5, 2.0)) == (2.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "probability"),
+    [
+        ([2, 3], [0, 1], 1),
+        ([0, 1], [2, 3], 0),
+        ([1, 1], [1, 1], 0.5),
+        ([1, 3], [2], 0.5),
+        ([1, 2, 3], [2, 2], 0.5),
+        ([0, 4, 5], [1, 2, 3, 4], (0 + 3.5 + 4) / 12),
+    ],
+)
+def test_probability_of_improvement_has_the_known_answers(x, y, probability):
+    assert probability_of_improvement(np.array(x), np.array(y)) == pytest.approx(probability)
+
+
+def test_probability_of_improvement_is_the_mann_whitney_statistic():
+    random = np.random.default_rng(0)
+    x, y = random.integers(0, 5, 13), random.integers(1, 6, 8)      # with ties
+    expected = stats.mannwhitneyu(x, y).statistic / (13 * 8)
+    assert probability_of_improvement(x, y) == pytest.approx(expected)
+    assert probability_of_improvement(y, x) == pytest.approx(1 - expected)
+    low, high = probability_interval(x, y)
+    assert 0 <= low < expected < high <= 1
+
+
+def test_the_probability_of_methods_without_overlap_is_certain():
+    assert probability_interval(np.array([1.0, 2, 3]), np.array([4.0, 5])) == (0, 0)
+
+
+def test_curves_are_interpolated_where_all_of_them_are():
+    first, second = np.array([0.0, 1, 4, 9]), np.array([0.5, 3, 6])
+    grid, values = on_common_grid([(first, 2 * first), (second, 10 - second)])
+    assert grid.tolist() == [0.5, 1, 3, 4, 6]
+    np.testing.assert_allclose(values, [2 * grid, 10 - grid])
+
+
+def test_points_that_coincide_are_the_grid_and_many_are_thinned():
+    x = np.array([0.0, 5, 10])
+    grid, values = on_common_grid([(x, x), (x, x**2)])
+    assert grid.tolist() == x.tolist()
+    assert values.tolist() == [x.tolist(), (x**2).tolist()]
+    many = np.arange(10_000.0)
+    grid, values = on_common_grid([(many, 3 * many), (many + 0.5, 3 * many)])
+    assert len(grid) == GRID_POINTS
+    assert (grid[0], grid[-1]) == (0.5, 9999)
+    np.testing.assert_allclose(values[0], 3 * grid)
