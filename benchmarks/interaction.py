@@ -72,7 +72,8 @@ def write_repeated() -> None:
     if not REPEATED.exists():
         content = torch.load(demonstrations("deterministic"), weights_only=True, mmap=True)
         columns = {name: content[name][:1000].repeat(2400, 1) for name in ("observations", "actions")}
-        torch.save(columns | {"mean_reward": content["mean_reward"], "episode_lengths": [1000] * 2400}, REPEATED)
+        returns = {name: content[name] for name in ("mean_reward", "std_reward")}
+        torch.save(columns | returns | {"episode_lengths": [1000] * 2400}, REPEATED)
 
 
 HOPPER = Path("data/Hopper-v5-deterministic-10000.pt")
