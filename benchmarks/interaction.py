@@ -20,7 +20,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from study import EXPERT, Run, cells, collect, demonstrations, grid_table, named, run_missing, write_tables
+from study import (
+    EXPERT,
+    Run,
+    cells,
+    collect,
+    demonstrations,
+    grid_table,
+    named,
+    run_missing,
+    save_normalized,
+    write_tables,
+)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_bc.callbacks import DAgger
@@ -143,11 +154,7 @@ def draw_curves() -> None:
     cloned = [line["normalized"] for line in cells(RESULTS, "labels").get(("cloning", "1"), [])]
     if cloned:
         panel.axhline(float(np.mean(cloned)), color="C3", label="cloning (MSE), 1 trajectory", linewidth=1.2)
-    panel.axhline(1, color="grey", linewidth=0.8, linestyle="--")
-    panel.set_xlabel("environment steps")
-    panel.set_ylabel("normalized return (expert 1, random 0)")
-    panel.legend(fontsize=8)
-    figure.savefig(CURVES, metadata={"Date": None})
+    save_normalized(figure, panel, "environment steps", CURVES)
 
 
 def draw_labels() -> None:
@@ -160,11 +167,7 @@ def draw_labels() -> None:
             labels = [1000 * n for n, _ in measured]
             panel.plot(labels, [float(np.mean(values)) for _, values in measured], marker="o", color=f"C{color}", label=name)
             panel.vlines(labels, *([f(v) for _, v in measured] for f in (min, max)), colors=f"C{color}")
-    panel.axhline(1, color="grey", linewidth=0.8, linestyle="--")
-    panel.set_xlabel("labels of the expert, the first 1000 from its own trajectory")
-    panel.set_ylabel("normalized return (expert 1, random 0)")
-    panel.legend(fontsize=8)
-    figure.savefig(LABELS, metadata={"Date": None})
+    save_normalized(figure, panel, "labels of the expert, the first 1000 from its own trajectory", LABELS)
 
 
 def sac_table() -> str:

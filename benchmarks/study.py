@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from scipy import stats
 
 from lightning_bc.demonstrations.collect import default_path
@@ -172,6 +174,15 @@ def grid_table(found: Cells, corner: str, rows: dict[str, str], columns: dict[st
 def named(names: Iterable[str]) -> dict[str, str]:
     """Rows or columns whose names are their keys."""
     return {name: name for name in names}
+
+
+def save_normalized(figure: Figure, panel: Axes, horizontal: str, path: Path) -> None:
+    """Finish a picture of normalized returns: the expert as a line, names, legend."""
+    panel.axhline(1, color="grey", linewidth=0.8, linestyle="--")
+    panel.set_xlabel(horizontal)
+    panel.set_ylabel("normalized return (expert 1, random 0)")
+    panel.legend(fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
 
 
 def write_tables(document: Path, tables: dict[str, str]) -> None:

@@ -320,7 +320,7 @@ class CommandLine(LightningCLI):
         for run, different in compared.items():
             if not different:
                 return run
-        listed = [f"  {run}: {_in_words(different)}" for run, different in list(compared.items())[:10]]
+        listed = [f"  {run}: {runs.in_words(different)}" for run, different in list(compared.items())[:10]]
         raise InputError(
             f"--ckpt_path last: no run under {runs.LOGS} has this configuration and a checkpoint"
             + (". Runs, newest first, with what differs (theirs, yours):\n" if listed else "; there is none at all.")
@@ -350,16 +350,12 @@ class CommandLine(LightningCLI):
         if different:
             raise InputError(
                 f"--ckpt_path {self.checkpoint_path}: was made with another configuration; what differs (its, yours): "
-                f"{_in_words(different)}. Use the run's own, --config {runs.config_path(self.checkpoint['run'])}, or "
+                f"{runs.in_words(different)}. Use the run's own, --config {runs.config_path(self.checkpoint['run'])}, or "
                 "start a new run without --ckpt_path."
             )
 
     def _resumed(self) -> str:
         return f", resumed at optimizer step {self.checkpoint['global_step']}" if self.checkpoint else ""
-
-
-def _in_words(different: dict[str, tuple[Any, Any]]) -> str:
-    return "; ".join(f"{key} {before!r}, {now!r}" for key, (before, now) in different.items())
 
 
 def _call(name: str, args: list[str]) -> None:

@@ -80,6 +80,11 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     }
 
 
+def in_words(different: Mapping[str, tuple[Any, Any]]) -> str:
+    """What :func:`differences` has found, on one line."""
+    return "; ".join(f"{key} {before!r}, {now!r}" for key, (before, now) in different.items())
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested configuration as one level of dotted keys."""
     flat: dict[str, Any] = {}

@@ -38,6 +38,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, OfflineStrategy
@@ -143,9 +144,10 @@ class Autoregressive(OfflineStrategy):
 
     def labels(self, place: Tensor) -> Tensor:
         """q, the smoothed labels of the ``place`` (batch, action_dim, 1): (batch, action_dim, bins)."""
-        edges = torch.arange(self.bins + 1, device=place.device)
         if self.label_smoothing == 0:
-            return ((edges[:-1] == 0) | (edges[:-1] < place)).logical_and(edges[1:] >= place).float()
+            bins = place.ceil().long().clamp(min=1) - 1             # with the upper edge in the bin
+            return F.one_hot(bins.squeeze(-1), self.bins).float()
+        edges = torch.arange(self.bins + 1, device=place.device)
         mass = torch.special.ndtr((edges - place) / self.label_smoothing).diff(dim=-1)
         return mass / mass.sum(-1, keepdim=True)                    # what noise carries over a bound comes back
 

@@ -137,9 +137,9 @@ def open_study(
         storage=storage, study_name=name, sampler=sampler, pruner=pruner, direction="maximize", load_if_exists=True
     )
     if different := runs.differences(study.user_attrs.get("search", identity), identity):
-        words = "; ".join(f"{key} {before!r}, {now!r}" for key, (before, now) in different.items())
         raise InputError(
-            f"--name {name}: is another search; what differs (its, yours): {words}. Leave --name away, or choose another."
+            f"--name {name}: is another search; what differs (its, yours): {runs.in_words(different)}. Leave --name away, "
+            "or choose another."
         )
     study.set_user_attr("search", dict(identity))
     return study
