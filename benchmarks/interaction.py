@@ -1,6 +1,6 @@
 """The tables of docs/interaction.md: DAgger, GAIL, AIRL, and soft actor-critic, which makes their experts.
 
-    python benchmarks/interaction.py run [--jobs 2] [--seeds 3] [--only adversarial labels causes hopper]
+    python benchmarks/interaction.py run [--jobs 2] [--seeds 3] [--only adversarial labels causes hopper] [--rows gail ...]
     python benchmarks/interaction.py report
 
 ``run`` trains what is missing, appends a line with the whole curve to docs/interaction.jsonl as each run ends, and can be
@@ -216,14 +216,19 @@ if __name__ == "__main__":
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a core each")
     parser.add_argument("--seeds", type=int, default=3, help="training seeds, where a table has more than one")
     parser.add_argument("--only", nargs="+", choices=tables, default=tables, help="tables to run")
+    parser.add_argument("--rows", nargs="+", help="of these tables, only these rows: sac, gail, dagger, ...")
     arguments = parser.parse_args()
+
+    def run(runs: Iterator[Run]) -> None:
+        """Those that were asked for."""
+        chosen = (run for run in runs if run.table in arguments.only)
+        run_missing([run for run in chosen if run.row in (arguments.rows or [run.row])], RESULTS, arguments.jobs, curve)
+
     if arguments.what == "run":
         collect("deterministic")
         write_repeated()
-        chosen = [run for run in experts() if run.table in arguments.only]
-        run_missing(chosen, RESULTS, arguments.jobs, curve)
+        run(experts())
         if "hopper" in arguments.only:
             collect_hopper()
-        chosen = [run for run in learners(arguments.seeds) if run.table in arguments.only]
-        run_missing(chosen, RESULTS, arguments.jobs, curve)
+        run(learners(arguments.seeds))
     report()

@@ -342,10 +342,15 @@ def test_metrics_of_rare_updates_are_logged_too(pendulum_data, monkeypatch):
     assert {"critic_loss", "actor_loss", "entropy", "temperature", "discriminator_loss", "reward_correlation"} <= logged
 
 
-def test_the_expert_is_scaled_as_the_replay_is(pendulum_data):
+def test_expert_and_replay_are_standardised_by_the_demonstrations(pendulum_data):
     strategy = tiny(GAIL)
     train(strategy, path=pendulum_data)
     content = torch.load(pendulum_data, weights_only=True)
+    observations = content["observations"][:110]
+    torch.testing.assert_close(strategy.normalization.mean, observations.mean(0))
+    torch.testing.assert_close(strategy.normalization.scale, observations.std(0, correction=0))
+    first = strategy.normalization.scale * strategy.replay._rows[0, :4] + strategy.normalization.mean
+    assert first.abs().max() <= 0.01 + 1e-5                         # where an episode of InvertedPendulum-v5 begins
     torch.testing.assert_close(strategy.expert.actions, content["actions"][:110] / 3)  # the twelfth episode is held out
     torch.testing.assert_close(strategy.expert.observations, strategy.normalization(content["observations"][:110]))
     assert strategy.expert.terminated.tolist() == [float(row % 10 == 9) for row in range(110)]
@@ -459,20 +464,21 @@ def densities():
 
 @ADVERSARIAL
 def test_the_best_discriminator_is_the_ratio_of_densities(cls):
-    """GAIL:  f = log p_expert - log p_learner;  AIRL:  f = log p_expert - log p_learner + log pi.
+    """GAIL:  f = log p_expert - log p_learner;  AIRL:  f = log p_expert - log p_learner + temperature log pi.
 
     Both densities are stood for by their quantiles, so that no noise of sampling is learnt.
     """
     p_expert, p_learner = densities()
     quantiles = (np.arange(100) + 0.5) / 100
     strategy = one_dimensional(cls, penalty=0.0)
+    strategy.log_temperature.data.fill_(np.log(0.5))
     learn(strategy, at_rest(p_expert.ppf(quantiles)), at_rest(p_learner.ppf(quantiles)), steps=400, lr=2e-3)
     actions = np.linspace(-0.6, 0.7, 60)
     batch = at_rest(actions)
     ratio = torch.tensor(p_expert.logpdf(actions) - p_learner.logpdf(actions), dtype=torch.float32)
     with torch.no_grad():
         log_policy = strategy.policy(batch.observations).log_probability(batch.actions)
-        wanted = ratio if cls is GAIL else ratio + log_policy
+        wanted = ratio if cls is GAIL else ratio + 0.5 * log_policy
         assert ratio.max() - ratio.min() > 3
         assert (strategy.logits(strategy.inputs(batch)) - ratio).abs().max() < 0.25
         assert (strategy.rewards(batch) - wanted).abs().max() < 0.25
@@ -512,11 +518,12 @@ def test_airls_potential_cancels_along_an_episode():
 
 def test_airls_logit_knows_the_policy_and_trains_nothing_of_it():
     strategy, batch = build_strategy(AIRL), transitions(terminated=[0, 0, 1, 0, 1, 0])
+    strategy.log_temperature.data.fill_(np.log(0.3))
     batch.actions.mul_(0.5)                                         # where log pi is within its bounds
     inputs = strategy.inputs(batch)
     log_policy = strategy.policy(batch.observations).log_probability(batch.actions)
     assert (log_policy.abs() < 20).all()
-    torch.testing.assert_close(strategy.logits(inputs), strategy.score(inputs) - log_policy)
+    torch.testing.assert_close(strategy.logits(inputs), strategy.score(inputs) - 0.3 * log_policy)
     absorbed = strategy.absorbed(3)
     torch.testing.assert_close(strategy.logits(absorbed), strategy.score(absorbed))
     strategy.logits(inputs).sum().backward()
@@ -750,6 +757,7 @@ def test_transitions_are_those_of_the_episodes(environment_id, sizes, lengths, o
         (SAC, {"num_envs": 4, "updates_per_step": 0.2}, ["--model.updates_per_step 0.2", "1 / num_envs", "0.25"]),
         (SAC, {"total_environment_steps": 5000}, ["--model.learning_starts 5000", "--model.total_environment_steps, 5000"]),
         (SAC, {"discount": 1.0}, ["--model.discount 1", "below 1"]),
+        (SAC, {"initial_temperature": 0.0}, ["--model.initial_temperature 0", "above 0"]),
         (SAC, {"target_rate": 0.0}, ["--model.target_rate 0", "above 0"]),
         (SAC, {"actor_every": 0}, ["--model.actor_every 0", "at least 1"]),
         (GAIL, {"discriminator_every": 0}, ["--model.discriminator_every 0", "at least 1"]),

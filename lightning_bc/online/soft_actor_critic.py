@@ -8,7 +8,8 @@ The policy is a squashed Gaussian, and an ensemble of critics, of which the leas
     alpha <- falls while the entropy is above -action_dim, rises while it is below
 
 Qbar are slowly moving averages of Q. Critics are layer-normalised, which keeps their values from running away at more than
-a few updates a step and costs little (Ball 2023, https://arxiv.org/abs/2302.02948).
+a few updates a step and costs little (Ball 2023, https://arxiv.org/abs/2302.02948); without gains and shifts, which the
+next layer can do as well, it costs less.
 """
 
 import itertools
@@ -66,19 +67,16 @@ class Critics(nn.Module):
         super().__init__()
         sizes = [input_size, *hidden_sizes, 1]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        self.gains, self.shifts = nn.ParameterList(), nn.ParameterList()
         for size_in, size_out in itertools.pairwise(sizes):
             bound = size_in**-0.5                                   # as nn.Linear begins
             self.weights.append(nn.Parameter(torch.empty(members, size_in, size_out).uniform_(-bound, bound)))
             self.biases.append(nn.Parameter(torch.empty(members, 1, size_out).uniform_(-bound, bound)))
-        for size in hidden_sizes:
-            self.gains.append(nn.Parameter(torch.ones(members, 1, size)))
-            self.shifts.append(nn.Parameter(torch.zeros(members, 1, size)))
 
     def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Q values of ``observations`` (batch, observation_dim) and ``actions`` (batch, action_dim): (members, batch)."""
         hidden = torch.cat([observations, actions], dim=-1).expand(len(self.weights[0]), -1, -1)
-        for layer, (gain, shift) in enumerate(zip(self.gains, self.shifts, strict=True)):
-            hidden = torch.baddbmm(self.biases[layer], hidden, self.weights[layer])
-            hidden = F.layer_norm(hidden, hidden.shape[-1:]).mul(gain).add(shift).relu()
-        return torch.baddbmm(self.biases[-1], hidden, self.weights[-1]).squeeze(-1)
+        *hidden_layers, last = zip(self.biases, self.weights, strict=True)
+        for bias, weight in hidden_layers:
+            hidden = torch.baddbmm(bias, hidden, weight)
+            hidden = F.layer_norm(hidden, hidden.shape[-1:]).relu_()
+        return torch.baddbmm(last[0], hidden, last[1]).squeeze(-1)

@@ -16,6 +16,10 @@ class AdversarialStrategy(InteractiveStrategy):
     """Soft actor-critic on a learnt reward, off-policy (Discriminator-Actor-Critic, Kostrikov 2019,
     https://arxiv.org/abs/1809.02925): the discriminator compares the demonstrations with the replay.
 
+    **Normalisation.** Observations are standardised by the demonstrations' mean and scale, which are known from the start.
+    The penalty wants a slope of 1 whatever the direction: in the environment's units, where HalfCheetah's velocities vary
+    ten times as much as its angles, the discriminator would see hardly anything but velocities.
+
     **Terminated episodes.** A reward that is positive everywhere would make a learner cling to life whatever the expert did,
     and a negative one would make it die early. So states get a last entry that is 0 while the episode lives, and an episode
     that terminated goes on for ever in an absorbing state, all zeros but for a last entry of 1, whose reward r is learnt
@@ -115,9 +119,10 @@ class AdversarialStrategy(InteractiveStrategy):
         return super().parameter_groups() | {"discriminator": self.discriminator_parameters()}
 
     def on_train_start(self) -> None:
-        """Take the demonstrations' transitions."""
+        """Take the demonstrations' transitions, and from their observations mean and scale."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         observations, actions, following, terminated = data.training_transitions
+        self.normalization.fit(observations)
         self.expert = Transitions(
             self.normalization(observations),
             self.scale(actions).clamp(-1.0, 1.0),

@@ -2,15 +2,21 @@
 https://arxiv.org/abs/1710.11248).
 
     f(s, a, s') = g(s, a) + gamma h(s') - h(s)
-    D = exp(f) / (exp(f) + pi(a | s)),    log D - log(1 - D) = f(s, a, s') - log pi(a | s)
+    log D - log(1 - D) = f(s, a, s') - alpha log pi(a | s)
     reward = f(s, a, s')
 
 g is the reward proper, and h a potential, whose differences change no optimal policy (Ng 1999): what depends on the
 dynamics can go there.
 
-Sign. At the best discriminator f - log pi = log p_expert(s, a) - log p_learner(s, a), so f is high where the expert goes.
-Fu's reward log D - log(1 - D) = f - log pi already holds the policy's entropy, -log pi; soft actor-critic adds that itself,
-with its temperature, so here the reward is f alone.
+Sign. At the best discriminator f - alpha log pi = log p_expert(s, a) - log p_learner(s, a), so f is high where the expert
+goes. Soft actor-critic earns f and pays alpha, its temperature, for each nat of log pi, so all in all it maximises
+E[f - alpha log pi] = E[log p_expert - log p_learner], whose maximum is the expert. Fu's reward log D - log(1 - D) is that
+sum already, for a policy gradient without an entropy of its own; here the reward is f alone.
+
+Temperature. Fu's D = exp f / (exp f + pi) is the case alpha = 1. Soft actor-critic chooses alpha itself, and mostly far
+below 1; with log pi at full weight the sum above would not cancel. Nor would f be learnt: off the policy, log pi ranges
+over tens of nats (old actions in the replay, the expert's), the logits would be all log pi, and the classes told apart
+without f.
 
 log pi is of the present policy, for the expert's actions and for the replay's. Off-policy and with a gradient penalty (on
 f): adversarial.py.
@@ -38,7 +44,7 @@ class AIRL(AdversarialStrategy):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.reward_network = Discriminator(self.state_dim + self.action_dim)
-        self.potential = Discriminator(self.state_dim)
+        self.potential = Discriminator(self.state_dim, hidden_size=64)
 
     def score(self, inputs: Tensor) -> Tensor:
         """f(s, a, s')."""
@@ -47,11 +53,12 @@ class AIRL(AdversarialStrategy):
         return reward + self.discount * self.potential(following) - self.potential(state)
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """f - log pi; in the absorbing state nothing is chosen, and log pi is 0."""
+        """f - alpha log pi; in the absorbing state nothing is chosen, and log pi is 0."""
         state, action, _ = inputs.split([self.state_dim, self.action_dim, self.state_dim], dim=-1)
         with torch.no_grad():
             log_probability = self.policy(state[:, :-1]).log_probability(action).clamp(*_LOG_PROBABILITY_RANGE)
-        return self.score(inputs) - log_probability * (1 - state[:, -1])
+        temperature = self.log_temperature.detach().exp()
+        return self.score(inputs) - temperature * log_probability * (1 - state[:, -1])
 
     def discriminator_parameters(self) -> list[nn.Parameter]:
         """Of g and h."""

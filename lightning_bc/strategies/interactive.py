@@ -18,7 +18,7 @@ from lightning_bc.online import Critics, Replay, SquashedGaussian, Transitions
 from lightning_bc.strategies.base import Metrics, Strategy
 
 LARGEST_TEMPERATURE = 100.0
-"""Reward a nat. It begins at 1 and its logarithm moves by about a learning rate an update: only a long climb ends here."""
+"""Reward a nat. Its logarithm moves by about a learning rate an update: only a long climb ends here."""
 
 
 class InteractiveStrategy(Strategy):
@@ -38,6 +38,7 @@ class InteractiveStrategy(Strategy):
         batch_size: transitions an update.
         replay_capacity: transitions that are remembered.
         discount: gamma, how much a reward one step later is worth.
+        initial_temperature: what entropy is worth at first; it then follows the policy's entropy.
         target_rate: how far the slow critics move towards the others at each update.
         actor_every: updates of the critics for each one of actor and temperature.
         optimizer: of each of the networks.
@@ -59,6 +60,7 @@ class InteractiveStrategy(Strategy):
         batch_size: int = 256,
         replay_capacity: int = 1_000_000,
         discount: float = 0.99,
+        initial_temperature: float = 0.1,
         target_rate: float = 0.005,
         actor_every: int = 2,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(parameters, lr=5e-4, fused=True),
@@ -82,6 +84,7 @@ class InteractiveStrategy(Strategy):
                     learning_starts < total_environment_steps,
                 ),
                 ("discount", discount, "0 to below 1", 0 <= discount < 1),
+                ("initial_temperature", initial_temperature, "above 0", initial_temperature > 0),
                 ("target_rate", target_rate, "above 0, at most 1", 0 < target_rate <= 1),
                 (
                     "updates_per_step",
@@ -100,7 +103,7 @@ class InteractiveStrategy(Strategy):
         self.critics = Critics(self.observation_dim + self.action_dim)
         self.target_critics = Critics(self.observation_dim + self.action_dim).requires_grad_(False)
         self.target_critics.load_state_dict(self.critics.state_dict())
-        self.log_temperature = nn.Parameter(torch.zeros(()))
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(initial_temperature)))
         self.register_buffer("environment_steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("optimizer_steps", torch.zeros((), dtype=torch.int64))
         self.replay: Replay | None = None
