@@ -1,6 +1,6 @@
 """The tables of docs/action-models.md: every offline action model, on much and on little data, with several networks.
 
-    python benchmarks/action_models.py run [--jobs 2] [--seeds 5] [--only models budgets networks ablations]
+    python benchmarks/action_models.py run [--jobs 2] [--seeds 5] [--only models networks ablations originals budgets]
     python benchmarks/action_models.py report
 
 ``run`` trains what is missing with ``python -m lightning_bc fit``, one thread a run, ``--jobs`` of them side by side, each
@@ -16,7 +16,19 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from study import Cells, Run, cells, collect, demonstrations, grid_table, interval, named, run_missing, write_tables
+from study import (
+    EXPERT,
+    Cells,
+    Run,
+    cells,
+    collect,
+    demonstrations,
+    grid_table,
+    interval,
+    named,
+    run_missing,
+    write_tables,
+)
 
 RESULTS = Path("docs/action-models.jsonl")
 DOCUMENT = Path("docs/action-models.md")
@@ -49,17 +61,33 @@ FEW_PAIRS_STEPS = 5000
 """Optimizer steps of every run on few trajectories, whatever their number."""
 
 
-def cloning(model: str, actions: str) -> str:
-    """Flags of a fit. Three points of the curve are enough here: what is compared is the last checkpoint."""
-    return f"--config configs/{model}.yaml --data.path {demonstrations(actions)} --rollouts.eval_freq 5000"
+ORIGINALS = {
+    "Gaussian, learning rate 1e-3, batch 1000": "gaussian --data.batch_size 1000 --model.optimizer.lr 1e-3",
+    "Gaussian, learning rate 1e-4, batch 2000": "gaussian --data.batch_size 2000 --model.optimizer.lr 1e-4",
+    "DAgger under the first": "gaussian --data.batch_size 1000 --model.optimizer.lr 1e-3 "
+    f"--trainer.callbacks+=lightning_bc.callbacks.DAgger --trainer.callbacks.expert={EXPERT} "
+    "--trainer.callbacks.round_every=200",
+    "Gaussian mixture, learning rate 1e-3, batch 1000": "gmm --data.batch_size 1000 --model.optimizer.lr 1e-3",
+    "MSE, 512-512-512, learning rate 1e-3, batch 500, 3 passes": "mse --model.network MLP "
+    "--model.network.hidden_sizes [512,512,512] --data.batch_size 500 --model.optimizer.lr 1e-3 "
+    "--model.optimizer.weight_decay 1e-6 --trainer.max_epochs 3",
+}
+"""The rows of the chart that this project began with, as far as their parameters are known."""
+REPORTED = dict(zip(ORIGINALS, ("6500 to 7250", "6500 to 7250", "7000", "6500", "9500"), strict=True))
+"""The returns that it gave, of another expert, whose own return is not known."""
+
+
+def cloning(model: str, actions: str, eval_freq: int = 5000) -> str:
+    """Flags of a fit. Three points of the curve are enough where only the last checkpoint is compared."""
+    return f"--config configs/{model}.yaml --data.path {demonstrations(actions)} --rollouts.eval_freq {eval_freq}"
 
 
 def all_runs(seeds: int) -> Iterator[Run]:
-    """Every run of the four tables; all of seed 0 first, so that the tables fill evenly."""
+    """Every run of the tables; all of seed 0 first, so that they fill evenly."""
     for seed in range(seeds):
         for actions in KINDS:
             for model in MODELS:
-                yield Run("models", model, actions, seed, cloning(model, actions))
+                yield Run("models", model, actions, seed, cloning(model, actions, eval_freq=400), kept=True)
         for budget in BUDGETS if seed < 3 else ():
             for actions in ("deterministic", "exploratory"):
                 for model in MODELS:
@@ -72,6 +100,9 @@ def all_runs(seeds: int) -> Iterator[Run]:
         for ablation, (model, changed) in ABLATIONS.items() if seed < 3 else ():
             for actions in KINDS:
                 yield Run("ablations", ablation, actions, seed, f"{cloning(model, actions)} {changed}")
+        for name, parameters in ORIGINALS.items() if seed < 3 else ():
+            model, flags = parameters.split(" ", 1)
+            yield Run("originals", name, "", seed, f"{cloning(model, 'sampled', eval_freq=400)} {flags}", kept=True)
 
 
 def few(trajectories: int) -> str:
@@ -101,6 +132,21 @@ def models_table() -> str:
             f"| {lines[0]['network_evaluations']} | {lines[0]['parameters']:,} |\n"
         )
     return header + "".join(rows)
+
+
+def originals_table() -> str:
+    """The first chart's rows, and what they reach here."""
+    text = "| row | reported then | score | normalized, 95% interval | worst seed | failed episodes |\n|" + "---|" * 6 + "\n"
+    found = cells(RESULTS, "originals")
+    for name in ORIGINALS:
+        if lines := found.get((name, "")):
+            normalized = [line["normalized"] for line in lines]
+            failed = round(100 * sum(line["failed_episodes"] for line in lines))
+            text += (
+                f"| {name} | {REPORTED[name]} | {np.mean([line['score'] for line in lines]):.0f} | {interval(normalized)} "
+                f"| {min(normalized):.3f} | {failed} of {100 * len(lines)} |\n"
+            )
+    return text
 
 
 def networks_cells() -> Cells:
@@ -140,6 +186,7 @@ def report() -> None:
     networks = (DEFAULT_NETWORK, *NETWORKS)
     tables = {
         "models": models_table(),
+        "originals": originals_table(),
         "ablations": grid_table(cells(RESULTS, "ablations"), "changed", named(ABLATIONS), named(KINDS)),
         "budgets": grid_table(cells(RESULTS, "budgets"), "model", MODELS, budgets),
         "networks": grid_table(
@@ -158,7 +205,8 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=["run", "report"])
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a core each")
     parser.add_argument("--seeds", type=int, default=5, help="training seeds of the first table; the others have 3 of them")
-    parser.add_argument("--only", nargs="+", default=["models", "budgets", "networks", "ablations"], help="tables to run")
+    tables = ["models", "budgets", "networks", "ablations", "originals"]
+    parser.add_argument("--only", nargs="+", choices=tables, default=tables, help="tables to run")
     arguments = parser.parse_args()
     if arguments.what == "run":
         for actions in ("sampled", "deterministic", "exploratory"):

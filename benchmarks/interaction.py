@@ -42,9 +42,10 @@ CURVES = Path("docs/interaction-curves.svg")
 LABELS = Path("docs/interaction-labels.svg")
 
 LEARNERS = {"gail": "GAIL", "airl": "AIRL"}
+CLONING = "cloning (MSE)"
 DETERMINISTIC = f"--data.path {demonstrations('deterministic')} --data.validation_fraction 0"
 REPEATED = Path("data/HalfCheetah-v5-one-trajectory-2400-times.pt")
-FEW = "--config configs/mse.yaml --data.validation_fraction 0 --trainer.max_steps 10000 --rollouts.eval_freq 2000"
+FEW = "--config configs/mse.yaml --data.validation_fraction 0 --trainer.max_steps 10000 --rollouts.eval_freq 500"
 TRAJECTORIES = (1, 2, 4, 7, 11)
 """Of 1000 pairs: what cloning learns from, and what DAgger ends with, one of them demonstrated."""
 
@@ -93,7 +94,7 @@ HOPPER_FLAGS = f"--env Hopper-v5 --data.path {HOPPER} --data.validation_fraction
 
 def experts() -> Iterator[Run]:
     """Soft actor-critic on the environments' own rewards."""
-    yield Run("adversarial", "sac", "", 0, "--config configs/sac.yaml")
+    yield Run("adversarial", "sac", "", 0, "--config configs/sac.yaml", kept=True)
     yield Run("hopper", "SAC, the expert", "score", 0, "--config configs/sac.yaml --env Hopper-v5")
 
 
@@ -103,12 +104,13 @@ def learners(seeds: int) -> Iterator[Run]:
         for trajectories in (1, 4):
             for config in LEARNERS:
                 flags = f"--config configs/{config}.yaml {DETERMINISTIC} --data.episodes {trajectories}"
-                yield Run("adversarial", config, f"{trajectories}", seed, flags)
+                yield Run("adversarial", config, f"{trajectories}", seed, flags, kept=True)
         for trajectories in TRAJECTORIES:
             flags = f"{FEW} --data.path {demonstrations('deterministic')} --data.episodes {trajectories}"
-            yield Run("labels", "cloning", f"{trajectories}", seed, flags)
+            yield Run("labels", "cloning", f"{trajectories}", seed, flags, kept=trajectories == 1)
             if trajectories > 1:
-                yield Run("labels", "dagger", f"{trajectories}", seed, f"{dagger(trajectories - 1)} {ONE}")
+                flags = f"{dagger(trajectories - 1)} {ONE}"
+                yield Run("labels", "dagger", f"{trajectories}", seed, flags, kept=trajectories == TRAJECTORIES[-1])
         for cause, flags in CAUSES.items():
             yield Run("causes", cause, "11", seed, flags)
     for config, name in LEARNERS.items():
@@ -145,6 +147,8 @@ def curve(folder: Path) -> dict[str, Any]:
 def draw_curves() -> None:
     """Normalized return over environment steps from one trajectory, with soft actor-critic and cloning beside."""
     found = cells(RESULTS, "adversarial")
+    if not found:
+        return
     figure, panel = plt.subplots(figsize=(7, 4), layout="constrained")
     rows = {("gail", "1"): "GAIL, 1 trajectory", ("airl", "1"): "AIRL, 1 trajectory", ("sac", ""): "SAC, the true reward"}
     for color, (key, name) in enumerate(rows.items()):
@@ -153,7 +157,7 @@ def draw_curves() -> None:
             panel.plot(steps, normalized, color=f"C{color}", label=name if seed == 0 else None, linewidth=1.2)
     cloned = [line["normalized"] for line in cells(RESULTS, "labels").get(("cloning", "1"), [])]
     if cloned:
-        panel.axhline(float(np.mean(cloned)), color="C3", label="cloning (MSE), 1 trajectory", linewidth=1.2)
+        panel.axhline(float(np.mean(cloned)), color="C3", label=f"{CLONING}, 1 trajectory", linewidth=1.2)
     save_normalized(figure, panel, "environment steps", CURVES)
 
 
@@ -197,7 +201,10 @@ def report() -> None:
     labels = {str(n): f"{1000 * n:,} labels" for n in TRAJECTORIES}
     tables = {
         "adversarial": grid_table(
-            cells(RESULTS, "adversarial"), "from", LEARNERS, {"1": "1 trajectory", "4": "4 trajectories"}
+            cells(RESULTS, "adversarial") | {(CLONING, n): cells(RESULTS, "labels")["cloning", n] for n in ("1", "4")},
+            "from",
+            LEARNERS | named([CLONING]),
+            {"1": "1 trajectory", "4": "4 trajectories"},
         ),
         "sac": sac_table(),
         "labels": grid_table(cells(RESULTS, "labels"), "learner", {"cloning": "cloning", "dagger": "DAgger"}, labels),

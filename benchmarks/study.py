@@ -9,6 +9,7 @@ import json
 import os
 import queue
 import re
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -27,6 +28,9 @@ from lightning_bc.demonstrations.collect import default_path
 
 OUTPUTS = Path("lightning_logs/studies")
 """What a run that has not ended printed; its name stands there, by which it goes on."""
+
+KEPT_LOGS = Path("docs/results/runs")
+"""Logs of the runs that the README's chart is made of."""
 
 EXPERT = "checkpoints/experts/HalfCheetah-v5.pt"
 
@@ -49,13 +53,14 @@ KEPT = (
 
 @dataclass(frozen=True)
 class Run:
-    """One training: which row and column of which table, and what the command line is told."""
+    """One training: which row and column of which table, what the command line is told, and whether its logs are kept."""
 
     table: str
     row: str
     column: str
     seed: int
     flags: str
+    kept: bool = False
 
     @property
     def key(self) -> list[Any]:
@@ -101,6 +106,8 @@ def run_missing(
         finally:
             cores.put(core)
         found = json.loads((folder / "results.json").read_text())
+        if run.kept:
+            keep_logs(folder)
         line = {"key": run.key, "run": folder.name, "command": " ".join(run.command()[1:])}
         line |= {key: found[key] for key in KEPT} | more(folder)
         with results.open("a") as file:
@@ -112,6 +119,16 @@ def run_missing(
     with ThreadPoolExecutor(jobs) as pool:
         for _ in pool.map(train, missing):
             pass
+
+
+def keep_logs(folder: Path) -> None:
+    """Copy what the report reads of a run; without the machine's name, which TensorBoard puts into its file's."""
+    kept = KEPT_LOGS / folder.name
+    kept.mkdir(parents=True)
+    for name in ("config.yaml", "results.json"):
+        shutil.copyfile(folder / name, kept / name)
+    for number, events in enumerate(sorted(folder.glob("events.out.tfevents.*"))):
+        shutil.copyfile(events, kept / f"events.out.tfevents.{number}")
 
 
 def _fit(run: Run, output: Path, core: int) -> Path:
