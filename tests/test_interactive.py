@@ -342,18 +342,35 @@ def test_metrics_of_rare_updates_are_logged_too(pendulum_data, monkeypatch):
     assert {"critic_loss", "actor_loss", "entropy", "temperature", "discriminator_loss", "reward_correlation"} <= logged
 
 
-def test_expert_and_replay_are_standardised_by_the_demonstrations(pendulum_data):
+def test_observations_are_standardised_by_the_demonstrations(pendulum_data):
     strategy = tiny(GAIL)
     train(strategy, path=pendulum_data)
     content = torch.load(pendulum_data, weights_only=True)
-    observations = content["observations"][:110]
+    observations = content["observations"][:110]                    # the twelfth episode is held out
+    torch.testing.assert_close(strategy.expert.actions, content["actions"][:110] / 3)
+    assert torch.equal(strategy.expert.observations, observations)
+    assert strategy.expert.terminated.tolist() == [float(row % 10 == 9) for row in range(110)]
     torch.testing.assert_close(strategy.normalization.mean, observations.mean(0))
     torch.testing.assert_close(strategy.normalization.scale, observations.std(0, correction=0))
-    first = strategy.normalization.scale * strategy.replay._rows[0, :4] + strategy.normalization.mean
-    assert first.abs().max() <= 0.01 + 1e-5                         # where an episode of InvertedPendulum-v5 begins
-    torch.testing.assert_close(strategy.expert.actions, content["actions"][:110] / 3)  # the twelfth episode is held out
-    torch.testing.assert_close(strategy.expert.observations, strategy.normalization(content["observations"][:110]))
-    assert strategy.expert.terminated.tolist() == [float(row % 10 == 9) for row in range(110)]
+    for transitions in (strategy.expert, strategy.replay):
+        torch.manual_seed(0)
+        raw = transitions.sample(strategy.batch_size)
+        torch.manual_seed(0)
+        batch = strategy.sample(transitions)
+        torch.testing.assert_close(batch.observations, strategy.normalization(raw.observations))
+        torch.testing.assert_close(batch.next_observations, strategy.normalization(raw.next_observations))
+        assert torch.equal(batch.actions, raw.actions)
+
+
+def test_an_expert_that_holds_still_does_not_blow_up_the_learners_observations(pendulum_data):
+    content = torch.load(pendulum_data, weights_only=True)
+    content["observations"][:, 1] = torch.linspace(0.02, 0.0201, 120)
+    torch.save(content, pendulum_data)
+    strategy = tiny(AIRL, total_environment_steps=240, learning_starts=200)
+    train(strategy, path=pendulum_data)
+    angles = strategy.replay.observations[:200, 1]
+    assert strategy.normalization.scale[1].item() == pytest.approx(angles.std(correction=0).item() / 10)
+    assert strategy.normalization(strategy.replay.observations[:200])[:, 1].abs().max() < 100
 
 
 # Whole runs by the command line
@@ -494,7 +511,7 @@ def test_the_environments_reward_is_not_looked_at(cls):
 
 def test_airl_scores_with_reward_and_potential():
     strategy, batch = build_strategy(AIRL, discount=0.9), transitions(2, terminated=[0, 1])
-    alive, dead = torch.zeros(1), torch.ones(1)
+    alive, dead = torch.zeros(1), torch.tensor([10.0])
     for row in range(2):
         state = torch.cat([batch.observations[row], alive])
         following = torch.cat([torch.zeros(3), dead]) if row == 1 else torch.cat([batch.next_observations[row], alive])
@@ -549,10 +566,10 @@ def test_a_terminated_transition_leads_to_the_absorbing_state(cls):
     assert inputs.shape == (3, 4 + 2 + 4)
     torch.testing.assert_close(inputs[:, :4], torch.cat([batch.observations, torch.zeros(3, 1)], dim=-1))
     torch.testing.assert_close(inputs[:, 4:6], batch.actions)
-    assert inputs[1, 6:].tolist() == [0, 0, 0, 1]
+    assert inputs[1, 6:].tolist() == [0, 0, 0, 10]
     for row in (0, 2):
         assert inputs[row, 6:].tolist() == [*batch.next_observations[row].tolist(), 0]
-    assert strategy.absorbed(2).tolist() == [[0, 0, 0, 1, 0, 0, 0, 0, 0, 1]] * 2
+    assert strategy.absorbed(2).tolist() == [[0, 0, 0, 10, 0, 0, 0, 0, 0, 10]] * 2
     strategy.discount = 0.8
     torch.testing.assert_close(strategy.value_after_termination(), 5 * strategy.score(strategy.absorbed(1))[0])
 

@@ -12,7 +12,8 @@ class Transitions:
     """What happened in some steps.
 
     Attributes:
-        observations: normalised, (batch, observation_dim).
+        observations: in the environment's units where they are kept, normalised where they are learnt from,
+            (batch, observation_dim).
         actions: scaled to [-1, 1], (batch, action_dim).
         rewards: of the environment, (batch,).
         next_observations: where the step led, also where the episode ended there, (batch, observation_dim).
@@ -30,6 +31,11 @@ class Transitions:
     def columns(self) -> tuple[Tensor, ...]:
         """The fields in their order; ``dataclasses.astuple`` would copy the tensors."""
         return tuple(vars(self).values())
+
+    def sample(self, size: int) -> "Transitions":
+        """``size`` of them, with replacement, drawn by torch's generator of the device."""
+        rows = torch.randint(len(self.rewards), (size,), device=self.rewards.device)
+        return Transitions(*(column[rows] for column in self.columns))
 
 
 class Replay:
@@ -60,10 +66,15 @@ class Replay:
         self._added += len(new)
 
     def sample(self, size: int) -> Transitions:
-        """``size`` transitions, drawn by torch's generator of the device."""
+        """``size`` transitions, with replacement, drawn by torch's generator of the device."""
         rows = self._rows[torch.randint(len(self), (size,), device=self._rows.device)]
         observations, actions, rewards, next_observations, terminated = rows.split(self._widths, dim=-1)
         return Transitions(observations, actions, rewards.squeeze(-1), next_observations, terminated.squeeze(-1))
+
+    @property
+    def observations(self) -> Tensor:
+        """Those of all transitions, (transitions, observation_dim)."""
+        return self._rows[: len(self), : self._widths[0]]
 
     def state_dict(self) -> dict[str, Any]:
         """All transitions, and where the ring stands."""

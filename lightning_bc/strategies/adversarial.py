@@ -7,23 +7,29 @@ import torch
 from torch import Tensor, nn
 
 from lightning_bc.errors import refuse_unless_good
-from lightning_bc.online import Transitions, classification_loss, gradient_penalty
+from lightning_bc.online import Replay, Transitions, classification_loss, gradient_penalty
 from lightning_bc.strategies.base import Metrics
 from lightning_bc.strategies.interactive import InteractiveStrategy
+
+WIDEST = 10.0
+"""Standard deviations: how far random play may reach, and how far the absorbing state lies from the living."""
 
 
 class AdversarialStrategy(InteractiveStrategy):
     """Soft actor-critic on a learnt reward, off-policy (Discriminator-Actor-Critic, Kostrikov 2019,
     https://arxiv.org/abs/1809.02925): the discriminator compares the demonstrations with the replay.
 
-    **Normalisation.** Observations are standardised by the demonstrations' mean and scale, which are known from the start.
-    The penalty wants a slope of 1 whatever the direction: in the environment's units, where HalfCheetah's velocities vary
-    ten times as much as its angles, the discriminator would see hardly anything but velocities.
+    **Normalisation.** Observations are standardised by the demonstrations' mean and standard deviation. The penalty wants a
+    slope of 1 whatever the direction: in the environment's units, where HalfCheetah's velocities vary ten times as much as
+    its angles, the discriminator would see hardly anything but velocities. Where an expert holds still, as on a pole that
+    it balances, a tenth of random play's standard deviation is the least.
 
     **Terminated episodes.** A reward that is positive everywhere would make a learner cling to life whatever the expert did,
     and a negative one would make it die early. So states get a last entry that is 0 while the episode lives, and an episode
-    that terminated goes on for ever in an absorbing state, all zeros but for a last entry of 1, whose reward r is learnt
-    like any other; the episode is worth r / (1 - gamma) from there on.
+    that terminated goes on for ever in an absorbing state, all zeros but for that last entry, whose reward r is learnt
+    like any other; the episode is worth r / (1 - gamma) from there on. The entry is then 10, as far from the living as they
+    are from each other at most: nearer, the penalty's slope would keep r above the reward of a living state that is far
+    from the expert's, and dying would pay.
 
     Args:
         discriminator_every: updates of the critics for each one of the discriminator.
@@ -61,13 +67,13 @@ class AdversarialStrategy(InteractiveStrategy):
         """States, actions and next states side by side, (batch, 2 state_dim + action_dim)."""
         alive = torch.zeros(len(batch.observations), 1, device=self.device)
         ended = batch.terminated.unsqueeze(-1)                      # (batch, 1)
-        following = torch.cat([batch.next_observations * (1 - ended), ended], dim=-1)
+        following = torch.cat([batch.next_observations * (1 - ended), WIDEST * ended], dim=-1)
         return torch.cat([batch.observations, alive, batch.actions, following], dim=-1)
 
     def absorbed(self, rows: int) -> Tensor:
         """Inputs of ``rows`` transitions from the absorbing state to itself, with the action zero."""
         state = torch.zeros(self.state_dim, device=self.device)
-        state[-1] = 1.0
+        state[-1] = WIDEST
         inputs = torch.cat([state, torch.zeros(self.action_dim, device=self.device), state])
         return inputs.expand(rows, -1)
 
@@ -98,14 +104,20 @@ class AdversarialStrategy(InteractiveStrategy):
             "discriminator_accuracy_learner": (learner_logits < 0).float().mean(),
         }
 
+    def fit_normalization(self, replay: Replay) -> None:
+        """The demonstrations' mean and standard deviation, the latter at least a tenth of random play's."""
+        assert self.expert is not None
+        self.normalization.fit(replay.observations)
+        least = self.normalization.scale / WIDEST
+        self.normalization.fit(self.expert.observations)
+        self.normalization.scale.clamp_(min=least)
+
     def update_rewards(self, batch: Transitions, update: int) -> Metrics:
         """An update of the discriminator, every few updates of the critics."""
         if update % self.discriminator_every:
             return {}
         assert self.expert is not None
-        rows = torch.randint(len(self.expert.observations), (self.batch_size,), device=self.device)
-        expert = Transitions(*(column[rows] for column in self.expert.columns))
-        loss, metrics = self.discriminator_loss(batch, expert)
+        loss, metrics = self.discriminator_loss(batch, self.sample(self.expert))
         self._descend(self.optimizers()[-1].optimizer, loss)       # type: ignore[index]
         with torch.no_grad():
             pairs = torch.stack([self.rewards(batch), batch.rewards])
@@ -119,17 +131,11 @@ class AdversarialStrategy(InteractiveStrategy):
         return super().parameter_groups() | {"discriminator": self.discriminator_parameters()}
 
     def on_train_start(self) -> None:
-        """Take the demonstrations' transitions, and from their observations mean and scale."""
+        """Take the demonstrations' transitions."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         observations, actions, following, terminated = data.training_transitions
-        self.normalization.fit(observations)
-        self.expert = Transitions(
-            self.normalization(observations),
-            self.scale(actions).clamp(-1.0, 1.0),
-            torch.zeros(len(observations), device=self.device),     # unknown, and not asked for
-            self.normalization(following),
-            terminated,
-        )
+        unknown = torch.zeros(len(observations), device=self.device)  # rewards, which are not asked for
+        self.expert = Transitions(observations, self.scale(actions).clamp(-1.0, 1.0), unknown, following, terminated)
         if self._resumed is not None:
             self._accuracy = self._resumed["accuracy"]
         super().on_train_start()

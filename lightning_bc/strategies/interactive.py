@@ -3,6 +3,7 @@
 import math
 import warnings
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -60,7 +61,7 @@ class InteractiveStrategy(Strategy):
         batch_size: int = 256,
         replay_capacity: int = 1_000_000,
         discount: float = 0.99,
-        initial_temperature: float = 0.1,
+        initial_temperature: float = 1.0,
         target_rate: float = 0.005,
         actor_every: int = 2,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(parameters, lr=5e-4, fused=True),
@@ -134,6 +135,9 @@ class InteractiveStrategy(Strategy):
     def value_after_termination(self) -> Tensor | float:
         """What a terminated episode is worth from there on: nothing, where rewards are the environment's."""
         return 0.0
+
+    def fit_normalization(self, replay: Replay) -> None:
+        """Take mean and scale of observations, once the replay holds random play; here they stay as they are."""
 
     def update_rewards(self, batch: Transitions, update: int) -> Metrics:
         """Learn the reward itself, if there is anything to learn; called before each update with its number."""
@@ -212,6 +216,8 @@ class InteractiveStrategy(Strategy):
         assert self.replay is not None
         while self.environment_steps < self.learning_starts:
             self._step_environments(at_random=True)
+        if self.optimizer_steps == 0:
+            self.fit_normalization(self.replay)
         self._step_environments(at_random=False)
         learning_since = max(self.learning_starts, self.num_envs)
         due = math.floor((int(self.environment_steps) - learning_since) * self.updates_per_step)
@@ -219,11 +225,17 @@ class InteractiveStrategy(Strategy):
         optimizers = dict(zip(self.parameter_groups(), self.optimizers(), strict=True))
         for update in range(updates):
             is_last = update == updates - 1
-            self._measured |= self._update(self.replay.sample(self.batch_size), optimizers, through_lightning=is_last)
+            self._measured |= self._update(self.sample(self.replay), optimizers, through_lightning=is_last)
         if self.global_step % self.log_every == 0:
             self.log_dict({f"train/{name}": value for name, value in self._measured.items()}, logger=False, batch_size=1)
             self._watch_temperature()
         self._stop_at_the_end()
+
+    def sample(self, transitions: Replay | Transitions) -> Transitions:
+        """A batch of ``transitions``, its observations normalised."""
+        batch = transitions.sample(self.batch_size)
+        observations, following = self.normalization(batch.observations), self.normalization(batch.next_observations)
+        return replace(batch, observations=observations, next_observations=following)
 
     def _stop_at_the_end(self) -> None:
         if self.environment_steps >= self.total_environment_steps:
@@ -260,11 +272,11 @@ class InteractiveStrategy(Strategy):
         """One step of each sub-environment, with the policy's samples or uniformly random actions, into the replay."""
         assert self.environments is not None
         assert self.replay is not None
-        observations = self._normalised(self.environments.observations)
+        observations = self._tensor(self.environments.observations)
         if at_random:
             scaled = 2 * torch.rand(self.num_envs, self.action_dim, device=self.device) - 1
         else:
-            scaled = self.act(observations, deterministic=False).clamp(-1.0, 1.0)
+            scaled = self.act(self.normalization(observations), deterministic=False).clamp(-1.0, 1.0)
         played = (self.action_scale * scaled + self.action_bias).cpu().numpy()
         following, rewards, terminated, truncated, infos = self.environments.step(played)
         for ended in np.flatnonzero(terminated | truncated):        # what followed, not the next episode's first
@@ -273,9 +285,9 @@ class InteractiveStrategy(Strategy):
             Transitions(
                 observations,
                 scaled,
-                torch.as_tensor(rewards, dtype=torch.float32, device=self.device),
-                self._normalised(following),
-                torch.as_tensor(terminated, dtype=torch.float32, device=self.device),
+                self._tensor(rewards),
+                self._tensor(following),
+                self._tensor(terminated),
             )
         )
         self.environment_steps += self.num_envs
@@ -302,8 +314,8 @@ class InteractiveStrategy(Strategy):
             self._warned_of.append(subject)
             warnings.warn(message, stacklevel=3)
 
-    def _normalised(self, observations: np.ndarray) -> Tensor:
-        return self.normalization(torch.as_tensor(observations, dtype=torch.float32, device=self.device))
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.float32, device=self.device)
 
     # Checkpoints
 
