@@ -8,8 +8,7 @@ The policy is a squashed Gaussian, and an ensemble of critics, of which the leas
     alpha <- falls while the entropy is above -action_dim, rises while it is below
 
 Qbar are slowly moving averages of Q. Critics are layer-normalised, which keeps their values from running away at more than
-a few updates a step and costs little (Ball 2023, https://arxiv.org/abs/2302.02948); without gains and shifts, which the
-next layer can do as well, it costs less.
+a few updates a step and costs little (Ball 2023, https://arxiv.org/abs/2302.02948).
 """
 
 import itertools
@@ -55,7 +54,8 @@ class SquashedGaussian:
 class Critics(nn.Module):
     """An ensemble of Q functions as one: their weights are stacked, so that a layer of all is one batched product.
 
-    Each is a multi-layer perceptron of (observation, action) with layer normalisation before each activation.
+    Each is a multi-layer perceptron of (observation, action): h <- relu(LayerNorm(W h) + b). A gain on the normalised W h,
+    as usual, would say nothing that the next layer's weights cannot, and cost time.
 
     Args:
         input_size: observation_dim + action_dim.
@@ -77,6 +77,5 @@ class Critics(nn.Module):
         hidden = torch.cat([observations, actions], dim=-1).expand(len(self.weights[0]), -1, -1)
         *hidden_layers, last = zip(self.biases, self.weights, strict=True)
         for bias, weight in hidden_layers:
-            hidden = torch.baddbmm(bias, hidden, weight)
-            hidden = F.layer_norm(hidden, hidden.shape[-1:]).relu_()
+            hidden = F.layer_norm(torch.bmm(hidden, weight), weight.shape[-1:]).add(bias).relu_()
         return torch.baddbmm(last[0], hidden, last[1]).squeeze(-1)
