@@ -88,7 +88,7 @@ def test_each_command_runs(tmp_path, monkeypatch, capsys):
             # The first and what resumes it play HalfCheetah from the default file; the others need not.
             if "configs/gmm.yaml" not in arguments and "--data.path" not in arguments:
                 arguments += ["--data.path", small]
-            arguments += FIT_BUDGET
+            arguments += INTERACTIVE_BUDGET if "configs/gail.yaml" in arguments else FIT_BUDGET
         elif command == "collect":
             arguments += ["--pairs", "2000"]
         elif command in ("test", "validate", "play"):
