@@ -21,6 +21,7 @@ from lightning_bc.callbacks import Rollouts
 from lightning_bc.cli import main
 from lightning_bc.demonstrations import Demonstrations
 from lightning_bc.environments import make
+from lightning_bc.episodes import play, selection_seeds
 from lightning_bc.errors import InputError
 from lightning_bc.online import Transitions
 from lightning_bc.strategies import AIRL, GAIL, SAC, adversarial, interactive
@@ -554,6 +555,37 @@ def test_airls_logit_of_an_impossible_action_is_bounded():
     final.bias.data = torch.tensor([5.0, -100.0])                   # a near-certain action at tanh(5)
     inputs = strategy.inputs(at_rest([-1.0, 1.0, 0.0]))
     assert (strategy.logits(inputs) - strategy.score(inputs)).abs().max() <= 20
+
+
+# What they learn
+
+
+@pytest.fixture(scope="module")
+def balanced(tmp_path_factory):
+    """One episode of InvertedPendulum-v5 by a linear controller, which balances the pole until the time limit."""
+    played = play(
+        lambda observations: (observations @ torch.tensor([1.0, 20.0, 1.0, 2.0]))[:, None].clamp(-3, 3),
+        make("InvertedPendulum-v5", 1),
+        [0],
+        record=True,
+    )
+    assert played.lengths.tolist() == [1000]
+    columns = {name: torch.from_numpy(getattr(played, name)) for name in ("observations", "actions")}
+    path = tmp_path_factory.mktemp("balanced") / "pendulum.pt"
+    return write_pairs(path, (1000,), mean_reward=1000.0, metadata={"environment_id": "InvertedPendulum-v5"}, **columns)
+
+
+@EVERY
+def test_the_pole_is_held_up_longer_than_by_chance(cls, balanced):
+    """Where episodes terminate, an imitator could learn that dying at once is best: its steps are unlike the expert's."""
+    torch.manual_seed(0)
+    options = {"total_environment_steps": 2500, "num_envs": 4, "learning_starts": 500, "batch_size": 64}
+    faster = functools.partial(torch.optim.Adam, lr=1e-3)
+    strategy = build_strategy(cls, 4, (-3.0,), (3.0,), (64, 64), updates_per_step=0.5, optimizer=faster, **options)
+    train(strategy, path=None if cls is SAC else balanced)
+    strategy.eval()
+    returns = play(strategy, make("InvertedPendulum-v5", 10), selection_seeds(10)).returns
+    assert returns.mean() > 20                                      # at random 5
 
 
 # Absorbing states

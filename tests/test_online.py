@@ -231,8 +231,8 @@ def test_each_critic_is_a_plain_network_of_its_slices():
     for member in range(3):
         hidden = torch.cat([observations, actions], dim=-1)
         for layer, size in enumerate((16, 8)):
-            normalised = F.layer_norm(F.linear(hidden, critics.weights[layer][member].T), (size,))
-            hidden = F.relu(normalised + critics.biases[layer][member, 0])
+            hidden = F.linear(hidden, critics.weights[layer][member].T, critics.biases[layer][member, 0])
+            hidden = F.relu(F.layer_norm(hidden, (size,)))
         expected = F.linear(hidden, critics.weights[-1][member].T, critics.biases[-1][member, 0])
         torch.testing.assert_close(values[member], expected[:, 0])
 

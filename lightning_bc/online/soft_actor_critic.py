@@ -54,8 +54,8 @@ class SquashedGaussian:
 class Critics(nn.Module):
     """An ensemble of Q functions as one: their weights are stacked, so that a layer of all is one batched product.
 
-    Each is a multi-layer perceptron of (observation, action): h <- relu(LayerNorm(W h) + b). A gain on the normalised W h,
-    as usual, would say nothing that the next layer's weights cannot, and cost time.
+    Each is a multi-layer perceptron of (observation, action) with layer normalisation before each activation, which has no
+    gains and shifts of its own: they would cost a sixth of an update's time.
 
     Args:
         input_size: observation_dim + action_dim.
@@ -77,5 +77,6 @@ class Critics(nn.Module):
         hidden = torch.cat([observations, actions], dim=-1).expand(len(self.weights[0]), -1, -1)
         *hidden_layers, last = zip(self.biases, self.weights, strict=True)
         for bias, weight in hidden_layers:
-            hidden = F.layer_norm(torch.bmm(hidden, weight), weight.shape[-1:]).add(bias).relu_()
+            hidden = torch.baddbmm(bias, hidden, weight)
+            hidden = F.layer_norm(hidden, hidden.shape[-1:]).relu_()
         return torch.baddbmm(last[0], hidden, last[1]).squeeze(-1)
