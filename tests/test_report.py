@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lightning_bc.cli import main
 from lightning_bc.results.chart import COLUMNS, make_charts
 from lightning_bc.results.parameters import changed_parameters
-from lightning_bc.results.plots import band, line_styles
+from lightning_bc.results.plots import Band, band, line_styles, shortest_step
 from lightning_bc.results.records import AXES, RETURN, read_records
 
 BENCHMARK = runpy.run_path(str(REPOSITORY / "benchmarks" / "report.py"))
@@ -234,6 +234,16 @@ def test_the_band_is_over_runs_on_a_common_axis():
     assert by_queries.center == pytest.approx(curve.center[-1])     # what it reached without any
 
 
+def test_the_axis_is_logarithmic_where_one_curve_is_far_longer_than_another():
+    def curve(*x):
+        return Band(np.array(x, dtype=float), np.zeros(len(x)), None, np.zeros((1, len(x))))
+
+    point = curve(0)
+    assert shortest_step([curve(0, 10, 100), curve(0, 5, 800)]) == 5
+    assert shortest_step([curve(0, 10, 100), curve(0, 5, 790), point]) is None
+    assert shortest_step([point]) is None
+
+
 def test_styles_are_apart_and_do_not_follow_the_ranking():
     for number in range(12):
         write_method("a", [9000.0 + number], lr=1e-4 * (1 + number), points=2)
@@ -264,6 +274,13 @@ def test_every_axis_gives_pictures_tables_and_a_page(axis):
     }
     for target in re.findall(r"\]\(([^)]+)\)", Path("results/report.md").read_text()):
         assert Path("results", target).is_file()
+
+
+def test_methods_of_very_different_length_are_drawn_together():
+    write_method("short", [9000.0, 9100.0], points=3)
+    write_method("long", [9050.0, 9000.0], lr=1e-4, points=40)
+    report()
+    assert '"active":1' in Path("results/report.html").read_text()
 
 
 def test_the_page_needs_no_network_and_links_to_each_runs_configuration():

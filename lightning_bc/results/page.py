@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 
 from lightning_bc.demonstrations.references import References
 from lightning_bc.results.chart import COLUMNS, Chart, Row, matrix
-from lightning_bc.results.plots import AXIS_LABELS, MARKERS, Band, line_styles
+from lightning_bc.results.plots import AXIS_LABELS, MARKERS, Band, line_styles, shortest_step
 
 _WHOLE = ("Method", "Final return", "Normalized", "Failed episodes", "Training time", "Action latency")
 """Columns whose cells are not broken into lines."""
@@ -85,7 +85,10 @@ def _curves(section: Section, axis: str) -> go.Figure:
         yaxis={"title": "return", "tickformat": ","},
         legend={"x": 1.08, "y": 1},
         hoverlabel={"align": "left"},
+        updatemenus=[_scales(logarithmic=shortest_step(section.bands.values()) is not None)],
     )
+    if figure.layout.updatemenus[0].active == 1:
+        figure.update_xaxes(type="log")
     references = chart.references
     if references.has_expert:
         figure.add_hline(
@@ -110,6 +113,13 @@ def _curves(section: Section, axis: str) -> go.Figure:
             }
         )
     return figure
+
+
+def _scales(logarithmic: bool) -> dict[str, Any]:
+    """Buttons that choose the horizontal axis; a logarithmic one leaves out what happened before the first step."""
+    buttons = [{"label": label, "method": "relayout", "args": [{"xaxis.type": label}]} for label in ("linear", "log")]
+    place = {"x": 1, "xanchor": "right", "y": 0.02, "yanchor": "bottom"}
+    return {"type": "buttons", "direction": "right", "buttons": buttons, "active": int(logarithmic), **place}
 
 
 def _traces(references: References, band: Band, label: str, colour: str, dashes: str) -> list[go.Scatter]:

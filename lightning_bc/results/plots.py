@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ COLOURS = [to_hex(colour) for colour in color_sequences["petroff10"]]
 DASHES = ("solid", "dashed", "dotted", "dashdot")
 MARKERS = dict(zip(DASHES, ("o", "s", "^", "D"), strict=True))
 """In place of dashes, where a method is a point."""
+
+WIDE = 8.0
+"""Where the longest curve is so many times as long as the shortest, the axis is logarithmic: the short ones are read too."""
 
 NAMES_A_COLUMN = 20
 """Of the legend."""
@@ -73,6 +76,15 @@ def band(method: Method, axis: str) -> Band | None:
     return Band(x, statistics.center(runs), statistics.interval(runs), runs)
 
 
+def shortest_step(bands: Iterable[Band]) -> float | None:
+    """The first place after 0 of any curve, from which a logarithmic axis can show all; None where a linear one does."""
+    curves = [band.x for band in bands if len(band.x) > 1 and band.x[-1] > 0]
+    ends = [x[-1] for x in curves]
+    if not curves or max(ends) < WIDE * min(ends):
+        return None
+    return float(min(x[x > 0][0] for x in curves))
+
+
 def line_styles(chart: Chart) -> dict[str, tuple[str, str]]:
     """Colour and dashes of each method, by label: the same in every picture, and whoever is best.
 
@@ -109,6 +121,8 @@ def draw_curves(path: Path, chart: Chart, bands: dict[str, Band], methods: Seque
                 _draw(axes, bands[method.label], *styles[method.label], method.label, alone)
         axes.set_xlabel(AXIS_LABELS[axis])
         axes.set_ylabel("return")
+        if (start := shortest_step(bands[method.label] for method in methods if method.label in bands)) is not None:
+            axes.set_xscale("symlog", linthresh=start, linscale=0.3)
         for side in (axes.xaxis, axes.yaxis):
             side.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
         axes.margins(x=0.02)
