@@ -111,6 +111,12 @@ def test_each_command_runs(tmp_path, monkeypatch, capsys):
     assert Path(default_path("HalfCheetah-v5", "exploratory", 2000)).is_file()
 
 
+def test_the_chart_is_that_of_the_report():
+    results = REPOSITORY / "docs" / "results"
+    assert (results / "HalfCheetah-v5" / "chart.md").read_text() in README
+    assert next(line for line in (results / "report.md").read_text().splitlines() if line.startswith("**With")) in README
+
+
 def test_links_lead_to_files():
     for document in (REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)", document.read_text()):
