@@ -88,7 +88,8 @@ def all_runs(seeds: int) -> Iterator[Run]:
     for seed in range(seeds):
         for actions in KINDS:
             for model in MODELS:
-                yield Run("models", model, actions, seed, cloning(model, actions, eval_freq=400), kept=True)
+                flags = cloning(model, actions, eval_freq=400)
+                yield Run("models", model, actions, seed, flags, kept=actions == "deterministic")
         for budget in BUDGETS if seed < 3 else ():
             for actions in ("deterministic", "exploratory"):
                 for model in MODELS:
