@@ -88,7 +88,7 @@ def all_runs(seeds: int) -> Iterator[Run]:
     for seed in range(seeds):
         for actions in KINDS:
             for model in MODELS:
-                flags = cloning(model, actions, eval_freq=400)
+                flags = cloning(model, actions, eval_freq=800)
                 yield Run("models", model, actions, seed, flags, kept=actions == "deterministic")
         for budget in BUDGETS if seed < 3 else ():
             for actions in ("deterministic", "exploratory"):
@@ -103,7 +103,7 @@ def all_runs(seeds: int) -> Iterator[Run]:
             yield Run("ablations", ablation, actions, seed, f"{cloning(model, actions)} {changed}")
         for name, parameters in ORIGINALS.items() if seed < 3 else ():
             model, flags = parameters.split(" ", 1)
-            yield Run("originals", name, "", seed, f"{cloning(model, 'sampled', eval_freq=400)} {flags}", kept=True)
+            yield Run("originals", name, "", seed, f"{cloning(model, 'sampled', eval_freq=800)} {flags}", kept=True)
 
 
 def few(trajectories: int) -> str:
