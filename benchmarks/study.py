@@ -20,11 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
 from lightning_bc.demonstrations.collect import default_path
+
+rcParams["svg.hashsalt"] = "lightning_bc"                           # the same figures give the same file
 
 OUTPUTS = Path("lightning_logs/studies")
 """What a run that has not ended printed; its name stands there, by which it goes on."""
