@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 
 from lightning_bc.demonstrations.references import References
 from lightning_bc.results.chart import COLUMNS, Chart, Row, matrix
-from lightning_bc.results.plots import AXIS_LABELS, MARKERS, Band, line_styles, shortest_step
+from lightning_bc.results.plots import AXIS_LABELS, MARKERS, Band, line_styles, linear_part
 
 _WHOLE = ("Method", "Final return", "Normalized", "Failed episodes", "Training time", "Action latency")
 """Columns whose cells are not broken into lines."""
@@ -85,7 +85,7 @@ def _curves(section: Section, axis: str) -> go.Figure:
         yaxis={"title": "return", "tickformat": ","},
         legend={"x": 1.08, "y": 1},
         hoverlabel={"align": "left"},
-        updatemenus=[_scales(logarithmic=shortest_step(section.bands.values()) is not None)],
+        updatemenus=[_scales(logarithmic=linear_part(section.bands.values()) is not None)],
     )
     if figure.layout.updatemenus[0].active == 1:
         figure.update_xaxes(type="log")

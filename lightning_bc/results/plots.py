@@ -76,13 +76,10 @@ def band(method: Method, axis: str) -> Band | None:
     return Band(x, statistics.center(runs), statistics.interval(runs), runs)
 
 
-def shortest_step(bands: Iterable[Band]) -> float | None:
-    """The first place after 0 of any curve, from which a logarithmic axis can show all; None where a linear one does."""
-    curves = [band.x for band in bands if len(band.x) > 1 and band.x[-1] > 0]
-    ends = [x[-1] for x in curves]
-    if not curves or max(ends) < WIDE * min(ends):
-        return None
-    return float(min(x[x > 0][0] for x in curves))
+def linear_part(bands: Iterable[Band]) -> float | None:
+    """Up to where a logarithmic axis is linear: a tenth of the shortest curve; None where a linear axis shows all."""
+    ends = [band.x[-1] for band in bands if len(band.x) > 1]
+    return float(min(ends) / 10) if ends and max(ends) >= WIDE * min(ends) else None
 
 
 def line_styles(chart: Chart) -> dict[str, tuple[str, str]]:
@@ -121,8 +118,8 @@ def draw_curves(path: Path, chart: Chart, bands: dict[str, Band], methods: Seque
                 _draw(axes, bands[method.label], *styles[method.label], method.label, alone)
         axes.set_xlabel(AXIS_LABELS[axis])
         axes.set_ylabel("return")
-        if (start := shortest_step(bands[method.label] for method in methods if method.label in bands)) is not None:
-            axes.set_xscale("symlog", linthresh=start, linscale=0.3)
+        if (threshold := linear_part(bands[method.label] for method in methods if method.label in bands)) is not None:
+            axes.set_xscale("symlog", linthresh=threshold, linscale=0.3)
         for side in (axes.xaxis, axes.yaxis):
             side.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
         axes.margins(x=0.02)
