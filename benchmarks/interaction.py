@@ -199,6 +199,8 @@ def hopper_table() -> str:
 def report() -> None:
     """Write the tables between their markers, and the pictures."""
     labels = {str(n): f"{1000 * n:,} labels" for n in TRAJECTORIES}
+    learners = cells(RESULTS, "labels")
+    learners["dagger", "1"] = learners["cloning", "1"]              # before its first round
     tables = {
         "adversarial": grid_table(
             cells(RESULTS, "adversarial") | {(CLONING, n): cells(RESULTS, "labels")["cloning", n] for n in ("1", "4")},
@@ -207,7 +209,7 @@ def report() -> None:
             {"1": "1 trajectory", "4": "4 trajectories"},
         ),
         "sac": sac_table(),
-        "labels": grid_table(cells(RESULTS, "labels"), "learner", {"cloning": "cloning", "dagger": "DAgger"}, labels),
+        "labels": grid_table(learners, "learner", {"cloning": "cloning", "dagger": "DAgger"}, labels),
         "causes": grid_table(cells(RESULTS, "causes"), "DAgger", named(CAUSES), {"11": "11,000 labels"}),
         "hopper": hopper_table(),
     }
