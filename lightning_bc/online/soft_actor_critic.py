@@ -54,8 +54,8 @@ class SquashedGaussian:
 class Critics(nn.Module):
     """An ensemble of Q functions as one: their weights are stacked, so that a layer of all is one batched product.
 
-    Each is a multi-layer perceptron of (observation, action) with layer normalisation before each activation, which, for speed,
-    has no gains and shifts of its own.
+    Each is a multi-layer perceptron of (observation, action) with layer normalisation before each activation; without gains
+    and shifts, for speed.
 
     Args:
         input_size: observation_dim + action_dim.
