@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lightning_bc.cli import main
 from lightning_bc.results.chart import COLUMNS, make_charts
 from lightning_bc.results.parameters import changed_parameters
-from lightning_bc.results.plots import Band, band, line_styles, linear_part
+from lightning_bc.results.plots import Band, Scale, band, line_styles, scale
 from lightning_bc.results.records import AXES, RETURN, read_records
 
 BENCHMARK = runpy.run_path(str(REPOSITORY / "benchmarks" / "report.py"))
@@ -239,9 +239,9 @@ def test_the_axis_is_logarithmic_where_one_curve_is_far_longer_than_another():
         return Band(np.array(x, dtype=float), np.zeros(len(x)), None, np.zeros((1, len(x))))
 
     point = curve(0)
-    assert linear_part([curve(0, 10, 100), curve(0, 5, 800)]) == 10
-    assert linear_part([curve(0, 10, 100), curve(0, 5, 790), point]) is None
-    assert linear_part([point]) is None
+    assert scale([curve(0, 10, 100), curve(0, 5, 800)]) == Scale(logarithmic=True, linear_part=10)
+    assert not scale([curve(0, 10, 100), curve(0, 5, 790), point]).logarithmic
+    assert not scale([point]).logarithmic
 
 
 def test_styles_are_apart_and_do_not_follow_the_ranking():

@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 
 from lightning_bc.demonstrations.references import References
 from lightning_bc.results.chart import COLUMNS, Chart, Row, matrix
-from lightning_bc.results.plots import AXIS_LABELS, MARKERS, Band, line_styles, linear_part
+from lightning_bc.results.plots import AXIS_LABELS, MARKERS, Band, Scale, line_styles, scale
 
 _WHOLE = ("Method", "Final return", "Normalized", "Failed episodes", "Training time", "Action latency")
 """Columns whose cells are not broken into lines."""
@@ -85,10 +85,7 @@ def _curves(section: Section, axis: str) -> go.Figure:
         yaxis={"title": "return", "tickformat": ","},
         legend={"x": 1.08, "y": 1},
         hoverlabel={"align": "left"},
-        updatemenus=[_scales(logarithmic=linear_part(section.bands.values()) is not None)],
     )
-    if figure.layout.updatemenus[0].active == 1:
-        figure.update_xaxes(type="log")
     references = chart.references
     if references.has_expert:
         figure.add_hline(
@@ -112,14 +109,25 @@ def _curves(section: Section, axis: str) -> go.Figure:
                 "ticktext": [f"{value:.1f}" for value in normalized],
             }
         )
+    _add_scales(figure, scale(section.bands.values()))
     return figure
 
 
-def _scales(logarithmic: bool) -> dict[str, Any]:
-    """Buttons that choose the horizontal axis; a logarithmic one leaves out what happened before the first step."""
-    buttons = [{"label": label, "method": "relayout", "args": [{"xaxis.type": label}]} for label in ("linear", "log")]
+def _add_scales(figure: go.Figure, horizontal: Scale) -> None:
+    """Buttons for a linear and a logarithmic axis, which begins where the other kind of picture ends to be linear."""
+    kinds = {"linear": [trace.x for trace in figure.data]}
+    kinds["log"] = [np.maximum(np.asarray(x, dtype=float), horizontal.linear_part) for x in kinds["linear"]]
+    chosen = "log" if horizontal.logarithmic else "linear"
+    for trace, x in zip(figure.data, kinds[chosen], strict=True):
+        trace.x = x
+    ticks = {"linear": None, "log": "D2"}                           # 1, 2, 5, 10, ...
+    buttons = [
+        {"label": kind, "method": "update", "args": [{"x": x}, {"xaxis.type": kind, "xaxis.dtick": ticks[kind]}]}
+        for kind, x in kinds.items()
+    ]
     place = {"x": 1, "xanchor": "right", "y": 0.02, "yanchor": "bottom"}
-    return {"type": "buttons", "direction": "right", "buttons": buttons, "active": int(logarithmic), **place}
+    menu = {"type": "buttons", "direction": "right", "buttons": buttons, "active": list(kinds).index(chosen), **place}
+    figure.update_layout(updatemenus=[menu], xaxis={"type": chosen, "dtick": ticks[chosen]})
 
 
 def _traces(references: References, band: Band, label: str, colour: str, dashes: str) -> list[go.Scatter]:

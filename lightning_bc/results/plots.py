@@ -76,10 +76,23 @@ def band(method: Method, axis: str) -> Band | None:
     return Band(x, statistics.center(runs), statistics.interval(runs), runs)
 
 
-def linear_part(bands: Iterable[Band]) -> float | None:
-    """Up to where a logarithmic axis is linear: a tenth of the shortest curve; None where a linear axis shows all."""
-    ends = [band.x[-1] for band in bands if len(band.x) > 1]
-    return float(min(ends) / 10) if ends and max(ends) >= WIDE * min(ends) else None
+@dataclass(frozen=True)
+class Scale:
+    """How the horizontal axis of several curves is drawn.
+
+    Attributes:
+        logarithmic: whether their lengths ask for it.
+        linear_part: up to where it is linear then, so that 0 can be shown: a tenth of the shortest curve.
+    """
+
+    logarithmic: bool
+    linear_part: float
+
+
+def scale(bands: Iterable[Band]) -> Scale:
+    """The scale for ``bands``."""
+    ends = [float(band.x[-1]) for band in bands if len(band.x) > 1] or [1.0]
+    return Scale(max(ends) >= WIDE * min(ends), min(ends) / 10)
 
 
 def line_styles(chart: Chart) -> dict[str, tuple[str, str]]:
@@ -118,8 +131,9 @@ def draw_curves(path: Path, chart: Chart, bands: dict[str, Band], methods: Seque
                 _draw(axes, bands[method.label], *styles[method.label], method.label, alone)
         axes.set_xlabel(AXIS_LABELS[axis])
         axes.set_ylabel("return")
-        if (threshold := linear_part(bands[method.label] for method in methods if method.label in bands)) is not None:
-            axes.set_xscale("symlog", linthresh=threshold, linscale=0.3)
+        horizontal = scale(bands[method.label] for method in methods if method.label in bands)
+        if horizontal.logarithmic:
+            axes.set_xscale("symlog", linthresh=horizontal.linear_part, linscale=0.3)
         for side in (axes.xaxis, axes.yaxis):
             side.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
         axes.margins(x=0.02)
