@@ -9,7 +9,8 @@ i = 1, 2, ... the policy
 plays (each step is the expert's with probability beta_i), the expert labels every observation on the way, and the pairs join
 the training set. With beta = 0 the learner plays alone from the first round on, as the demonstrations were the round before.
 
-A round takes place every ``round_every`` optimizer steps; the learner goes on from where it is, it is not trained anew.
+A round is due every ``round_every`` optimizer steps and takes place at the next multiple of ``--rollouts.eval_freq``;
+between these training is not interrupted. The learner goes on from where it is, it is not trained anew.
 """
 
 from functools import partial
@@ -33,7 +34,7 @@ class DAgger(Callback):
 
     Args:
         expert: file of the expert that is asked, a CleanRL actor or a checkpoint.
-        round_every: optimizer steps between two rounds.
+        round_every: optimizer steps between two rounds; a larger --rollouts.eval_freq makes several take place at once.
         rounds: how many rounds there are.
         episodes: episodes a round.
         beta: the expert plays a step of round i with probability beta^i.
