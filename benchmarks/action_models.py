@@ -27,6 +27,7 @@ from study import (
     interval,
     named,
     run_missing,
+    with_worst,
     write_tables,
 )
 
@@ -155,10 +156,8 @@ def ablations_table() -> str:
     text = "| changed | demonstrations | default | changed |\n|---|---|---|---|\n"
     changed, default = cells(RESULTS, "ablations"), cells(RESULTS, "models")
     for ablation, (model, actions, _) in ABLATIONS.items():
-        entries = []
-        for lines in (default.get((model, actions), []), changed.get((ablation, actions), [])):
-            values = [line["normalized"] for line in lines if line["key"][3] < 3]
-            entries.append(f"{interval(values)}; {min(values):.3f}" if values else "not run")
+        compared = (default.get((model, actions), []), changed.get((ablation, actions), []))
+        entries = [with_worst([line["normalized"] for line in lines if line["key"][3] < 3]) for lines in compared]
         text += f"| {ablation} | {actions} | {' | '.join(entries)} |\n"
     return text
 

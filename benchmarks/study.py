@@ -127,7 +127,7 @@ def run_missing(
 def keep_logs(folder: Path) -> None:
     """Copy what the report reads of a run; without the machine's name, which TensorBoard puts into its file's."""
     kept = KEPT_LOGS / folder.name
-    kept.mkdir(parents=True)
+    kept.mkdir(parents=True, exist_ok=True)                         # the line may not have been written after it
     for name in ("config.yaml", "results.json"):
         shutil.copyfile(folder / name, kept / name)
     for number, events in enumerate(sorted(folder.glob("events.out.tfevents.*"))):
@@ -167,6 +167,11 @@ def interval(values: Sequence[float]) -> str:
     return f"{mean:.3f} ± {half:.3f}"
 
 
+def with_worst(values: Sequence[float]) -> str:
+    """Mean with its interval, then the worst seed."""
+    return f"{interval(values)}; {min(values):.3f}" if values else "not run"
+
+
 Cells = dict[tuple[str, str], list[dict[str, Any]]]
 
 
@@ -183,10 +188,7 @@ def grid_table(found: Cells, corner: str, rows: dict[str, str], columns: dict[st
     """Normalized with its interval, and the worst seed, for each row and column."""
     text = f"| {corner} | " + " | ".join(columns.values()) + " |\n|" + "---|" * (1 + len(columns)) + "\n"
     for row, name in rows.items():
-        entries = []
-        for column in columns:
-            values = [line["normalized"] for line in found.get((row, column), [])]
-            entries.append(f"{interval(values)}; {min(values):.3f}" if values else "not run")
+        entries = [with_worst([line["normalized"] for line in found.get((row, column), [])]) for column in columns]
         text += f"| {name} | " + " | ".join(entries) + " |\n"
     return text
 
