@@ -11,6 +11,7 @@ import yaml
 from conftest import actor_state
 from test_cli import BUDGET, COMMAND, assert_killed_run_resumes, curve, data, fit, refused  # noqa: F401  # a fixture
 
+from lightning_bc.callbacks import DAgger
 from lightning_bc.cli import main
 from lightning_bc.demonstrations import load_expert
 from lightning_bc.demonstrations.batches import Batches
@@ -53,6 +54,20 @@ def test_the_expert_labels_what_the_learner_visits(dagger):
     assert results["expert_queries"] == len(observations)
     queries = [value for _, value in curve(run, "expert_queries")]
     assert queries[0] == 0 < queries[1] < queries[2] == len(observations)  # a round at optimizer steps 2 and 4
+
+
+@pytest.mark.parametrize(("eval_freq", "max_steps"), [(20, 13), (2, 12), (9, 18)])
+def test_rounds_take_place_where_they_are_due_however_rare_the_curve(eval_freq, max_steps, dagger, monkeypatch):
+    played = []
+
+    def take_note(callback, trainer, module):
+        played.append(trainer.global_step)
+        callback.rounds_done += 1
+
+    monkeypatch.setattr(DAgger, "_round", take_note)
+    flags = ["--model", "MSE", *dagger(round_every=3, rounds=4)]
+    main(["fit", *flags, *BUDGET.split(), "--rollouts.eval_freq", f"{eval_freq}", "--trainer.max_steps", f"{max_steps}"])
+    assert played == [3, 6, 9, 12]
 
 
 def test_with_beta_one_the_expert_plays(dagger):

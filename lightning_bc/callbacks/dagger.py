@@ -9,10 +9,10 @@ i = 1, 2, ... the policy
 plays (each step is the expert's with probability beta_i), the expert labels every observation on the way, and the pairs join
 the training set. With beta = 0 the learner plays alone from the first round on, as the demonstrations were the round before.
 
-A round is due every ``round_every`` optimizer steps and takes place at the next multiple of ``--rollouts.eval_freq``;
-between these training is not interrupted. The learner goes on from where it is, it is not trained anew.
+The learner goes on from where it is, it is not trained anew.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ class DAgger(Callback):
 
     Args:
         expert: file of the expert that is asked, a CleanRL actor or a checkpoint.
-        round_every: optimizer steps between two rounds; a larger --rollouts.eval_freq makes several take place at once.
+        round_every: optimizer steps between two rounds.
         rounds: how many rounds there are.
         episodes: episodes a round.
         beta: the expert plays a step of round i with probability beta^i.
@@ -71,9 +71,11 @@ class DAgger(Callback):
         check_fits(self.expert, self.path, environment_id)
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """Check, and make the environments."""
+        """Check, make the environments, and have training stop for a round wherever one is due."""
         if stage == "fit":
-            environment_id = trainer.datamodule.environment_id  # type: ignore[attr-defined]
+            data = trainer.datamodule  # type: ignore[attr-defined]
+            data.group_size = math.gcd(data.group_size, self.round_every)
+            environment_id = data.environment_id
             if self.expert is None:                                 # the command line has checked before this
                 self.check(module, environment_id)
             self._environments = make(environment_id, self.episodes)
