@@ -1,4 +1,4 @@
-"""The tables of docs/interaction.md: DAgger, GAIL, AIRL, and soft actor-critic, which makes their experts.
+"""The tables of docs/interaction.md (GAIL, AIRL, and soft actor-critic, which makes experts) and of docs/dagger.md.
 
     python benchmarks/interaction.py run [--jobs 2] [--seeds 3] [--only adversarial labels causes hopper] [--rows gail ...]
     python benchmarks/interaction.py report
@@ -38,16 +38,19 @@ from lightning_bc.callbacks import DAgger
 
 RESULTS = Path("docs/interaction.jsonl")
 DOCUMENT = Path("docs/interaction.md")
+DAGGER_DOCUMENT = Path("docs/dagger.md")
 CURVES = Path("docs/interaction-curves.svg")
-LABELS = Path("docs/interaction-labels.svg")
+LABELS = Path("docs/dagger-labels.svg")
 
 LEARNERS = {"gail": "GAIL", "airl": "AIRL"}
 CLONING = "cloning (MSE)"
 DETERMINISTIC = f"--data.path {demonstrations('deterministic')} --data.validation_fraction 0"
 REPEATED = Path("data/HalfCheetah-v5-one-trajectory-2400-times.pt")
 FEW = "--config configs/mse.yaml --data.validation_fraction 0 --trainer.max_steps 10000 --rollouts.eval_freq 500"
-TRAJECTORIES = (1, 2, 4, 7, 11)
+TRAJECTORIES = (1, 2, 4, 7, 11, 20)
 """Of 1000 pairs: what cloning learns from, and what DAgger ends with, one of them demonstrated."""
+CONFIGURED = 11
+"""What configs/dagger.yaml ends with."""
 
 
 def dagger(rounds: int, callback: str = "lightning_bc.callbacks.DAgger", options: str = "") -> str:
@@ -110,7 +113,7 @@ def learners(seeds: int) -> Iterator[Run]:
             yield Run("labels", "cloning", f"{trajectories}", seed, flags, kept=trajectories == 1)
             if trajectories > 1:
                 flags = f"{dagger(trajectories - 1)} {ONE}"
-                yield Run("labels", "dagger", f"{trajectories}", seed, flags, kept=trajectories == TRAJECTORIES[-1])
+                yield Run("labels", "dagger", f"{trajectories}", seed, flags, kept=trajectories == CONFIGURED)
         for cause, flags in CAUSES.items():
             yield Run("causes", cause, "11", seed, flags)
     for config, name in LEARNERS.items():
@@ -209,11 +212,14 @@ def report() -> None:
             {"1": "1 trajectory", "4": "4 trajectories"},
         ),
         "sac": sac_table(),
-        "labels": grid_table(learners, "learner", {"cloning": "cloning", "dagger": "DAgger"}, labels),
-        "causes": grid_table(cells(RESULTS, "causes"), "DAgger", named(CAUSES), {"11": "11,000 labels"}),
         "hopper": hopper_table(),
     }
     write_tables(DOCUMENT, tables)
+    tables = {
+        "labels": grid_table(learners, "learner", {"cloning": "cloning", "dagger": "DAgger"}, labels),
+        "causes": grid_table(cells(RESULTS, "causes"), "DAgger", named(CAUSES), {"11": "11,000 labels"}),
+    }
+    write_tables(DAGGER_DOCUMENT, tables)
     draw_curves()
     draw_labels()
 
