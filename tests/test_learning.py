@@ -28,5 +28,21 @@ def test_every_strategy_clones_half_cheetah(strategy, demonstrations, tmp_path, 
     monkeypatch.chdir(tmp_path)
     flags = "--trainer.max_steps 6000 --rollouts.eval_freq 600"
     main(["fit", "--model", strategy, "--data.path", str(demonstrations), *flags.split()])
-    results = json.loads(next(Path("lightning_logs").glob("*/results.json")).read_text())
-    assert results["normalized"] > 0.7
+    assert normalized() > 0.7
+
+
+@pytest.mark.parametrize(("config", "least"), [("gail", 0.4), ("airl", 0.4), ("sac", 0.15)])
+def test_every_strategy_that_acts_learns_half_cheetah(config, least, tmp_path, monkeypatch):
+    """The first 50,000 environment steps; from the same trajectory, cloning comes to 0.15 on average."""
+    monkeypatch.chdir(tmp_path)
+    flags = ["--config", str(REPOSITORY / "configs" / f"{config}.yaml"), "--model.total_environment_steps", "50000"]
+    if config != "sac":
+        path = collect("HalfCheetah-v5", str(EXPERT), "trajectory.pt", pairs=1000, actions="deterministic")
+        flags += ["--data.path", str(path), "--data.validation_fraction", "0"]
+    main(["fit", *flags])
+    assert normalized() > least
+
+
+def normalized():
+    """What the only run here came to."""
+    return json.loads(next(Path("lightning_logs").glob("*/results.json")).read_text())["normalized"]
