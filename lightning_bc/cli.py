@@ -21,6 +21,7 @@ from lightning_bc import versions
 from lightning_bc.arguments import HelpFormatter, Parser
 from lightning_bc.callbacks import AtomicCheckpointIO, Checkpoints, DAgger, Progress, Rollouts, TensorBoardTabs
 from lightning_bc.demonstrations import Demonstrations, collect
+from lightning_bc.demonstrations.collect import default_path
 from lightning_bc.demonstrations.formats import MINARI_PREFIX, read_metadata
 from lightning_bc.errors import InputError
 from lightning_bc.results import runs
@@ -113,8 +114,11 @@ class CommandLine(LightningCLI):
         wanted, config.ckpt_path = config.ckpt_path, None
         if wanted and wanted != "last":
             self._open_checkpoint(Path(wanted))
+        strategy = strategies()[config.model.class_path.rpartition(".")[2]]
+        if not strategy.needs_demonstrations and config.data.path == default_path("{env}"):
+            config.data.path = None
         self._settle_environment(config)
-        self._settle_length(config)
+        self._settle_length(config, strategy)
         self.saved_config = self._dump(config)
         if wanted == "last":
             self._open_checkpoint(runs.last_checkpoint(self._newest_run_like_this()))
@@ -125,9 +129,8 @@ class CommandLine(LightningCLI):
                 f"{self.command} needs --ckpt_path: the file of a checkpoint, or last for the newest run with this "
                 "configuration."
             )
-        strategy = config.model.class_path.rpartition(".")[2]
         self.run = self.checkpoint.get("run") or self._name(
-            strategy, config.data.path or config.env, config.seed_everything
+            strategy.__name__, config.data.path or config.env, config.seed_everything
         )
 
     def instantiate_classes(self) -> None:
@@ -288,9 +291,9 @@ class CommandLine(LightningCLI):
             config.data.path = path.replace("{env}", config.env)
 
     @staticmethod
-    def _settle_length(config: Namespace) -> None:
+    def _settle_length(config: Namespace, strategy: type[Strategy]) -> None:
         """One pass, unless a number of passes or of steps is given; strategies that act while they learn have their own."""
-        trainer, strategy = config.trainer, strategies()[config.model.class_path.rpartition(".")[2]]
+        trainer = config.trainer
         if issubclass(strategy, InteractiveStrategy):
             for name, unset in (("max_epochs", None), ("max_steps", -1)):
                 if trainer[name] not in (unset, -1):

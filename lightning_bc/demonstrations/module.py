@@ -32,8 +32,9 @@ class Demonstrations(LightningDataModule):
 
     Args:
         path: demonstration file (.pt or .npz, see ``formats``) or minari:DATASET_ID; the default file is collected by
-            ``fit`` when it is missing and an expert for the environment is shipped. null reads nothing, for strategies
-            that need no demonstrations; returns are then measured against the shipped expert, if there is one.
+            ``fit`` when it is missing and an expert for the environment is shipped. null reads nothing, and is what
+            strategies that need no demonstrations have by default; returns are then measured against the shipped expert,
+            if there is one.
         environment_id: Gymnasium id of the environment; the command line sets it from --env.
         episodes: use only the first n episodes (the demonstration budget).
         subsample: keep every k-th pair of each episode.
@@ -116,12 +117,9 @@ class Demonstrations(LightningDataModule):
         if fitting and self.path == default_path(self.environment_id) and not Path(self.path).exists():
             expert = SHIPPED_EXPERTS / f"{self.environment_id}.pt"
             if not expert.is_file():
-                without = ""
-                if model is not None and not model.needs_demonstrations:
-                    without = f" {type(model).__name__} needs none: say so with --data.path null."
                 raise InputError(
                     f"{self.path}: no such file, and no expert for {self.environment_id} is shipped to collect it with "
-                    f"({expert} is missing).{without} Name your own demonstrations with --data.path, or collect them with\n"
+                    f"({expert} is missing). Name your own demonstrations with --data.path, or collect them with\n"
                     f"    python -m lightning_bc collect --env {self.environment_id} --expert EXPERT.pt"
                 )
             collect(self.environment_id, str(expert), self.path)
