@@ -13,6 +13,7 @@ Defaults were tuned on the selection bank of seeds; every figure here is of the 
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -125,11 +126,9 @@ def models_table() -> str:
     for model, actions in [(model, actions) for model in MODELS for actions in KINDS if (model, actions) in found]:
         lines = found[model, actions]
         latency = [np.median([line["action_latency_ms"][batch] for line in lines]) for batch in ("1", "10")]
-        failed = round(100 * sum(line["failed_episodes"] for line in lines))
         rows.append(
-            f"| {MODELS[model]} | {actions} | {len(lines)} | {np.mean([line['score'] for line in lines]):.0f} "
-            f"| {interval([line['normalized'] for line in lines])} | {min(line['normalized'] for line in lines):.3f} "
-            f"| {failed} of {100 * len(lines)} | {np.mean([line['sampled_normalized'] for line in lines]):.3f} "
+            f"| {MODELS[model]} | {actions} | {len(lines)} | {judged(lines)} "
+            f"| {np.mean([line['sampled_normalized'] for line in lines]):.3f} "
             f"| {np.median([line['training_seconds'] for line in lines]):.0f} | {latency[0]:.2f} | {latency[1]:.2f} "
             f"| {lines[0]['network_evaluations']} | {lines[0]['parameters']:,} |\n"
         )
@@ -142,13 +141,16 @@ def originals_table() -> str:
     found = cells(RESULTS, "originals")
     for name in ORIGINALS:
         if lines := found.get((name, "")):
-            normalized = [line["normalized"] for line in lines]
-            failed = round(100 * sum(line["failed_episodes"] for line in lines))
-            text += (
-                f"| {name} | {REPORTED[name]} | {np.mean([line['score'] for line in lines]):.0f} | {interval(normalized)} "
-                f"| {min(normalized):.3f} | {failed} of {100 * len(lines)} |\n"
-            )
+            text += f"| {name} | {REPORTED[name]} | {judged(lines)} |\n"
     return text
+
+
+def judged(lines: list[dict[str, Any]]) -> str:
+    """Four columns: score, normalized with its interval, the worst seed, failed episodes."""
+    normalized = [line["normalized"] for line in lines]
+    failed = round(100 * sum(line["failed_episodes"] for line in lines))
+    score = np.mean([line["score"] for line in lines])
+    return f"{score:.0f} | {interval(normalized)} | {min(normalized):.3f} | {failed} of {100 * len(lines)}"
 
 
 def ablations_table() -> str:
