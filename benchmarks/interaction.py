@@ -98,7 +98,8 @@ HOPPER_FLAGS = f"--env Hopper-v5 --data.path {HOPPER} --data.validation_fraction
 def experts() -> Iterator[Run]:
     """Soft actor-critic on the environments' own rewards."""
     yield Run("adversarial", "sac", "", 0, "--config configs/sac.yaml", kept=True)
-    yield Run("hopper", "SAC, the expert", "score", 0, "--config configs/sac.yaml --env Hopper-v5")
+    flags = "--config configs/sac.yaml --env Hopper-v5 --model.total_environment_steps 200000"
+    yield Run("hopper", "SAC, the expert", "score", 0, flags)
 
 
 def learners(seeds: int) -> Iterator[Run]:
