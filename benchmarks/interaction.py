@@ -51,6 +51,8 @@ TRAJECTORIES = (1, 2, 4, 7, 11, 20)
 """Of 1000 pairs: what cloning learns from, and what DAgger ends with, one of them demonstrated."""
 CONFIGURED = 11
 """What configs/dagger.yaml ends with."""
+CHART_SEEDS = 5
+"""Of the chart's runs that take less than two minutes."""
 
 
 def dagger(rounds: int, callback: str = "lightning_bc.callbacks.DAgger", options: str = "") -> str:
@@ -102,6 +104,18 @@ def experts() -> Iterator[Run]:
     yield Run("hopper", "SAC, the expert", "score", 0, flags)
 
 
+def cloning(trajectories: int, seed: int) -> Run:
+    """MSE from so many trajectories."""
+    flags = f"{FEW} --data.path {demonstrations('deterministic')} --data.episodes {trajectories}"
+    return Run("labels", "cloning", f"{trajectories}", seed, flags, kept=trajectories == 1)
+
+
+def aggregating(trajectories: int, seed: int) -> Run:
+    """DAgger with MSE from one trajectory, until it has as many labels."""
+    flags = f"{dagger(trajectories - 1)} {ONE}"
+    return Run("labels", "dagger", f"{trajectories}", seed, flags, kept=trajectories == CONFIGURED)
+
+
 def learners(seeds: int) -> Iterator[Run]:
     """Every other run; all of seed 0 first."""
     for seed in range(seeds):
@@ -110,13 +124,14 @@ def learners(seeds: int) -> Iterator[Run]:
                 flags = f"--config configs/{config}.yaml {DETERMINISTIC} --data.episodes {trajectories}"
                 yield Run("adversarial", config, f"{trajectories}", seed, flags, kept=True)
         for trajectories in TRAJECTORIES:
-            flags = f"{FEW} --data.path {demonstrations('deterministic')} --data.episodes {trajectories}"
-            yield Run("labels", "cloning", f"{trajectories}", seed, flags, kept=trajectories == 1)
+            yield cloning(trajectories, seed)
             if trajectories > 1:
-                flags = f"{dagger(trajectories - 1)} {ONE}"
-                yield Run("labels", "dagger", f"{trajectories}", seed, flags, kept=trajectories == CONFIGURED)
+                yield aggregating(trajectories, seed)
         for cause, flags in CAUSES.items():
             yield Run("causes", cause, "11", seed, flags)
+    for seed in range(seeds, CHART_SEEDS):
+        yield cloning(1, seed)
+        yield aggregating(CONFIGURED, seed)
     for config, name in LEARNERS.items():
         yield Run("hopper", name, "score", 0, f"--config configs/{config}.yaml {HOPPER_FLAGS} --data.episodes 4")
     yield Run("hopper", "cloning", "score", 0, f"{FEW} {HOPPER_FLAGS} --data.episodes 4")
