@@ -217,11 +217,11 @@ def hopper_table() -> str:
 def report() -> None:
     """Write the tables between their markers, and the pictures."""
     labels = {str(n): f"{1000 * n:,} labels" for n in TRAJECTORIES}
-    learners = cells(RESULTS, "labels")
-    learners["dagger", "1"] = learners["cloning", "1"]              # before its first round
+    labelled = cells(RESULTS, "labels")
+    labelled["dagger", "1"] = labelled["cloning", "1"]              # before its first round
     tables = {
         "adversarial": grid_table(
-            cells(RESULTS, "adversarial") | {(CLONING, n): cells(RESULTS, "labels")["cloning", n] for n in ("1", "4")},
+            cells(RESULTS, "adversarial") | {(CLONING, n): labelled["cloning", n] for n in ("1", "4")},
             "from",
             LEARNERS | named([CLONING]),
             {"1": "1 trajectory", "4": "4 trajectories"},
@@ -231,7 +231,7 @@ def report() -> None:
     }
     write_tables(DOCUMENT, tables)
     tables = {
-        "labels": grid_table(learners, "learner", {"cloning": "cloning", "dagger": "DAgger"}, labels),
+        "labels": grid_table(labelled, "learner", {"cloning": "cloning", "dagger": "DAgger"}, labels),
         "causes": grid_table(cells(RESULTS, "causes"), "DAgger", named(CAUSES), {"11": "11,000 labels"}),
     }
     write_tables(DAGGER_DOCUMENT, tables)

@@ -45,7 +45,7 @@ class Demonstrations(LightningDataModule):
             where that environment never terminates early.
         seed: of the order of the pairs; the command line sets it from --seed_everything.
         group_size: batches that the loader serves together, one optimizer step each; the command line sets it to
-            --rollouts.eval_freq.
+            --rollouts.eval_freq, and DAgger to what divides its rounds too.
     """
 
     def __init__(
