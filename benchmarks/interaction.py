@@ -97,9 +97,10 @@ HOPPER = Path("data/Hopper-v5-deterministic-10000.pt")
 HOPPER_FLAGS = f"--env Hopper-v5 --data.path {HOPPER} --data.validation_fraction 0"
 
 
-def experts() -> Iterator[Run]:
+def experts(seeds: int) -> Iterator[Run]:
     """Soft actor-critic on the environments' own rewards."""
-    yield Run("adversarial", "sac", "", 0, "--config configs/sac.yaml", kept=True)
+    for seed in range(seeds):
+        yield Run("adversarial", "sac", "", seed, "--config configs/sac.yaml", kept=True)
     yield Run("hopper", "SAC", "score", 0, "--config configs/sac.yaml --env Hopper-v5")
 
 
@@ -257,7 +258,7 @@ if __name__ == "__main__":
     if arguments.what == "run":
         collect("deterministic")
         write_repeated()
-        run(experts())
+        run(experts(arguments.seeds))
         if "hopper" in arguments.only:
             collect_hopper()
         run(learners(arguments.seeds))
