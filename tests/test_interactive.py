@@ -151,10 +151,10 @@ def test_the_actors_step_raises_value():
 @pytest.mark.parametrize(("entropy", "direction"), [(-2.5, 1), (-1.5, -1), (3.0, -1), (-50.0, 1)])
 def test_the_temperature_rises_while_the_entropy_is_under_minus_action_dim(entropy, direction):
     strategy = build_strategy(SAC)                                  # two actions
-    optimizer = torch.optim.SGD([strategy.log_temperature], lr=0.1)
+    optimizer, before = torch.optim.SGD([strategy.log_temperature], lr=0.1), strategy.log_temperature.item()
     strategy.temperature_loss(torch.tensor(entropy)).backward()
     optimizer.step()
-    assert strategy.log_temperature.item() * direction > 0
+    assert (strategy.log_temperature.item() - before) * direction > 0
 
 
 @EVERY
@@ -176,8 +176,8 @@ def test_actor_and_temperature_leave_no_trace_in_the_critics(cls):
     actors = [torch.nn.utils.parameters_to_vector(each.network.parameters()) for each in (with_actor, without, before)]
     assert not torch.equal(actors[0], actors[2])
     assert torch.equal(actors[1], actors[2])
-    assert with_actor.log_temperature != 0
-    assert without.log_temperature == 0
+    assert with_actor.log_temperature != before.log_temperature
+    assert without.log_temperature == before.log_temperature
     for name in ("critics", "target_critics"):
         for one, other in zip(getattr(with_actor, name).parameters(), getattr(without, name).parameters(), strict=True):
             assert torch.equal(one, other)
@@ -357,7 +357,7 @@ def test_observations_are_standardised_by_the_demonstrations(pendulum_data):
         torch.manual_seed(0)
         raw = transitions.sample(strategy.batch_size)
         torch.manual_seed(0)
-        batch = strategy.sample(transitions)
+        batch = strategy.sample(transitions, strategy.batch_size)
         torch.testing.assert_close(batch.observations, strategy.normalization(raw.observations))
         torch.testing.assert_close(batch.next_observations, strategy.normalization(raw.next_observations))
         assert torch.equal(batch.actions, raw.actions)
@@ -555,6 +555,37 @@ def test_airls_logit_of_an_impossible_action_is_bounded():
     final.bias.data = torch.tensor([5.0, -100.0])                   # a near-certain action at tanh(5)
     inputs = strategy.inputs(at_rest([-1.0, 1.0, 0.0]))
     assert (strategy.logits(inputs) - strategy.score(inputs)).abs().max() <= 20
+
+
+@ADVERSARIAL
+@pytest.mark.parametrize(("batch_size", "demonstrated"), [(6, 3), (7, 3)])
+def test_half_of_what_actor_and_critics_learn_from_is_demonstrated(cls, batch_size, demonstrated):
+    strategy, replayed = build_strategy(cls, batch_size=batch_size), transitions(batch_size)
+    expert = transitions(1, seed=1, terminated=[1.0])
+    strategy.expert = expert
+    strategy.normalization.mean.fill_(2.0)
+    mixed = strategy.mixed(replayed)
+    assert len(mixed.rewards) == batch_size
+    assert torch.equal(mixed.actions[:demonstrated], expert.actions.expand(demonstrated, -1))
+    assert torch.equal(mixed.observations[:demonstrated], expert.observations.expand(demonstrated, -1) - 2)
+    assert torch.equal(mixed.next_observations[:demonstrated], expert.next_observations.expand(demonstrated, -1) - 2)
+    assert (mixed.terminated[:demonstrated] == 1).all()
+    for name, column in vars(replayed).items():
+        assert torch.equal(getattr(mixed, name)[demonstrated:], column[demonstrated:])
+
+
+@ADVERSARIAL
+def test_the_discriminator_takes_only_the_replay_for_the_learners(cls):
+    """Its demonstrations in the learner's place would teach it that the expert is the learner."""
+    strategy, replayed = build_strategy(cls, batch_size=6), transitions()
+    strategy.expert = transitions(seed=1)
+    seen = []
+    loss = strategy.discriminator_loss
+    strategy.discriminator_loss = lambda learner, expert: seen.append((learner, expert)) or loss(learner, expert)
+    by_hand(strategy)(replayed)
+    ((learner, expert),) = seen
+    assert learner is replayed
+    assert len(expert.rewards) == 6
 
 
 # What they learn

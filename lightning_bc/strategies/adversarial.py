@@ -24,6 +24,11 @@ class AdversarialStrategy(InteractiveStrategy):
     its angles, the discriminator would see hardly anything but velocities. Where an expert holds still, as on a pole that
     it balances, a tenth of random play's standard deviation is the least.
 
+    **Demonstrations in the critics' batches.** Half of what actor and critics learn from are demonstrations, with the
+    discriminator's reward like the rest (symmetric sampling, Ball 2023, https://arxiv.org/abs/2302.02948). Critics of the
+    replay alone have no idea what it is worth to go where only the expert has been: on Hopper they put the expert's steps
+    far below the learner's own, and there the learner stayed.
+
     **Terminated episodes.** A reward that is positive everywhere would make a learner cling to life whatever the expert did,
     and a negative one would make it die early. So states get a last entry that is 0 while the episode lives, and an episode
     that terminated goes on for ever in an absorbing state, all zeros but for that last entry, whose reward r is learnt
@@ -117,7 +122,7 @@ class AdversarialStrategy(InteractiveStrategy):
         if update % self.discriminator_every:
             return {}
         assert self.expert is not None
-        loss, metrics = self.discriminator_loss(batch, self.sample(self.expert))
+        loss, metrics = self.discriminator_loss(batch, self.sample(self.expert, self.batch_size))
         self._descend(self.optimizers()[-1].optimizer, loss)       # type: ignore[index]
         with torch.no_grad():
             pairs = torch.stack([self.rewards(batch), batch.rewards])
@@ -125,6 +130,13 @@ class AdversarialStrategy(InteractiveStrategy):
         accuracy = 0.5 * (metrics["discriminator_accuracy_expert"] + metrics["discriminator_accuracy_learner"])
         self._watch(float(accuracy))
         return metrics
+
+    def mixed(self, batch: Transitions) -> Transitions:
+        """Demonstrations in place of the first half of ``batch``."""
+        assert self.expert is not None
+        half = self.batch_size // 2
+        demonstrated = self.sample(self.expert, half)
+        return Transitions(*(torch.cat([a, b[half:]]) for a, b in zip(demonstrated.columns, batch.columns, strict=True)))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """With the discriminator, last."""

@@ -16,7 +16,7 @@ sum already, for a policy gradient without an entropy of its own; here the rewar
 Temperature. Fu's D = exp f / (exp f + pi) is the case alpha = 1. Soft actor-critic chooses alpha itself, and mostly far
 below 1; with log pi at full weight the sum above would not cancel. Nor would f be learnt: off the policy, log pi ranges
 over tens of nats (old actions in the replay, the expert's), the logits would be all log pi, and the classes told apart
-without f. So the configuration begins with a temperature of 0.1 rather than 1.
+without f. So the temperature begins at 0.1 rather than at 1.
 
 log pi is of the present policy, for the expert's actions and for the replay's. Off-policy and with a gradient penalty (on
 f): adversarial.py.

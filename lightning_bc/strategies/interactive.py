@@ -39,7 +39,8 @@ class InteractiveStrategy(Strategy):
         batch_size: transitions an update.
         replay_capacity: transitions that are remembered.
         discount: gamma, how much a reward one step later is worth.
-        initial_temperature: what entropy is worth at first; it then follows the policy's entropy.
+        initial_temperature: what entropy is worth at first; it then follows the policy's entropy. From 1, where Haarnoja
+            begins, it falls for ten thousand updates before the reward counts for much.
         target_rate: how far the slow critics move towards the others at each update.
         actor_every: updates of the critics for each one of actor and temperature.
         optimizer: of each of the networks.
@@ -61,7 +62,7 @@ class InteractiveStrategy(Strategy):
         batch_size: int = 256,
         replay_capacity: int = 1_000_000,
         discount: float = 0.99,
-        initial_temperature: float = 1.0,
+        initial_temperature: float = 0.1,
         target_rate: float = 0.005,
         actor_every: int = 2,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(parameters, lr=5e-4, fused=True),
@@ -142,6 +143,10 @@ class InteractiveStrategy(Strategy):
     def update_rewards(self, batch: Transitions, update: int) -> Metrics:
         """Learn the reward itself, if there is anything to learn; called before each update with its number."""
         return {}
+
+    def mixed(self, batch: Transitions) -> Transitions:
+        """What actor and critics learn from in an update: the ``batch`` of the replay, here without anything else."""
+        return batch
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """The squashed mean, or a sample."""
@@ -225,15 +230,16 @@ class InteractiveStrategy(Strategy):
         optimizers = dict(zip(self.parameter_groups(), self.optimizers(), strict=True))
         for update in range(updates):
             is_last = update == updates - 1
-            self._measured |= self._update(self.sample(self.replay), optimizers, through_lightning=is_last)
+            batch = self.sample(self.replay, self.batch_size)
+            self._measured |= self._update(batch, optimizers, through_lightning=is_last)
         if self.global_step % self.log_every == 0:
             self.log_dict({f"train/{name}": value for name, value in self._measured.items()}, logger=False, batch_size=1)
             self._watch_temperature()
         self._stop_at_the_end()
 
-    def sample(self, transitions: Replay | Transitions) -> Transitions:
-        """A batch of ``transitions``, its observations normalised."""
-        batch = transitions.sample(self.batch_size)
+    def sample(self, transitions: Replay | Transitions, size: int) -> Transitions:
+        """``size`` of ``transitions``, their observations normalised."""
+        batch = transitions.sample(size)
         observations, following = self.normalization(batch.observations), self.normalization(batch.next_observations)
         return replace(batch, observations=observations, next_observations=following)
 
@@ -243,6 +249,7 @@ class InteractiveStrategy(Strategy):
 
     def _update(self, batch: Transitions, optimizers: dict[str, Any], through_lightning: bool) -> Metrics:
         metrics = self.update_rewards(batch, int(self.optimizer_steps))
+        batch = self.mixed(batch)
         loss, more = self.critic_loss(batch)
         metrics |= more
         critic = optimizers["critic"] if through_lightning else optimizers["critic"].optimizer
