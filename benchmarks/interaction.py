@@ -195,15 +195,16 @@ def draw_labels() -> None:
 
 
 def sac_table() -> str:
-    """Return of soft actor-critic at some environment steps, and at the end on the test bank."""
-    text = "| environment steps | return |\n|---|---|\n"
-    for line in cells(RESULTS, "adversarial").get(("sac", ""), []):
-        points = line["curve"]
-        for step, value in zip(points["environment_steps"], points["return_mean"], strict=True):
-            if step in (48_000, 100_000, 152_000, 200_000, 300_000):
-                text += f"| {step:,.0f} | {value:.0f} |\n"
-        text += f"| {line['environment_steps']:,}, test bank | {line['score']:.0f} |\n"
-    return text
+    """Return of soft actor-critic, a column a seed, at some environment steps, and at the end on the test bank."""
+    lines = sorted(cells(RESULTS, "adversarial").get(("sac", ""), []), key=lambda line: line["key"][-1])
+    if not lines:
+        return "not run\n"
+    curves = [dict(zip(line["curve"]["environment_steps"], line["curve"]["return_mean"], strict=True)) for line in lines]
+    rows = [["environment steps", *(f"seed {line['key'][-1]}" for line in lines)], ["---"] * (1 + len(lines))]
+    steps = (48_000, 100_000, 152_000, 200_000, 300_000)
+    rows += [[f"{step:,}", *(f"{curve[step]:.0f}" for curve in curves)] for step in steps]
+    rows.append([f"{lines[0]['environment_steps']:,}, test bank", *(f"{line['score']:.0f}" for line in lines)])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def hopper_table() -> str:
