@@ -24,10 +24,11 @@ class AdversarialStrategy(InteractiveStrategy):
     its angles, the discriminator would see hardly anything but velocities. Where an expert holds still, as on a pole that
     it balances, a tenth of random play's standard deviation is the least.
 
-    **Demonstrations in the critics' batches.** Half of what actor and critics learn from are demonstrations, with the
-    discriminator's reward like the rest (symmetric sampling, Ball 2023, https://arxiv.org/abs/2302.02948). Critics of the
-    replay alone have no idea what it is worth to go where only the expert has been: on Hopper they put the expert's steps
-    far below the learner's own, and there the learner stayed.
+    **Demonstrations in the critics' batches.** A quarter of what actor and critics learn from are demonstrations, with the
+    discriminator's reward like the rest. Critics of the replay alone have no idea what it is worth to go where only the
+    expert has been: on Hopper they put the expert's steps far below the learner's own, and there the learner stayed. Half,
+    as in Ball 2023 (https://arxiv.org/abs/2302.02948), teaches as fast at first, but then the learner's own mishaps are
+    seen too rarely, and its return dips again and again.
 
     **Terminated episodes.** A reward that is positive everywhere would make a learner cling to life whatever the expert did,
     and a negative one would make it die early. So states get a last entry that is 0 while the episode lives, and an episode
@@ -132,11 +133,11 @@ class AdversarialStrategy(InteractiveStrategy):
         return metrics
 
     def mixed(self, batch: Transitions) -> Transitions:
-        """Demonstrations in place of the first half of ``batch``."""
+        """Demonstrations in place of the first quarter of ``batch``."""
         assert self.expert is not None
-        half = self.batch_size // 2
-        demonstrated = self.sample(self.expert, half)
-        return Transitions(*(torch.cat([a, b[half:]]) for a, b in zip(demonstrated.columns, batch.columns, strict=True)))
+        quarter = self.batch_size // 4
+        demonstrated = self.sample(self.expert, quarter)
+        return Transitions(*(torch.cat([a, b[quarter:]]) for a, b in zip(demonstrated.columns, batch.columns, strict=True)))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """With the discriminator, last."""
