@@ -24,7 +24,7 @@ def trained(cls):
     """With weights, statistics and bounds that no shortcut would survive."""
     strategy = build_strategy(cls, network=functools.partial(MLP, hidden_sizes=(32, 24)))
     with torch.no_grad():
-        for parameter in strategy.network.parameters():
+        for parameter in strategy.actor.parameters():
             parameter += 0.15 * torch.randn_like(parameter)
     return strategy
 

@@ -198,6 +198,24 @@ def test_the_slow_critics_move_by_exactly_the_target_rate(rate):
         assert not new.requires_grad
 
 
+@ADVERSARIAL
+def test_what_acts_is_the_average_of_the_actors_weights(cls):
+    """Of update n with a weight that grows as (n + 1) (n + 2) ... (n + 9), a polynomial of the ninth degree."""
+    strategy = build_strategy(cls, batch_size=6, actor_every=1, optimizer=functools.partial(torch.optim.Adam, lr=0.05))
+    strategy.expert = transitions(seed=1)
+    update, weights = by_hand(strategy), []
+    for _ in range(30):
+        update(transitions())
+        weights.append(torch.nn.utils.parameters_to_vector(strategy.network.parameters()))
+    shares = np.array([math.prod(range(n + 1, n + 10)) for n in range(30)], dtype=float)
+    average = sum(share * each for share, each in zip((shares / shares.sum()).tolist(), weights, strict=True))
+    torch.testing.assert_close(torch.nn.utils.parameters_to_vector(strategy.averaged.parameters()), average)
+    observations = transitions().observations
+    outputs = strategy.averaged(observations)
+    assert not torch.allclose(outputs, strategy.network(observations), atol=0.01)
+    torch.testing.assert_close(strategy.act(observations, deterministic=True), outputs[:, :2].tanh())
+
+
 def test_every_optimizer_has_its_part_and_none_is_left_out():
     for cls in (SAC, GAIL, AIRL):
         strategy = build_strategy(cls)
@@ -289,11 +307,15 @@ def test_the_replay_holds_what_gymnasium_answers(environment_id, observation_dim
 
 def test_actions_are_random_until_learning_starts_and_the_policys_from_then_on(watched):
     strategy = tiny(total_environment_steps=420, learning_starts=400)
-    acted = []
-    strategy.act = lambda observations, deterministic: acted.append(deterministic) or torch.full((2, 1), 0.25)
+
+    def policy(observations):
+        actions = 0.25 + 0 * strategy.network(observations)[:, :1]
+        return SimpleNamespace(sample=lambda: (actions, actions[:, 0]))
+
+    strategy.policy = policy
     train(strategy)
     given = np.array(watched[0].actions)[..., 0]                    # (steps, num_envs)
-    assert acted == [False] * 10
+    assert len(given) == 210
     assert (given[200:] == 0.75).all()
     assert stats.kstest(given[:200].ravel(), stats.uniform(-3, 6).cdf).pvalue > 0.01
 

@@ -52,7 +52,7 @@ def cleanrl_state(strategy: Strategy) -> dict[str, Tensor]:
             f"{type(strategy).__name__} chooses its actions otherwise than CleanRL's actors. SAC, GAIL, AIRL and MSE with "
             "squash: true can be exported; collect takes every checkpoint as it is."
         )
-    layers = list(getattr(strategy.network, "layers", []))
+    layers = list(getattr(strategy.actor, "layers", []))
     if [type(layer) for layer in layers] != _LAYERS:
         raise InputError(
             "a CleanRL actor has exactly two hidden layers of ReLU, and this network is another. Train with "

@@ -68,7 +68,7 @@ def latency(strategy: Strategy, batch: int) -> float:
 def network_evaluations(strategy: Strategy) -> int:
     """How often one deterministic action evaluates the strategy's network."""
     calls: list[None] = []
-    hook = strategy.network.register_forward_hook(lambda *_: calls.append(None))
+    hook = strategy.actor.register_forward_hook(lambda *_: calls.append(None))
     with torch.inference_mode():
         strategy(torch.zeros(1, strategy.observation_dim, device=strategy.device))
     hook.remove()

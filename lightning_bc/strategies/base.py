@@ -86,6 +86,11 @@ class Strategy(LightningModule, ABC):
         """The ``position`` where the run ends; None where the Trainer's settings set no end."""
         return self.trainer.datamodule.optimizer_steps  # type: ignore[attr-defined]
 
+    @property
+    def actor(self) -> Network:
+        """The network that ``act`` evaluates."""
+        return self.network
+
     @abstractmethod
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """Choose actions.

@@ -150,11 +150,11 @@ class InteractiveStrategy(Strategy):
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """The squashed mean, or a sample."""
-        policy = self.policy(observations)
+        policy = SquashedGaussian(self.actor(observations))
         return policy.mean.tanh() if deterministic else policy.sample()[0]
 
     def policy(self, observations: Tensor) -> SquashedGaussian:
-        """pi(. | o) over scaled actions given normalised ``observations`` (batch, observation_dim)."""
+        """pi(. | o) over scaled actions given normalised ``observations`` (batch, observation_dim), as it learns."""
         return SquashedGaussian(self.network(observations))
 
     # The losses
@@ -193,6 +193,10 @@ class InteractiveStrategy(Strategy):
             "actor": list(self.network.parameters()),
             "temperature": [self.log_temperature],
         }
+
+    def averages(self) -> list[tuple[nn.Module, nn.Module, float]]:
+        """Slow copies, what each follows, and which part of the way it goes at an update."""
+        return [(self.target_critics, self.critics, self.target_rate)]
 
     def configure_optimizers(self) -> Any:
         """One optimizer a part; all are in checkpoints."""
@@ -263,9 +267,8 @@ class InteractiveStrategy(Strategy):
             self._descend(optimizers["temperature"].optimizer, self.temperature_loss(more["entropy"]))
             metrics["temperature"] = self.log_temperature.detach().exp()
         with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.target_critics.parameters()), list(self.critics.parameters()), self.target_rate
-            )
+            for slow, fast, rate in self.averages():
+                torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), rate)
         self.optimizer_steps += 1
         return metrics
 
@@ -283,7 +286,7 @@ class InteractiveStrategy(Strategy):
         if at_random:
             scaled = 2 * torch.rand(self.num_envs, self.action_dim, device=self.device) - 1
         else:
-            scaled = self.act(self.normalization(observations), deterministic=False).clamp(-1.0, 1.0)
+            scaled = self.policy(self.normalization(observations)).sample()[0].clamp(-1.0, 1.0)
         played = (self.action_scale * scaled + self.action_bias).cpu().numpy()
         following, rewards, terminated, truncated, infos = self.environments.step(played)
         for ended in np.flatnonzero(terminated | truncated):        # what followed, not the next episode's first
