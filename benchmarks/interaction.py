@@ -133,8 +133,7 @@ def learners(seeds: int) -> Iterator[Run]:
         yield cloning(1, seed)
         yield aggregating(CONFIGURED, seed)
     for config, name in LEARNERS.items():
-        flags = f"--config configs/{config}.yaml {HOPPER_FLAGS} --data.episodes 4 --model.total_environment_steps 150000"
-        yield Run("hopper", name, "score", 0, flags)
+        yield Run("hopper", name, "score", 0, f"--config configs/{config}.yaml {HOPPER_FLAGS} --data.episodes 4")
     yield Run("hopper", "cloning", "score", 0, f"{FEW} {HOPPER_FLAGS} --data.episodes 4")
 
 
