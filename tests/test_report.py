@@ -163,7 +163,7 @@ def test_probability_of_improvement_is_between_methods_of_several_seeds():
         ("--config configs/mse.yaml --trainer.max_epochs 3", {"max_epochs": 3}),
         (
             "--config configs/gail.yaml --trainer.max_epochs -1",
-            {"hidden_sizes": [256, 256], "initial_scale": 1.0, "total_environment_steps": 150_000},
+            {"hidden_sizes": [256, 256], "initial_scale": 1.0, "total_environment_steps": 100_000},
         ),
         (
             "--config configs/dagger.yaml --trainer.callbacks.rounds 5 --trainer.max_epochs -1",
