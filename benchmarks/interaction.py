@@ -190,7 +190,7 @@ def draw_labels() -> None:
             labels = [1000 * n for n, _ in measured]
             panel.plot(labels, [float(np.mean(values)) for _, values in measured], marker="o", color=f"C{color}", label=name)
             panel.vlines(labels, *([f(v) for _, v in measured] for f in (min, max)), colors=f"C{color}")
-    save_normalized(figure, panel, "labels of the expert, the first 1000 from its own trajectory", LABELS)
+    save_normalized(figure, panel, "labels of the expert, the first 1000 from its own trajectory", LABELS, "lower right")
 
 
 def sac_table() -> str:

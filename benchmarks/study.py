@@ -198,12 +198,12 @@ def named(names: Iterable[str]) -> dict[str, str]:
     return {name: name for name in names}
 
 
-def save_normalized(figure: Figure, panel: Axes, horizontal: str, path: Path) -> None:
+def save_normalized(figure: Figure, panel: Axes, horizontal: str, path: Path, legend: str = "best") -> None:
     """Finish a picture of normalized returns: the expert as a line, names, legend."""
     panel.axhline(1, color="grey", linewidth=0.8, linestyle="--")
     panel.set_xlabel(horizontal)
     panel.set_ylabel("normalized return (expert 1, random 0)")
-    panel.legend(fontsize=8)
+    panel.legend(fontsize=8, loc=legend)
     figure.savefig(path, metadata={"Date": None})
 
 
