@@ -101,8 +101,7 @@ def experts(seeds: int) -> Iterator[Run]:
     """Soft actor-critic on the environments' own rewards."""
     for seed in range(seeds):
         yield Run("adversarial", "sac", "", seed, "--config configs/sac.yaml", kept=True)
-    flags = "--config configs/sac.yaml --env Hopper-v5 --model.discount 0.99 --model.target_rate 0.005"
-    yield Run("hopper", "SAC", "score", 0, flags)
+    yield Run("hopper", "SAC", "score", 0, "--config configs/sac.yaml --env Hopper-v5")
 
 
 def cloning(trajectories: int, seed: int) -> Run:
