@@ -198,7 +198,7 @@ def test_the_slow_critics_move_by_exactly_the_target_rate(rate):
         assert not new.requires_grad
 
 
-@ADVERSARIAL
+@EVERY
 def test_what_acts_is_the_average_of_the_actors_weights(cls):
     """Of update n with a weight that grows as (n + 1) (n + 2) ... (n + 9), a polynomial of the ninth degree."""
     strategy = build_strategy(cls, batch_size=6, actor_every=1, optimizer=functools.partial(torch.optim.Adam, lr=0.05))

@@ -1,6 +1,5 @@
 """What GAIL and AIRL share: a discriminator learns to tell the expert from the learner, and its word is the reward."""
 
-import copy
 from abc import abstractmethod
 from typing import Any
 
@@ -8,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_bc.errors import refuse_unless_good
-from lightning_bc.networks import Network
 from lightning_bc.online import Replay, Transitions, classification_loss, gradient_penalty
 from lightning_bc.strategies.base import Metrics
 from lightning_bc.strategies.interactive import InteractiveStrategy
@@ -31,12 +29,6 @@ class AdversarialStrategy(InteractiveStrategy):
     expert has been: on Hopper they put the expert's steps far below the learner's own, and there the learner stayed. Half,
     as in Ball 2023 (https://arxiv.org/abs/2302.02948), teaches as fast at first, but then the learner's own mishaps are
     seen too rarely, and its return dips again and again.
-
-    **An averaged actor.** Learner and discriminator chase each other, and the return goes up and down on the way. What plays
-    and is scored is the average of the actor's weights, each of update n with a weight growing as n^9, so that it is over
-    about the last tenth (polynomial-decay averaging, Shamir 2013, https://arxiv.org/abs/1212.1824; of the generator in
-    generative adversarial training, Yazici 2019, https://arxiv.org/abs/1806.04498). What collects and learns is the actor
-    itself.
 
     **Terminated episodes.** A reward that is positive everywhere would make a learner cling to life whatever the expert did,
     and a negative one would make it die early. So states get a last entry that is 0 while the episode lives, and an episode
@@ -63,7 +55,6 @@ class AdversarialStrategy(InteractiveStrategy):
         self.discriminator_every, self.penalty = discriminator_every, penalty
         self.state_dim = self.observation_dim + 1                   # with the entry for absorbing
         self.expert: Transitions | None = None
-        self.averaged = copy.deepcopy(self.network).requires_grad_(False)
         self._accuracy = 0.5                                        # running mean, to notice a discriminator that has won
 
     @abstractmethod
@@ -147,15 +138,6 @@ class AdversarialStrategy(InteractiveStrategy):
         quarter = self.batch_size // 4
         demonstrated = self.sample(self.expert, quarter)
         return Transitions(*(torch.cat([a, b[quarter:]]) for a, b in zip(demonstrated.columns, batch.columns, strict=True)))
-
-    @property
-    def actor(self) -> Network:
-        """The averaged one."""
-        return self.averaged
-
-    def averages(self) -> list[tuple[nn.Module, nn.Module, float]]:
-        """With the actor's, which begins as the actor after its first update."""
-        return [*super().averages(), (self.averaged, self.network, 10 / (int(self.optimizer_steps) + 10))]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """With the discriminator, last."""

@@ -1,5 +1,6 @@
 """Strategies that act in the environment while they learn: the loop that soft actor-critic, GAIL and AIRL share."""
 
+import copy
 import math
 import warnings
 from abc import abstractmethod
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from lightning_bc.environments import Environments, make
 from lightning_bc.episodes import SELECTION_BANK
 from lightning_bc.errors import refuse_unless_good
-from lightning_bc.networks import MLP, NetworkFactory
+from lightning_bc.networks import MLP, Network, NetworkFactory
 from lightning_bc.online import Critics, Replay, SquashedGaussian, Transitions
 from lightning_bc.strategies.base import Metrics, Strategy
 
@@ -29,6 +30,12 @@ class InteractiveStrategy(Strategy):
     each of their steps; before the first one, random actions fill the replay. The critics' optimizer steps through
     Lightning once in it, so that Lightning's ``global_step`` counts training_steps; what is counted in the world, and how
     many updates were made, is in the buffers ``environment_steps`` and ``optimizer_steps``.
+
+    **An averaged actor.** Actor and critics chase each other, a discriminator too, and the return goes up and down on the
+    way. What plays and is scored is the average of the actor's weights, each of update n with a weight growing as n^9, so
+    that it is over about the last tenth (polynomial-decay averaging, Shamir 2013, https://arxiv.org/abs/1212.1824; of the
+    generator in generative adversarial training, Yazici 2019, https://arxiv.org/abs/1806.04498). What collects and learns
+    is the actor itself.
 
     Args:
         network: maps observations to 2 action_dim outputs of the actor: means and raw log standard deviations.
@@ -102,6 +109,7 @@ class InteractiveStrategy(Strategy):
         self.discount, self.target_rate, self.actor_every = discount, target_rate, actor_every
         self.automatic_optimization = False
         self.network = network(self.observation_dim, 2 * self.action_dim)
+        self.averaged = copy.deepcopy(self.network).requires_grad_(False)
         self.critics = Critics(self.observation_dim + self.action_dim)
         self.target_critics = Critics(self.observation_dim + self.action_dim).requires_grad_(False)
         self.target_critics.load_state_dict(self.critics.state_dict())
@@ -147,6 +155,11 @@ class InteractiveStrategy(Strategy):
     def mixed(self, batch: Transitions) -> Transitions:
         """What actor and critics learn from in an update: the ``batch`` of the replay, here without anything else."""
         return batch
+
+    @property
+    def actor(self) -> Network:
+        """The averaged one."""
+        return self.averaged
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """The squashed mean, or a sample."""
@@ -195,8 +208,14 @@ class InteractiveStrategy(Strategy):
         }
 
     def averages(self) -> list[tuple[nn.Module, nn.Module, float]]:
-        """Slow copies, what each follows, and which part of the way it goes at an update."""
-        return [(self.target_critics, self.critics, self.target_rate)]
+        """Slow copies, what each follows, and which part of the way it goes at an update.
+
+        The averaged actor begins as the actor after its first update.
+        """
+        return [
+            (self.target_critics, self.critics, self.target_rate),
+            (self.averaged, self.network, 10 / (int(self.optimizer_steps) + 10)),
+        ]
 
     def configure_optimizers(self) -> Any:
         """One optimizer a part; all are in checkpoints."""
