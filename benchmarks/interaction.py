@@ -101,7 +101,7 @@ def experts(seeds: int) -> Iterator[Run]:
     """Soft actor-critic on the environments' own rewards."""
     for seed in range(seeds):
         yield Run("adversarial", "sac", "", seed, "--config configs/sac.yaml", kept=True)
-    flags = "--config configs/sac.yaml --env Hopper-v5 --model.target_rate 0.005 --model.optimizer.lr 5e-4"
+    flags = "--config configs/sac.yaml --env Hopper-v5 --model.replay_capacity 1_000_000"
     yield Run("hopper", "SAC", "score", 0, flags)
 
 
