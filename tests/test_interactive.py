@@ -138,7 +138,8 @@ def test_the_actors_step_raises_value():
 
     def value():
         with torch.no_grad():
-            return strategy.critics(batch.observations, strategy.act(batch.observations, deterministic=True)).amin(0).mean()
+            actions = strategy.policy(batch.observations).mean.tanh()
+            return strategy.critics(batch.observations, actions).amin(0).mean()
 
     before, optimizer = value(), torch.optim.Adam(strategy.network.parameters(), lr=1e-3)
     for _ in range(30):
