@@ -1,6 +1,7 @@
 """Learning checks on the real task, of minutes each: pytest -m slow."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ def test_every_strategy_clones_half_cheetah(strategy, demonstrations, tmp_path, 
 def test_every_strategy_that_acts_learns_half_cheetah(config, least, tmp_path, monkeypatch):
     """The first 50,000 environment steps; from the same trajectory, cloning comes to 0.18 on average."""
     monkeypatch.chdir(tmp_path)
+    shutil.copytree(EXPERT.parent, tmp_path / "checkpoints" / "experts")    # the scale of what reads no demonstrations
     flags = ["--config", str(REPOSITORY / "configs" / f"{config}.yaml"), "--model.total_environment_steps", "50000"]
     if config != "sac":
         path = collect("HalfCheetah-v5", str(EXPERT), "trajectory.pt", pairs=1000, actions="deterministic")
