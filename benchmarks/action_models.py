@@ -54,8 +54,8 @@ NETWORKS = {
 }
 ABLATIONS = {
     "MSE, error on the action itself": ("mse", "sampled", "--model.squash false"),
-    "Diffusion, temperature 1": ("diffusion", "sampled", "--model.temperature 1"),
-    "Flow matching, temperature 1": ("flow_matching", "sampled", "--model.temperature 1"),
+    "Diffusion, temperature 1": ("diffusion", "sampled", "--model.noise_scale 1"),
+    "Flow matching, temperature 1": ("flow_matching", "sampled", "--model.noise_scale 1"),
     "Autoregressive, hard labels": ("autoregressive", "deterministic", "--model.label_smoothing 0"),
 }
 """One flag changed, on the demonstrations where it should matter."""

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
 from typing import Any
 
 import gymnasium
@@ -40,7 +39,7 @@ def pairs_per_second(environments: Any, expert: Any, first_seed: int) -> float:
     """Play one round as ``collect`` does."""
     started = time.perf_counter()
     seeds = range(first_seed, first_seed + environments.num_envs)
-    played = play(partial(expert, deterministic=True), environments, seeds, record=True)
+    played = play(expert.player(), environments, seeds, record=True)
     return float(played.lengths.sum() / (time.perf_counter() - started))
 
 

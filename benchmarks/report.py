@@ -23,7 +23,7 @@ import yaml
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_bc.cli import main as command_line
-from lightning_bc.results.runs import CONFIG_FILE, RESULTS_FILE
+from lightning_bc.runs.folders import CONFIG_FILE, RESULTS_FILE
 
 RANDOM_RETURN, EXPERT_RETURN = -293.0, 9700.0
 OTHER_TAGS = [f"rollout/{name}" for name in ("return_std", "return_min", "return_max", "normalized_return")]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from study import KEPT_LOGS, write_tables
 
-from lightning_bc.results.report import report
+from lightning_bc.report.report import report
 
 OUTPUT = KEPT_LOGS.parent
 

@@ -56,14 +56,14 @@ def by_trainer(data: Demonstrations, steps: int) -> float:
 def by_hand(data: Demonstrations, device: torch.device) -> float:
     """Pairs per second of the plain loop."""
     model = new_model(data).to(device)
-    model.normalization.fit(data.training_observations)
+    model.border.fit(data.training_observations)
     batches = data.train_dataloader()
     optimizer = model.optimizer(model.parameters())
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=batches.num_batches)
     started = time.perf_counter()
     for group in batches:
         for observations, actions in group:
-            loss, _ = model.loss(model.normalization(observations), model.scale(actions))
+            loss, _ = model.loss(model.border.observe(observations), model.border.scaled(actions))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -24,11 +24,11 @@ from lightning_bc.demonstrations import Demonstrations, collect
 from lightning_bc.demonstrations.collect import default_path
 from lightning_bc.demonstrations.formats import MINARI_PREFIX, read_metadata
 from lightning_bc.errors import InputError
-from lightning_bc.results import runs
-from lightning_bc.results.export import export
-from lightning_bc.results.scores import score, write_results
-from lightning_bc.results.video import film, write_video
-from lightning_bc.strategies import InteractiveStrategy, Strategy, strategies, strategy_of_checkpoint
+from lightning_bc.runs import folders as runs
+from lightning_bc.runs.score import score, write_results
+from lightning_bc.strategies import Needs, Strategy, strategies, strategy_of_checkpoint
+from lightning_bc.tools.export import export
+from lightning_bc.tools.video import film, write_video
 
 DEFAULT_ENVIRONMENT = "HalfCheetah-v5"
 
@@ -67,6 +67,7 @@ class CommandLine(LightningCLI):
         self.run = ""
         self.checkpoint_path: Path | None = None
         self.checkpoint: dict[str, Any] = {}
+        strategies()                                                # the parser knows the classes that are imported
         super().__init__(
             Strategy,
             Demonstrations,
@@ -115,7 +116,7 @@ class CommandLine(LightningCLI):
         if wanted and wanted != "last":
             self._open_checkpoint(Path(wanted))
         strategy = strategies()[config.model.class_path.rpartition(".")[2]]
-        if not strategy.needs_demonstrations and config.data.path == default_path("{env}"):
+        if strategy.needs is Needs.NOTHING and config.data.path == default_path("{env}"):
             config.data.path = None
         self._settle_environment(config)
         self._settle_length(config, strategy)
@@ -294,7 +295,7 @@ class CommandLine(LightningCLI):
     def _settle_length(config: Namespace, strategy: type[Strategy]) -> None:
         """One pass, unless a number of passes or of steps is given; strategies that act while they learn have their own."""
         trainer = config.trainer
-        if issubclass(strategy, InteractiveStrategy):
+        if strategy.learns_by_acting:
             for name, unset in (("max_epochs", None), ("max_steps", -1)):
                 if trainer[name] not in (unset, -1):
                     raise InputError(
@@ -393,7 +394,7 @@ def _sweep(args: list[str]) -> int:
 
 def _report(args: list[str]) -> None:
     try:
-        from lightning_bc.results.report import report
+        from lightning_bc.report.report import report
     except ModuleNotFoundError as error:
         raise InputError(f"report needs {error.name}, an optional extra: pip install -e '.[report]'") from error
     parser = Parser(prog="python -m lightning_bc report", description=(report.__doc__ or "").split("\n")[0])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_bc.demonstrations import write
+from lightning_bc.files import write
 from lightning_bc.networks import MLP
 from lightning_bc.strategies import Strategy
 

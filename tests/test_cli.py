@@ -16,8 +16,8 @@ from conftest import REPOSITORY, actor_state, write_pairs, write_pendulum
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_bc.cli import main
-from lightning_bc.demonstrations import write
-from lightning_bc.strategies import InteractiveStrategy, load_strategy, strategies
+from lightning_bc.files import write
+from lightning_bc.strategies import load_strategy, strategies
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 BUDGET = "--trainer.max_steps 4 --rollouts.eval_freq 2 --rollouts.episodes 2 --data.batch_size 16"
@@ -37,7 +37,7 @@ INTERACTIVE_BUDGET = (
 
 
 def is_interactive(strategy):
-    return issubclass(strategies()[strategy], InteractiveStrategy)
+    return strategies()[strategy].learns_by_acting
 
 
 def fit(data, strategy="MSE", flags=BUDGET):

@@ -11,9 +11,10 @@ import torch
 from conftest import build_strategy, write_pairs
 from lightning.pytorch import Callback, Trainer
 
-from lightning_bc.demonstrations import Demonstrations, References
+from lightning_bc.demonstrations import Demonstrations
 from lightning_bc.environments import environment_spaces
 from lightning_bc.errors import InputError
+from lightning_bc.references import References
 from lightning_bc.strategies import MSE
 
 UNEQUAL = (5, 3, 8, 1, 6, 2, 7, 4, 9, 5, 3, 7)

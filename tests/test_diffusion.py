@@ -8,7 +8,7 @@ from scipy import stats
 
 from lightning_bc.errors import InputError
 from lightning_bc.strategies import Diffusion
-from lightning_bc.strategies.diffusion import cosine_schedule
+from lightning_bc.strategies.offline.diffusion import cosine_schedule
 
 MEAN, SCALE = 0.1, 0.2
 predictions = pytest.mark.parametrize("prediction", ["epsilon", "action"])
@@ -63,7 +63,7 @@ def perfect(strategy):
 @pytest.mark.parametrize("deterministic", [True, False], ids=["DDIM", "ancestral"])
 def test_a_perfect_denoiser_samples_the_data(prediction, deterministic, monkeypatch):
     samples = 4000
-    strategy = one_dimensional(steps=300, prediction=prediction, temperature=1.0)
+    strategy = one_dimensional(steps=300, prediction=prediction, noise_scale=1.0)
     monkeypatch.setattr(strategy, "_network_at", perfect(strategy))
     torch.manual_seed(0)
     if deterministic:  # DDIM is a map of the noise: many noises in place of the one that act uses
@@ -75,11 +75,11 @@ def test_a_perfect_denoiser_samples_the_data(prediction, deterministic, monkeypa
 
 
 @predictions
-@pytest.mark.parametrize(("temperature", "least", "most"), [(0.0, 0.0, 0.0), (0.1, 0.05, 0.3), (1.0, 1.0, 1.0)])
-def test_the_deterministic_action_is_a_quantile_and_a_low_temperature_brings_it_to_the_median(
-    prediction, temperature, least, most, monkeypatch
+@pytest.mark.parametrize(("noise_scale", "least", "most"), [(0.0, 0.0, 0.0), (0.1, 0.05, 0.3), (1.0, 1.0, 1.0)])
+def test_the_deterministic_action_is_a_quantile_and_a_low_noise_scale_brings_it_to_the_median(
+    prediction, noise_scale, least, most, monkeypatch
 ):
-    strategy = one_dimensional(steps=300, prediction=prediction, temperature=temperature)
+    strategy = one_dimensional(steps=300, prediction=prediction, noise_scale=noise_scale)
     monkeypatch.setattr(strategy, "_network_at", perfect(strategy))
     clean = strategy.act(torch.zeros(1, 1), deterministic=True).arctanh().item()
     assert strategy.start_noise.abs() > 0.5  # or temperatures would hardly differ

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_bc.demonstrations.references import random_policy
+from lightning_bc.demonstrations.reference_returns import random_policy
 from lightning_bc.environments import environment_spaces, make
 from lightning_bc.environments.batched import quiet_model_loading
-from lightning_bc.episodes import play, selection_seeds, test_seeds
+from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, play
 
 SEEDS = [11, 5, 400, 7, 1_000_000_003, 8, 2_000_000_001]
 
@@ -189,9 +189,8 @@ def test_random_actions_fill_the_bounds(environment_id):
 
 
 def test_seed_banks_are_disjoint_and_a_smaller_request_is_a_part_of_a_larger():
-    everything = selection_seeds(1_000_000_000), test_seeds(1_000_000_000)
+    everything = SELECTION_BANK.seeds(1_000_000_000), TEST_BANK.seeds(1_000_000_000)
     assert everything[0].stop <= everything[1].start
     assert everything[0].start == 1_000_000_000  # collection stays below
-    assert list(selection_seeds(5)) == list(selection_seeds(20))[:5]
-    assert list(test_seeds(5)) == list(test_seeds())[:5]
-    assert len(test_seeds()) == 100
+    assert list(SELECTION_BANK.seeds(5)) == list(SELECTION_BANK.seeds(20))[:5]
+    assert TEST_EPISODES == 100

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from lightning_bc.demonstrations import load_expert
 from lightning_bc.environments import make
-from lightning_bc.episodes import play, test_seeds
+from lightning_bc.episodes import TEST_BANK, play
 from lightning_bc.errors import InputError
 
 SHIPPED = REPOSITORY / "checkpoints/experts/HalfCheetah-v5.pt"
@@ -128,7 +128,7 @@ def test_loading_and_answering_leaves_the_random_state_alone():
 def test_shipped_expert_scores_at_least_9500():
     policy = functools.partial(load_expert(SHIPPED), deterministic=True)
     environments = make("HalfCheetah-v5", 10)
-    played = play(policy, environments, test_seeds(10))
+    played = play(policy, environments, TEST_BANK.seeds(10))
     environments.close()
     assert played.returns.mean() >= 9500
     assert (played.lengths == 1000).all()

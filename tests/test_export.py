@@ -10,8 +10,8 @@ from test_cli import BUDGET, INTERACTIVE_BUDGET, fit, refused
 from lightning_bc.cli import main
 from lightning_bc.demonstrations.experts import CleanRLActor
 from lightning_bc.networks import MLP
-from lightning_bc.results.export import cleanrl_state
 from lightning_bc.strategies import AIRL, GAIL, MSE, SAC, load_strategy
+from lightning_bc.tools.export import cleanrl_state
 
 TWO_LAYERS = " --model.network MLP --model.network.hidden_sizes [16,12]"
 
@@ -42,7 +42,7 @@ def test_the_deterministic_actions_are_the_same(cls):
 @pytest.mark.parametrize("cls", [SAC, MSE], ids=lambda cls: cls.__name__)
 def test_normalization_goes_into_the_first_layer(cls):
     strategy = trained(cls)
-    strategy.normalization.fit(torch.tensor([5.0, -1.0, 0.3]) + torch.tensor([3.0, 0.2, 1.0]) * observations())
+    strategy.border.fit(torch.tensor([5.0, -1.0, 0.3]) + torch.tensor([3.0, 0.2, 1.0]) * observations())
     actor = CleanRLActor(cleanrl_state(strategy))
     with torch.no_grad():
         wanted = strategy(observations(), deterministic=True)

@@ -39,11 +39,11 @@ def test_one_step_to_the_perfect_end_is_the_mean(monkeypatch):
     torch.testing.assert_close(actions, torch.full((100, 1), MEAN).tanh())
 
 
-@pytest.mark.parametrize(("temperature", "least", "most"), [(0.0, 0.0, 0.0), (0.1, 0.05, 0.3), (1.0, 1.0, 1.0)])
-def test_the_deterministic_action_is_a_quantile_and_a_low_temperature_brings_it_to_the_median(
-    temperature, least, most, monkeypatch
+@pytest.mark.parametrize(("noise_scale", "least", "most"), [(0.0, 0.0, 0.0), (0.1, 0.05, 0.3), (1.0, 1.0, 1.0)])
+def test_the_deterministic_action_is_a_quantile_and_a_low_noise_scale_brings_it_to_the_median(
+    noise_scale, least, most, monkeypatch
 ):
-    strategy = one_dimensional(act_steps=300, temperature=temperature)
+    strategy = one_dimensional(act_steps=300, noise_scale=noise_scale)
     monkeypatch.setattr(strategy, "end", perfect_end)
     end = strategy.act(torch.zeros(1, 1), deterministic=True).arctanh().item()
     assert strategy.start_noise.abs() > 0.5  # or temperatures would hardly differ

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_bc.demonstrations import read, write
+from lightning_bc.demonstrations import read
 from lightning_bc.demonstrations.formats import REQUIRED_KEYS, read_metadata
 from lightning_bc.errors import InputError
+from lightning_bc.files import write
 
 PAIRS = 6
 

@@ -11,7 +11,7 @@ from conftest import build_strategy, write_pairs
 from lightning_bc.cli import main
 from lightning_bc.demonstrations import Batches
 from lightning_bc.environments import make
-from lightning_bc.episodes import play, selection_seeds
+from lightning_bc.episodes import SELECTION_BANK, play
 from lightning_bc.strategies import strategies
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -44,8 +44,8 @@ def test_episodes_leave_the_random_states_alone_and_repeat_themselves():
     ).to("cuda")
     environments, policy = make("InvertedPendulum-v5", 4), partial(strategy, deterministic=False)
     states = torch.get_rng_state(), torch.cuda.get_rng_state()
-    first = play(policy, environments, selection_seeds(8), device="cuda")
-    second = play(policy, environments, selection_seeds(8), device="cuda")
+    first = play(policy, environments, SELECTION_BANK.seeds(8), device="cuda")
+    second = play(policy, environments, SELECTION_BANK.seeds(8), device="cuda")
     assert (first.returns == second.returns).all()
     assert torch.equal(torch.get_rng_state(), states[0])
     assert torch.equal(torch.cuda.get_rng_state(), states[1])

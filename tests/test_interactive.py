@@ -21,10 +21,11 @@ from lightning_bc.callbacks import Rollouts
 from lightning_bc.cli import main
 from lightning_bc.demonstrations import Demonstrations
 from lightning_bc.environments import make
-from lightning_bc.episodes import play, selection_seeds
+from lightning_bc.episodes import SELECTION_BANK, play
 from lightning_bc.errors import InputError
-from lightning_bc.online import Transitions
-from lightning_bc.strategies import AIRL, GAIL, SAC, adversarial, interactive
+from lightning_bc.strategies import AIRL, GAIL, SAC
+from lightning_bc.strategies.contract import Transitions
+from lightning_bc.strategies.online import adversarial, interactive
 
 ADVERSARIAL = pytest.mark.parametrize("cls", [GAIL, AIRL], ids=lambda cls: cls.__name__)
 EVERY = pytest.mark.parametrize("cls", [SAC, GAIL, AIRL], ids=lambda cls: cls.__name__)
@@ -374,15 +375,15 @@ def test_observations_are_standardised_by_the_demonstrations(pendulum_data):
     torch.testing.assert_close(strategy.expert.actions, content["actions"][:110] / 3)
     assert torch.equal(strategy.expert.observations, observations)
     assert strategy.expert.terminated.tolist() == [float(row % 10 == 9) for row in range(110)]
-    torch.testing.assert_close(strategy.normalization.mean, observations.mean(0))
-    torch.testing.assert_close(strategy.normalization.scale, observations.std(0, correction=0))
+    torch.testing.assert_close(strategy.border.mean, observations.mean(0))
+    torch.testing.assert_close(strategy.border.scale, observations.std(0, correction=0))
     for transitions in (strategy.expert, strategy.replay):
         torch.manual_seed(0)
         raw = transitions.sample(strategy.batch_size)
         torch.manual_seed(0)
         batch = strategy.sample(transitions, strategy.batch_size)
-        torch.testing.assert_close(batch.observations, strategy.normalization(raw.observations))
-        torch.testing.assert_close(batch.next_observations, strategy.normalization(raw.next_observations))
+        torch.testing.assert_close(batch.observations, strategy.border.observe(raw.observations))
+        torch.testing.assert_close(batch.next_observations, strategy.border.observe(raw.next_observations))
         assert torch.equal(batch.actions, raw.actions)
 
 
@@ -393,8 +394,8 @@ def test_an_expert_that_holds_still_does_not_blow_up_the_learners_observations(p
     strategy = tiny(AIRL, total_environment_steps=240, learning_starts=200)
     train(strategy, path=pendulum_data)
     angles = strategy.replay.observations[:200, 1]
-    assert strategy.normalization.scale[1].item() == pytest.approx(angles.std(correction=0).item() / 10)
-    assert strategy.normalization(strategy.replay.observations[:200])[:, 1].abs().max() < 100
+    assert strategy.border.scale[1].item() == pytest.approx(angles.std(correction=0).item() / 10)
+    assert strategy.border.observe(strategy.replay.observations[:200])[:, 1].abs().max() < 100
 
 
 # Whole runs by the command line
@@ -586,7 +587,7 @@ def test_a_quarter_of_what_actor_and_critics_learn_from_is_demonstrated(cls, bat
     strategy, replayed = build_strategy(cls, batch_size=batch_size), transitions(batch_size)
     expert = transitions(1, seed=1, terminated=[1.0])
     strategy.expert = expert
-    strategy.normalization.mean.fill_(2.0)
+    strategy.border.mean.fill_(2.0)
     mixed = strategy.mixed(replayed)
     assert len(mixed.rewards) == batch_size
     assert torch.equal(mixed.actions[:demonstrated], expert.actions.expand(demonstrated, -1))
@@ -638,7 +639,7 @@ def test_the_pole_is_held_up_longer_than_by_chance(cls, balanced):
     strategy = build_strategy(cls, 4, (-3.0,), (3.0,), (64, 64), updates_per_step=0.5, optimizer=faster, **options)
     train(strategy, path=None if cls is SAC else balanced)
     strategy.eval()
-    returns = play(strategy, make("InvertedPendulum-v5", 10), selection_seeds(10)).returns
+    returns = play(strategy, make("InvertedPendulum-v5", 10), SELECTION_BANK.seeds(10)).returns
     assert returns.mean() > 20                                      # at random 5
 
 

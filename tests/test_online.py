@@ -7,8 +7,10 @@ from torch.distributions import Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 from torch.nn import functional as F
 
-from lightning_bc.online import Critics, Replay, SquashedGaussian, Transitions, classification_loss, gradient_penalty
-from lightning_bc.online.soft_actor_critic import LOG_SCALE_RANGE
+from lightning_bc.strategies.contract import Transitions
+from lightning_bc.strategies.online.discriminators import classification_loss, gradient_penalty
+from lightning_bc.strategies.online.replay import Replay
+from lightning_bc.strategies.online.soft_actor_critic import LOG_SCALE_RANGE, Critics, SquashedGaussian
 
 OBSERVATION_DIM, ACTION_DIM = 3, 2
 

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_bc.cli import main
 from lightning_bc.demonstrations.collect import default_path
-from lightning_bc.episodes import test_seeds as bank_of_tests
+from lightning_bc.runs import score
 from lightning_bc.strategies import OfflineStrategy, strategies
 
 README = (REPOSITORY / "README.md").read_text()
@@ -96,7 +96,7 @@ def test_each_command_runs(tmp_path, monkeypatch, capsys):
         if command == "play" and not can_draw():
             continue
         if number > 0:
-            monkeypatch.setattr(bank_of_tests, "__defaults__", (3,))    # one score on all 100 episodes is enough here
+            monkeypatch.setattr(score, "TEST_EPISODES", 3)    # one score on all 100 episodes is enough here
         capsys.readouterr()
         with monkeypatch.context() as patch:
             if command == "play":                                   # a frame drawn by a CPU takes as long as 1000 steps
@@ -126,7 +126,7 @@ def test_links_lead_to_files():
 @pytest.mark.parametrize("strategy", strategies())
 def test_metrics_document_names_what_a_run_logs(strategy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(bank_of_tests, "__defaults__", (3,))
+    monkeypatch.setattr(score, "TEST_EPISODES", 3)
     offline = issubclass(strategies()[strategy], OfflineStrategy)
     budget = FIT_BUDGET if offline else INTERACTIVE_BUDGET
     main(["fit", "--model", strategy, "--data.path", write_pendulum("small.pt"), *budget])

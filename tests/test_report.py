@@ -17,10 +17,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_bc.cli import main
-from lightning_bc.results.chart import COLUMNS, make_charts
-from lightning_bc.results.parameters import changed_parameters
-from lightning_bc.results.plots import Band, Scale, band, line_styles, scale
-from lightning_bc.results.records import AXES, RETURN, read_records
+from lightning_bc.report.chart import COLUMNS, make_charts
+from lightning_bc.report.parameters import changed_parameters
+from lightning_bc.report.plots import Band, Scale, band, line_styles, scale
+from lightning_bc.runs.records import AXES, RETURN, read_records
 
 BENCHMARK = runpy.run_path(str(REPOSITORY / "benchmarks" / "report.py"))
 CONFIG = BENCHMARK["default_config"]()
@@ -442,7 +442,7 @@ def test_results_that_lack_a_key_name_it_and_the_report_says_so(capsys):
 def test_without_the_extra_the_command_says_what_to_install(monkeypatch, capsys):
     write_method("a", [9000.0])
     for module in ("report", "page"):
-        monkeypatch.delitem(sys.modules, f"lightning_bc.results.{module}", raising=False)
+        monkeypatch.delitem(sys.modules, f"lightning_bc.report.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "plotly", None)
     monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
     assert "pip install -e '.[report]'" in refused(capsys, "lightning_logs")

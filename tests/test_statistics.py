@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lightning_bc.results.statistics import (
+from lightning_bc.report.statistics import (
     GRID_POINTS,
     center,
     interval,

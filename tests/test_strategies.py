@@ -23,7 +23,7 @@ from lightning_bc.strategies import (
     OfflineStrategy,
     strategies,
 )
-from lightning_bc.strategies.squashing import log_volume, unsquash
+from lightning_bc.strategies.offline.squashing import log_volume, unsquash
 
 LOW, HIGH = torch.tensor([-2.0, 0.0]), torch.tensor([1.0, 3.0])  # build_strategy's bounds
 ALL = strategies()
@@ -181,14 +181,14 @@ def test_forward_normalises_what_it_observes(cls):
     normalized = (observations - observations.mean(0)) / observations.std(0, correction=0)
     with torch.inference_mode():
         wanted = strategy(normalized, deterministic=True)
-        strategy.normalization.fit(observations)
+        strategy.border.fit(observations)
         torch.testing.assert_close(strategy(observations, deterministic=True), wanted, rtol=1e-3, atol=1e-3)
 
 
 @every_strategy
 def test_weights_bounds_and_normalization_travel_in_the_state_dict(cls):
     source = build_strategy(cls)
-    source.normalization.fit(3 + torch.randn(100, 3))
+    source.border.fit(3 + torch.randn(100, 3))
     target = build_strategy(cls, action_low=[-5.0, -5.0], action_high=[5.0, 5.0])
     with torch.no_grad():
         for parameter in source.parameters():
@@ -515,9 +515,9 @@ def test_the_likeliest_action_lies_on_a_hump(trained_on_two_humps, cls):
 
 @pytest.mark.parametrize("cls", [Diffusion, FlowMatching], ids=lambda cls: cls.__name__)
 def test_the_noise_at_the_start_decides_for_a_hump(trained_on_two_humps, cls):
-    """The upper half of the noise is the right hump, though noise is turned down on the way (temperature 0.3)."""
+    """The upper half of the noise is the right hump, though noise is turned down on the way (noise scale 0.3)."""
     strategy, noises = copy.deepcopy(trained_on_two_humps[cls]), torch.tensor([[-1.5], [-1.0], [1.0], [1.5]])
-    strategy.temperature, strategy.start_noise = 0.3, noises.repeat(50, 1)
+    strategy.noise_scale, strategy.start_noise = 0.3, noises.repeat(50, 1)
     observations = torch.linspace(-1, 1, 50)[:, None].repeat_interleave(4, dim=0)
     with torch.inference_mode():
         actions = strategy(observations, deterministic=True)

@@ -15,7 +15,7 @@ from test_cli import BUDGET, fit, refused
 
 from lightning_bc.cli import main
 from lightning_bc.episodes import SELECTION_BANK
-from lightning_bc.results.video import write_video
+from lightning_bc.tools.video import write_video
 
 SHORT = BUDGET.replace("max_steps 4", "max_steps 2")
 SIZE = 64
@@ -99,7 +99,7 @@ def test_the_selection_bank_is_played(clock, tmp_path, monkeypatch):
 
 
 def test_what_is_interrupted_leaves_nothing(clock, tmp_path, monkeypatch):
-    monkeypatch.setattr("lightning_bc.results.video._labelled", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("lightning_bc.tools.video._labelled", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         write_video(tmp_path / "clock.mp4", clock, {"learner": always(0.0)})
     assert list(tmp_path.iterdir()) == []
@@ -168,7 +168,7 @@ def test_without_a_renderer_the_run_goes_on_and_play_is_refused(data, monkeypatc
 def test_no_kind_of_opengl_is_said_in_words(data, monkeypatch, capsys):
     """Both trials fail in an interpreter that has no mujoco."""
     monkeypatch.delenv("MUJOCO_GL", raising=False)
-    monkeypatch.setattr("lightning_bc.results.video.sys.executable", "false")
+    monkeypatch.setattr("lightning_bc.tools.video.sys.executable", "false")
     with pytest.raises(ValueError, match=r"neither EGL nor OSMesa works.*install"):
         write_video(Path("one.mp4"), "InvertedPendulum-v5", {"learner": always(0.0)})
     assert "MUJOCO_GL" not in os.environ
@@ -176,7 +176,7 @@ def test_no_kind_of_opengl_is_said_in_words(data, monkeypatch, capsys):
 
 def test_without_imageio_ffmpeg_the_remedy_is_named(run, monkeypatch, capsys):
     monkeypatch.setattr(
-        "lightning_bc.results.video.find_spec", lambda name: None if name == "imageio_ffmpeg" else find_spec(name)
+        "lightning_bc.tools.video.find_spec", lambda name: None if name == "imageio_ffmpeg" else find_spec(name)
     )
     error = refused(capsys, "play", "--ckpt_path", f"checkpoints/{run}/last.ckpt", "--output", "one.mp4")
     assert "pip install -e '.[video]'" in error

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_bc.callbacks.rollouts import Rollouts
-from lightning_bc.demonstrations.formats import write
+from lightning_bc.files import write
 
 
 class Checkpoints(Checkpoint):

@@ -13,7 +13,6 @@ The learner goes on from where it is, it is not trained anew.
 """
 
 import math
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,9 +23,9 @@ from torch import Tensor
 from lightning_bc.demonstrations.collect import check_fits
 from lightning_bc.demonstrations.experts import Expert, load_expert
 from lightning_bc.environments import Environments, make
-from lightning_bc.episodes import SELECTION_BANK, play
+from lightning_bc.episodes import SELECTION_BANK, Player, play
 from lightning_bc.errors import InputError, refuse_unless_good
-from lightning_bc.strategies import OfflineStrategy
+from lightning_bc.strategies import OfflineStrategy, Strategy, data_of
 
 
 class DAgger(Callback):
@@ -73,7 +72,7 @@ class DAgger(Callback):
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Check, make the environments, and have training stop for a round wherever one is due."""
         if stage == "fit":
-            data = trainer.datamodule  # type: ignore[attr-defined]
+            data = data_of(trainer)
             data.group_size = math.gcd(data.group_size, self.round_every)
             environment_id = data.environment_id
             if self.expert is None:                                 # the command line has checked before this
@@ -108,29 +107,48 @@ class DAgger(Callback):
         assert self._environments is not None
         if isinstance(expert, torch.nn.Module):
             expert.to(module.device)
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        first = int(np.random.SeedSequence((data.seed, 2)).generate_state(1)[0]) % (SELECTION_BANK // 2)
+        assert isinstance(module, Strategy)
+        data = data_of(trainer)
+        first = int(np.random.SeedSequence((data.seed, 2)).generate_state(1)[0]) % (SELECTION_BANK.first // 2)
         seeds = range(first + self.rounds_done * self.episodes, first + (self.rounds_done + 1) * self.episodes)
         self.rounds_done += 1
         module.eval()
         played = play(
-            partial(_mixture, expert, module, self.beta**self.rounds_done),
+            Mixture(expert.player(), module.player(), self.beta**self.rounds_done),
             self._environments,
             seeds,
             record=True,
-            label=expert,
+            label=expert.player(replan=True),
             device=module.device,
         )
         module.train()
         assert played.observations is not None
         assert played.actions is not None
-        data.extend(torch.from_numpy(played.observations), torch.from_numpy(played.actions))
+        new = (played.observations, played.actions, played.lengths)
+        data.extend(*(torch.from_numpy(column) for column in new))
 
 
-def _mixture(expert: Expert, learner: LightningModule, beta: float, observations: Tensor) -> Tensor:
-    """Actions (batch, action_dim), each the expert's with probability beta, else the learner's deterministic one."""
-    actions = learner(observations, deterministic=True)
-    if beta == 0:
-        return actions
-    chosen = torch.rand(len(observations), 1, device=observations.device) < beta
-    return torch.where(chosen, expert(observations), actions)
+class Mixture(Player):
+    """Plays the expert's action with probability ``beta``, else the learner's; both see every step.
+
+    Args:
+        expert: plays the expert's deterministic action.
+        learner: plays the learner's.
+        beta: the probability.
+    """
+
+    def __init__(self, expert: Player, learner: Player, beta: float) -> None:
+        self.expert, self.learner, self.beta = expert, learner, beta
+
+    def begin(self, observations: Tensor, rows: Tensor, num_envs: int) -> None:
+        """Both forget."""
+        for player in (self.expert, self.learner):
+            player.begin(observations, rows, num_envs)
+
+    def act(self, observations: Tensor, rows: Tensor) -> Tensor:
+        """Actions (playing, action_dim) of the one or the other."""
+        actions = self.learner.act(observations, rows)
+        if self.beta == 0:
+            return actions
+        chosen = torch.rand(len(observations), 1, device=observations.device) < self.beta
+        return torch.where(chosen, self.expert.act(observations, rows), actions)

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
 from lightning_bc.callbacks.rollouts import Rollouts
-from lightning_bc.strategies import Strategy
+from lightning_bc.strategies import Strategy, data_of
 
 
 class Progress(ProgressBar):
@@ -36,7 +36,7 @@ class Progress(ProgressBar):
         assert isinstance(module, Strategy)
         if self._due == float("inf"):
             return
-        self._first_pairs = trainer.datamodule.pairs_seen(trainer.global_step)  # type: ignore[attr-defined]
+        self._first_pairs = data_of(trainer).pairs_seen(trainer.global_step)
         self._shown = module.position
         self._started = time.perf_counter() - self.rollouts.seconds_playing
         total, name = module.run_length, type(module).__name__
@@ -65,7 +65,7 @@ class Progress(ProgressBar):
         if self._bar is None:
             return
         position, now = module.position, time.perf_counter()
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         seconds = now - self._started - self.rollouts.seconds_playing
         pairs = data.pairs_seen(trainer.global_step) - self._first_pairs
         shown = {"pairs/s": f"{pairs / seconds:,.0f}"} if pairs else {}

@@ -2,16 +2,15 @@
 
 import time
 import warnings
-from functools import partial
 from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_bc.environments import Environments, make
-from lightning_bc.episodes import play, selection_seeds
+from lightning_bc.episodes import SELECTION_BANK, play
 from lightning_bc.errors import InputError
-from lightning_bc.strategies import InteractiveStrategy, Strategy
+from lightning_bc.strategies import Data, Strategy, data_of
 
 STALLED_ENVIRONMENT_STEPS = 100_000
 STALLED_POINTS = 10
@@ -51,7 +50,7 @@ class Rollouts(Callback):
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Make the environments once for the run."""
-        self._environments = make(trainer.datamodule.environment_id, self.episodes)  # type: ignore[attr-defined]
+        self._environments = make(data_of(trainer).environment_id, self.episodes)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Play before the first step."""
@@ -107,13 +106,13 @@ class Rollouts(Callback):
         step = trainer.global_step
         if step == self.last_step:
             return
-        played = self._play(module, trainer.datamodule) if trainer.is_global_zero else {}  # type: ignore[attr-defined]
+        played = self._play(module, data_of(trainer)) if trainer.is_global_zero else {}
         self.last_step, self.last_position = step, module.position
         self.metrics = trainer.strategy.broadcast(played)
         self._log(trainer, self.metrics)
         for logger in trainer.loggers:
             logger.save()  # to disk: the curve must not lag behind the checkpoint that is saved next
-        if isinstance(module, InteractiveStrategy):
+        if module.learns_by_acting:
             self._watch(self.metrics["environment_steps"], self.metrics["rollout/normalized_return"])
 
     def _watch(self, environment_steps: float, normalized_return: float) -> None:
@@ -145,15 +144,15 @@ class Rollouts(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
 
-    def _play(self, module: LightningModule, data: Any) -> dict[str, float]:
+    def _play(self, module: LightningModule, data: Data) -> dict[str, float]:
         """The metrics of one point of the curve."""
         assert isinstance(module, Strategy)
         assert self._environments is not None
         started = time.perf_counter()
         was_training = module.training
         module.eval()
-        policy = partial(module, deterministic=True)
-        episodes = play(policy, self._environments, selection_seeds(self.episodes), device=module.device)
+        seeds = SELECTION_BANK.seeds(self.episodes)
+        episodes = play(module.player(), self._environments, seeds, device=module.device)
         module.train(was_training)
         returns = episodes.returns
         seconds = time.perf_counter() - started

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,12 +10,12 @@ import torch
 from tqdm import tqdm
 
 from lightning_bc import versions
-from lightning_bc.demonstrations.experts import Expert, load_expert, sha256
-from lightning_bc.demonstrations.formats import new_file, write
-from lightning_bc.demonstrations.references import random_returns
+from lightning_bc.demonstrations.experts import Expert, load_expert
+from lightning_bc.demonstrations.reference_returns import random_returns
 from lightning_bc.environments import Environments, environment_spaces, make
-from lightning_bc.episodes import SELECTION_BANK, Policy, play, test_seeds
+from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, play
 from lightning_bc.errors import InputError
+from lightning_bc.files import new_file, sha256, write
 
 Actions = Literal["sampled", "deterministic", "exploratory"]
 
@@ -52,10 +51,10 @@ def collect(
     """
     if pairs < 1:
         raise InputError(f"--pairs {pairs}: wanted at least 1.")
-    if not 0 <= seed <= SELECTION_BANK - pairs:
+    if not 0 <= seed <= SELECTION_BANK.first - pairs:
         raise InputError(
-            f"--seed {seed}: episode seeds from {SELECTION_BANK:,} on are kept for evaluation; wanted 0 to "
-            f"{SELECTION_BANK - pairs:,}."
+            f"--seed {seed}: episode seeds from {SELECTION_BANK.first:,} on are kept for evaluation; wanted 0 to "
+            f"{SELECTION_BANK.first - pairs:,}."
         )
     actor = load_expert(expert)
     check_fits(actor, expert, env)
@@ -69,7 +68,7 @@ def collect(
     seconds = time.perf_counter() - started
     content |= {
         "random_returns": torch.from_numpy(random_returns(env)),
-        "expert_returns": torch.from_numpy(play(partial(actor, deterministic=True), environments, test_seeds()).returns),
+        "expert_returns": torch.from_numpy(play(actor.player(), environments, TEST_BANK.seeds(TEST_EPISODES)).returns),
         "metadata": {
             "environment_id": env,
             "expert": str(expert),
@@ -116,8 +115,8 @@ def _play_until(
     on_step: Callable[[int], Any],
 ) -> dict[str, Any]:
     """Play rounds of one episode a sub-environment until ``pairs`` are there; cut the last episode."""
-    policy: Policy = partial(actor, deterministic=actions == "deterministic")
-    label: Policy | None = partial(actor, deterministic=True) if actions == "exploratory" else None
+    policy = actor.player(deterministic=actions == "deterministic")
+    label = actor.player(replan=True) if actions == "exploratory" else None
     observations = np.empty((pairs, actor.observation_dim), np.float32)
     recorded = np.empty((pairs, actor.action_dim), np.float32)
     rewards = np.empty(pairs, np.float32)

@@ -9,15 +9,16 @@ For HalfCheetah, whose bounds are -1 and 1, the scale is 1 and the bias 0, and b
 torque lies in [-2, 2], the scale is 2. They are properties of the environment, not something that was learnt.
 """
 
-import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from lightning_bc.episodes import Memoryless, Player
 from lightning_bc.errors import InputError
-from lightning_bc.strategies.base import load_strategy
+from lightning_bc.strategies import load_strategy
 
 SHIPPED_EXPERTS = Path("checkpoints/experts")
 
@@ -30,8 +31,8 @@ class Expert(Protocol):
     observation_dim: int
     action_dim: int
 
-    def __call__(self, observations: Tensor, deterministic: bool = True) -> Tensor:
-        """Actions (batch, action_dim) in the environment's units for ``observations`` (batch, observation_dim)."""
+    def player(self, deterministic: bool = True, replan: bool = False) -> Player:
+        """What plays it: see :meth:`lightning_bc.strategies.Strategy.player`."""
         ...
 
 
@@ -86,6 +87,10 @@ class CleanRLActor(nn.Module):
             pre_tanh = pre_tanh + log_deviation.exp() * torch.randn_like(pre_tanh)
         return self.action_scale * torch.tanh(pre_tanh) + self.action_bias
 
+    def player(self, deterministic: bool = True, replan: bool = False) -> Player:
+        """What plays it; it answers every step anew, so ``replan`` changes nothing."""
+        return Memoryless(partial(self, deterministic=deterministic))
+
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     layer = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])  # draws nothing from the random state
@@ -122,9 +127,3 @@ def load_expert(path: str | Path) -> Expert:
     except (InputError, AttributeError, TypeError, RuntimeError, IndexError) as error:
         raise InputError(f"{path}: not an expert that can be loaded: {error}") from error
     return actor
-
-
-def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -19,8 +19,6 @@ and these are used where present, as ``collect`` writes them:
 """
 
 import hashlib
-import os
-import tempfile
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,8 +29,8 @@ import numpy._core.multiarray as _multiarray
 import torch
 from torch import Tensor
 
-from lightning_bc.demonstrations.experts import sha256
 from lightning_bc.errors import InputError
+from lightning_bc.files import sha256
 
 REQUIRED_KEYS = ("observations", "actions", "mean_reward", "std_reward")
 MINARI_PREFIX = "minari:"
@@ -108,39 +106,6 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         return {}
     metadata = _load(Path(path), mmap=True).get("metadata", {})
     return metadata if isinstance(metadata, dict) else {}
-
-
-def new_file(output: str | Path) -> Path:
-    """``output`` as a path to write to: nothing lies there, and its folder has been made.
-
-    Raises:
-        InputError: the file exists, or its folder cannot be made.
-    """
-    path = Path(output)
-    if path.exists():
-        raise InputError(f"{path}: exists and is not overwritten. Move it away or choose another --output.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: its folder cannot be made ({error.strerror}). Choose another --output.") from error
-    return path
-
-
-def write(path: str | Path, content: dict[str, Any]) -> None:
-    """Save ``content`` at ``path`` in one atomic move: the file is whole or it is not there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:  # Ctrl-C too: no half file stays behind
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _load(path: Path, mmap: bool = False) -> dict[str, Any]:

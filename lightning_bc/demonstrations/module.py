@@ -13,10 +13,11 @@ from lightning_bc.demonstrations.batches import Batch, Batches, Nothing
 from lightning_bc.demonstrations.collect import collect, default_path
 from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS
 from lightning_bc.demonstrations.formats import DemonstrationFile, read
-from lightning_bc.demonstrations.references import References, random_returns, references_without_file
+from lightning_bc.demonstrations.reference_returns import random_returns, references_without_file
 from lightning_bc.environments import environment_spaces
 from lightning_bc.errors import InputError, refuse_unless_good
-from lightning_bc.strategies import InteractiveStrategy
+from lightning_bc.references import References
+from lightning_bc.strategies.contract import Needs, Transitions
 
 VALIDATION_BATCH = 65_536
 FEWEST_EPISODES_TO_HOLD_OUT = 10
@@ -108,7 +109,7 @@ class Demonstrations(LightningDataModule):
         """Collect the default file where it is missing, for ``fit`` only; then read it, before any folder is made."""
         model = None if self.trainer is None else self.trainer.lightning_module
         if self.path is None:
-            if model is not None and model.needs_demonstrations:
+            if model is not None and model.needs is not Needs.NOTHING:
                 raise InputError(
                     f"--data.path null: {type(model).__name__} learns from demonstrations. Name their file with --data.path."
                 )
@@ -151,7 +152,7 @@ class Demonstrations(LightningDataModule):
 
     def train_dataloader(self) -> Batches | Nothing:
         """Shuffled batches; see the class for what an epoch is. Strategies that act while they learn draw for themselves."""
-        if self.trainer is not None and isinstance(self.trainer.lightning_module, InteractiveStrategy):
+        if self.trainer is not None and self.trainer.lightning_module.needs is not Needs.PAIRS:
             return Nothing()
         assert self._training is not None, "setup('fit') comes first"
         if self.trainer is not None and self.trainer.limit_train_batches != 1.0:
@@ -160,7 +161,7 @@ class Demonstrations(LightningDataModule):
                 "share one training step. Train on less with --trainer.max_steps or --data.episodes."
             )
         stop = self.trainer.max_steps if self.trainer is not None and self.trainer.max_steps > 0 else None
-        by_steps = stop is not None and self.trainer.max_epochs == -1  # type: ignore[union-attr]
+        by_steps = stop is not None and self.trainer.max_epochs == -1
         self._loader = self._batches(
             self._training,
             self.batch_size,
@@ -203,7 +204,7 @@ class Demonstrations(LightningDataModule):
         self._references = References(**state["references"])
         self._collected = state["collected"]
 
-    def extend(self, observations: Tensor, actions: Tensor) -> None:
+    def extend(self, observations: Tensor, actions: Tensor, lengths: Tensor) -> None:
         """Add pairs that were labelled while learning, (pairs, observation_dim) and (pairs, action_dim): see Batches.extend.
 
         They are in the checkpoint, and come back when it is resumed.
@@ -229,8 +230,8 @@ class Demonstrations(LightningDataModule):
         return self._training[1]
 
     @property
-    def training_transitions(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The training pairs that have a successor: observations, actions, next observations, terminated (pairs,).
+    def training_transitions(self) -> Transitions:
+        """The training pairs that have a successor.
 
         The last pair of an episode that its time limit cut has none and is left out, and so is that of the file's last
         episode, which ``collect`` cuts where it has enough pairs; that of an episode that ended earlier is one that
@@ -248,9 +249,9 @@ class Demonstrations(LightningDataModule):
         terminated = torch.isin(rows, last_rows)                    # those whose time was not up
         following = file.observations[(rows + 1).clamp(max=len(file.observations) - 1)]
         following = following * ~terminated.unsqueeze(-1)
-        transitions = (file.observations[rows], file.actions[rows], following, terminated.float())
-        device = self.training_observations.device
-        return tuple(column.to(device) for column in transitions)  # type: ignore[return-value]
+        rewards = torch.zeros(len(rows)) if file.rewards is None else file.rewards[rows]
+        columns = (file.observations[rows], file.actions[rows], rewards, following, terminated.float())
+        return Transitions(*(column.to(self.training_observations.device) for column in columns))
 
     @property
     def expert_queries(self) -> int:
@@ -359,7 +360,7 @@ class Demonstrations(LightningDataModule):
             if length is None and self.spaces.can_terminate is False:
                 length = self.spaces.max_episode_steps
             model = None if self.trainer is None else self.trainer.lightning_module
-            learns_transitions = isinstance(model, InteractiveStrategy) and model.needs_demonstrations
+            learns_transitions = model is not None and model.needs is Needs.TRANSITIONS
             all_pairs = self.episodes is None and self.validation_fraction == 0 and self.subsample == 1
             if length is None and all_pairs and not learns_transitions:
                 length = pairs                                      # nobody asks where episodes end

@@ -1,31 +1,28 @@
-"""How actions are modelled, one file each."""
+"""How actions are modelled, one file each: ``offline/`` learns from demonstrations, ``online/`` acts while it learns.
 
-from lightning_bc.strategies.airl import AIRL
-from lightning_bc.strategies.autoregressive import Autoregressive
-from lightning_bc.strategies.base import OfflineStrategy, Strategy, load_strategy, strategies, strategy_of_checkpoint
-from lightning_bc.strategies.diffusion import Diffusion
-from lightning_bc.strategies.flow_matching import FlowMatching
-from lightning_bc.strategies.gail import GAIL
-from lightning_bc.strategies.gaussian import Gaussian
-from lightning_bc.strategies.gmm import GaussianMixture
-from lightning_bc.strategies.interactive import InteractiveStrategy
-from lightning_bc.strategies.mse import MSE
-from lightning_bc.strategies.sac import SAC
+``from lightning_bc.strategies import Gaussian`` works for every strategy, by its class name.
+"""
+
+from typing import Any
+
+from lightning_bc.strategies.base import OfflineStrategy, Strategy
+from lightning_bc.strategies.contract import Data, Needs, data_of
+from lightning_bc.strategies.registry import load_strategy, strategies, strategy_of_checkpoint
 
 __all__ = [
-    "AIRL",
-    "GAIL",
-    "MSE",
-    "SAC",
-    "Autoregressive",
-    "Diffusion",
-    "FlowMatching",
-    "Gaussian",
-    "GaussianMixture",
-    "InteractiveStrategy",
+    "Data",
+    "Needs",
     "OfflineStrategy",
     "Strategy",
+    "data_of",
     "load_strategy",
     "strategies",
     "strategy_of_checkpoint",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A strategy by its class name."""
+    if name.startswith("_") or name not in (known := strategies()):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return known[name]

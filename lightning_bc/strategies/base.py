@@ -1,34 +1,39 @@
-"""What every strategy shares: the border to the environment's units, normalisation, the optimizer, and its checkpoint."""
+"""What every strategy shares: the border to the environment's units, the optimizer, and its checkpoint."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torchmetrics import ExplainedVariance, MeanSquaredError
+from torchmetrics import Metric as TorchMetric
 
-from lightning_bc.episodes import forked_random_state
-from lightning_bc.errors import InputError
+from lightning_bc.border import Border
+from lightning_bc.episodes import Memory, Memoryless, Player, forked_random_state
 from lightning_bc.networks import Network
-from lightning_bc.normalization import Normalization
+from lightning_bc.strategies.contract import Metric, Needs, data_of
 
 Metrics = dict[str, Tensor]
-
-_LARGEST_OBSERVATION = 1e6
-"""In standard deviations; beyond it products could overflow, and a policy must answer every finite observation."""
+Schedule = Literal["cosine", "constant"]
+Batch = tuple[Tensor, ...]
+"""Observations and actions in the environment's units; of windows, also which actions lie within the episode."""
 
 
 class Strategy(LightningModule, ABC):
-    """A way of modelling actions: the border that all of them share. What maps observations is its ``network``.
+    """A way of modelling actions. What maps observations is its ``network``.
 
     ``forward`` is what environments and users call: observations come in as the environment gives them and actions go
-    out in its units. Inside, ``act`` and the losses see normalised observations and actions scaled to [-1, 1]:
+    out in its units. Inside, ``act`` and the losses see normalised observations and actions scaled to [-1, 1]: see
+    :class:`lightning_bc.border.Border`.
 
-        action = action_scale * scaled + action_bias,    action_scale = (high - low) / 2,    action_bias = (high + low) / 2
+    A strategy with a ``history`` h or a ``horizon`` H above 1 works on windows, which have a third axis: ``loss`` sees the
+    last h observations (batch, h, observation_dim) and the next H actions (batch, H, action_dim); ``act`` answers with the
+    next c actions (batch, c, action_dim), c being its ``chunk``, which are played before it is asked again. Who plays
+    remembers: see :class:`lightning_bc.episodes.Memory`.
 
     Args:
         observation_dim: size of an observation.
@@ -39,37 +44,59 @@ class Strategy(LightningModule, ABC):
             (Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983); "constant" leaves it.
     """
 
+    needs: ClassVar[Needs] = Needs.PAIRS
+    """What it learns from."""
+
+    logs: ClassVar[Mapping[str, Metric]] = {}
+    """What training logs beside the loss, by name without ``train/``; docs/metrics.md is made of it."""
+
+    stochastic: ClassVar[bool] = True
+    """Whether sampled actions differ from the deterministic one."""
+
+    multimodal: ClassVar[bool] = False
+    """Whether it can hold two different actions for one observation apart."""
+
+    learns_by_acting: ClassVar[bool] = False
+    """Whether it acts in the environment while it learns; its position and length are then environment steps."""
+
+    cleanrl_heads: tuple[str, ...] = ()
+    """What CleanRL calls the heads of an actor that acts as this one does; empty where there is none."""
+
+    log_every: ClassVar[int] = 1
+    """training_steps between two logs of what training measured."""
+
+    history: int = 1
+    """How many observations, the present one last, ``act`` sees."""
+
+    horizon: int = 1
+    """How many actions, from the present one on, ``loss`` sees."""
+
+    chunk: int = 1
+    """How many actions ``act`` answers with, at most ``horizon``."""
+
     network: Network
-    action_scale: Tensor
-    action_bias: Tensor
 
     def __init__(
         self,
         observation_dim: int,
         action_low: Sequence[float],
         action_high: Sequence[float],
-        optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(
-            parameters, lr=3e-3, weight_decay=1e-4, fused=True
-        ),
-        schedule: Literal["cosine", "constant"] = "cosine",
+        optimizer: OptimizerCallable,
+        schedule: Schedule,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
         for name in [name for name, value in self.hparams.items() if callable(value)]:
             del self.hparams[name]  # built by hand, not from YAML: a checkpoint holds plain values alone
-        low, high = torch.tensor(action_low, dtype=torch.float32), torch.tensor(action_high, dtype=torch.float32)
-        self.observation_dim, self.action_dim = observation_dim, len(low)
+        self.observation_dim, self.action_dim = observation_dim, len(action_low)
         self.optimizer, self.schedule = optimizer, schedule
-        self.normalization = Normalization(observation_dim)
-        self.register_buffer("action_scale", (high - low) / 2)
-        self.register_buffer("action_bias", (high + low) / 2)
+        self.border = Border(observation_dim, action_low, action_high)
         self._random_state: dict[str, Any] | None = None
 
-    needs_demonstrations = True
-    """Whether ``data.path`` must name demonstrations."""
-
-    log_every = 1
-    """training_steps between two logs of what training measured."""
+    @property
+    def has_windows(self) -> bool:
+        """Whether observations and actions have a time axis."""
+        return self.history > 1 or self.horizon > 1
 
     @property
     def steps_taken(self) -> dict[str, int]:
@@ -84,7 +111,7 @@ class Strategy(LightningModule, ABC):
     @property
     def run_length(self) -> int | None:
         """The ``position`` where the run ends; None where the Trainer's settings set no end."""
-        return self.trainer.datamodule.optimizer_steps  # type: ignore[attr-defined]
+        return data_of(self.trainer).optimizer_steps
 
     @property
     def actor(self) -> Network:
@@ -96,22 +123,27 @@ class Strategy(LightningModule, ABC):
         """Choose actions.
 
         Args:
-            observations: normalised, (batch, observation_dim).
+            observations: normalised, (batch, observation_dim); of windows (batch, history, observation_dim).
             deterministic: the strategy's best single answer in place of a sample.
 
         Returns:
-            Scaled actions, (batch, action_dim); values outside [-1, 1] are clamped by ``forward``.
+            Scaled actions, (batch, action_dim), of windows (batch, chunk, action_dim); values outside [-1, 1] are clamped
+            by ``forward``.
         """
 
     def forward(self, observations: Tensor, deterministic: bool = True) -> Tensor:
-        """Act on ``observations`` (batch, observation_dim); actions (batch, action_dim) in the environment's units."""
-        normalised = self.normalization(observations).clamp(-_LARGEST_OBSERVATION, _LARGEST_OBSERVATION)
-        scaled = self.act(normalised, deterministic).clamp(-1.0, 1.0)
-        return self.action_scale * scaled + self.action_bias
+        """Act on ``observations``, shaped as in ``act``; both they and the actions are in the environment's units."""
+        return self.border.unscaled(self.act(self.border.observe(observations), deterministic).clamp(-1.0, 1.0))
 
-    def scale(self, actions: Tensor) -> Tensor:
-        """Bring ``actions`` (batch, action_dim) from the environment's units to [-1, 1]."""
-        return (actions - self.action_bias) / self.action_scale
+    def player(self, deterministic: bool = True, replan: bool = False) -> Player:
+        """What plays episodes with this policy, and remembers for it.
+
+        Args:
+            deterministic: as in ``act``.
+            replan: ask at every step and play the first action of each chunk; this is what labels observations.
+        """
+        policy = partial(self, deterministic=deterministic)
+        return Memory(policy, self.history, 1 if replan else self.chunk) if self.has_windows else Memoryless(policy)
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the schedule over the run's length."""
@@ -120,7 +152,7 @@ class Strategy(LightningModule, ABC):
             return optimizer
         # Asking the Trainer (estimated_stepping_batches) would make it build the loader early and lose the loader's
         # restored position, so the data module is asked first.
-        steps = getattr(self.trainer.datamodule, "optimizer_steps", None)  # type: ignore[attr-defined]
+        steps = data_of(self.trainer).optimizer_steps
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
             optimizer, T_max=steps or int(self.trainer.estimated_stepping_batches)
         )
@@ -147,14 +179,25 @@ class Strategy(LightningModule, ABC):
 
 
 class OfflineStrategy(Strategy):
-    """A strategy that learns from demonstrations alone: a loss over a batch of (observation, action) pairs.
+    """A strategy that learns from demonstrations alone: a loss over a batch of (observation, action) pairs or windows.
 
     Args:
-        options: those of :class:`Strategy`.
+        observation_dim: size of an observation.
+        action_low: lower bounds of the actions, (action_dim,).
+        action_high: upper bounds of the actions, (action_dim,).
+        optimizer: which optimizer, and its learning rate and weight decay.
+        schedule: "cosine" or "constant": see :class:`Strategy`.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(
+        self,
+        observation_dim: int,
+        action_low: Sequence[float],
+        action_high: Sequence[float],
+        optimizer: OptimizerCallable,
+        schedule: Schedule,
+    ) -> None:
+        super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
         self.automatic_optimization = False  # one training_step takes many optimizer steps
         self.validation_metrics = torch.nn.ModuleDict(
             {
@@ -165,11 +208,13 @@ class OfflineStrategy(Strategy):
 
     @abstractmethod
     def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
-        """What training minimises.
+        """What training minimises. That of windows takes a third argument.
 
         Args:
-            observations: normalised, (batch, observation_dim).
-            actions: scaled to [-1, 1], (batch, action_dim).
+            observations: normalised, (batch, observation_dim); of windows (batch, history, observation_dim).
+            actions: scaled to [-1, 1], (batch, action_dim); of windows (batch, horizon, action_dim).
+            within: of windows alone, which actions lie within the episode, (batch, horizon) bool; those behind its end
+                repeat its last action.
 
         Returns:
             The scalar loss, and further scalars to log by name.
@@ -181,81 +226,49 @@ class OfflineStrategy(Strategy):
     def setup(self, stage: str) -> None:
         """Take statistics from the training pairs; on resume a checkpoint's replace them."""
         if stage == "fit":
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
-            self.normalization.fit(data.training_observations)
-            self.fit_actions(self.scale(data.training_actions))
+            data = data_of(self.trainer)
+            self.border.fit(data.training_observations)
+            self.fit_actions(self.border.scaled(data.training_actions))
 
-    def training_step(self, batches: list[tuple[Tensor, Tensor]], batch_index: int) -> None:
+    def across(self, batch: Batch) -> Batch:
+        """A ``batch`` as ``loss`` sees it."""
+        observations, actions, *within = batch
+        return self.border.observe(observations), self.border.scaled(actions), *within
+
+    def training_step(self, batches: list[Batch], batch_index: int) -> None:
         """One optimizer step on each of the batches up to the next point of the curve.
 
         A round of Lightning's loop costs a good part of what an optimizer step of a small network does; here many steps
         share one (benchmarks/training.py).
         """
-        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        optimizer: Any = self.optimizers()
+        scheduler: Any = self.lr_schedulers()
         sums: dict[str, Tensor] = {}
-        for observations, actions in batches:
-            loss, metrics = self.loss(self.normalization(observations), self.scale(actions))
-            optimizer.zero_grad()  # type: ignore[union-attr]
+        for batch in batches:
+            loss, metrics = self.loss(*self.across(batch))
+            optimizer.zero_grad()
             self.manual_backward(loss)
-            optimizer.step()  # type: ignore[union-attr]
+            optimizer.step()
             if scheduler is not None:
-                scheduler.step()  # type: ignore[union-attr]
+                scheduler.step()
             for name, value in {"loss": loss.detach(), **metrics}.items():
                 sums[name] = sums.get(name, 0) + value
         self.log_dict({f"train/{name}": value / len(batches) for name, value in sums.items()}, logger=False)
 
-    def validation_step(self, batches: list[tuple[Tensor, Tensor]], batch_index: int) -> None:
-        """Loss, and how near the deterministic actions come, on held-out episodes.
+    def validation_step(self, batches: list[Batch], batch_index: int) -> None:
+        """Loss, and how near the deterministic actions come, on held-out episodes; of windows, the first action.
 
         Losses that draw noise draw the same at each validation, and training's random state is left alone.
         """
-        for batch_observations, batch_actions in batches:
-            observations, actions = self.normalization(batch_observations), self.scale(batch_actions)
+        for batch in batches:
+            observations, actions, *within = self.across(batch)
             with forked_random_state(batch_index, self.device):
-                loss, _ = self.loss(observations, actions)
+                loss, _ = self.loss(observations, actions, *within)
             self.log("validation/loss", loss, on_epoch=True, batch_size=len(actions), logger=False, sync_dist=True)
             predictions = self.act(observations, deterministic=True).clamp(-1.0, 1.0)
+            if self.has_windows:
+                predictions, actions = predictions[:, 0], actions[:, 0]  # (batch, action_dim)
             for name, metric in self.validation_metrics.items():
-                metric.update(predictions, actions)  # type: ignore[operator]
-                self.log(f"validation/{name}", metric, on_epoch=True, logger=False)  # type: ignore[arg-type]
-
-
-def strategies() -> dict[str, type[Strategy]]:
-    """Every final strategy that has been imported, by class name."""
-    found: dict[str, type[Strategy]] = {}
-    queue: list[type[Strategy]] = [Strategy]  # type: ignore[type-abstract]
-    while queue:
-        cls = queue.pop()
-        queue += cls.__subclasses__()
-        if not cls.__abstractmethods__:
-            found[cls.__name__] = cls
-    return dict(sorted(found.items()))
-
-
-def strategy_of_checkpoint(path: str | Path, checkpoint: dict[str, Any]) -> type[Strategy]:
-    """The class that a checkpoint holds the weights of.
-
-    Lightning's ``SomeStrategy.load_from_checkpoint`` takes another strategy's file without complaint, so the class is
-    read from the file; only classes that are already imported are accepted, so that a file cannot choose what runs.
-
-    Raises:
-        InputError: if it is no checkpoint of a known strategy.
-    """
-    name = checkpoint.get("strategy")
-    cls = strategies().get(str(name))
-    if cls is None:
-        raise InputError(
-            f"{path}: is a checkpoint of {name or 'something else'}, which is not a known strategy. "
-            f"Known: {', '.join(strategies())}."
-        )
-    return cls
-
-
-def load_strategy(path: str | Path) -> Strategy:
-    """Rebuild the strategy that a checkpoint holds, whichever it is.
-
-    Raises:
-        InputError: if it is no checkpoint of a known strategy.
-    """
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    return strategy_of_checkpoint(path, checkpoint).load_from_checkpoint(path, map_location="cpu", weights_only=True)
+                assert isinstance(metric, TorchMetric)
+                metric.update(predictions, actions)
+                self.log(f"validation/{name}", metric, on_epoch=True, logger=False)

@@ -13,7 +13,7 @@ from typing import Any
 from optuna.trial import Trial
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_bc.results import runs
+from lightning_bc.runs import folders as runs
 from lightning_bc.sweep.workers import FitFailedError
 
 # A fit must not outlive its worker: another one may resume it. Linux's setpriv sees to that, however the worker dies.

@@ -17,7 +17,7 @@ import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lightning_bc.errors import InputError, refuse_unless_good
-from lightning_bc.results import runs
+from lightning_bc.runs import folders as runs
 from lightning_bc.sweep.study import Numbered
 
 FILE_KEYS = ("config", "grid", "search", "sampler", "trials", "seeds")

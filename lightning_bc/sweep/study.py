@@ -17,7 +17,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from lightning_bc.errors import InputError
-from lightning_bc.results import runs
+from lightning_bc.runs import folders as runs
 
 HEARTBEAT_SECONDS = 15
 GRACE_SECONDS = 60

@@ -1,0 +1,60 @@
+"""The border between the environment's units and a strategy's: crossed here and nowhere else."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+_LARGEST_OBSERVATION = 1e6
+"""In standard deviations; beyond it products could overflow, and a policy must answer every finite observation."""
+
+
+class Border(nn.Module):
+    """Observations come in normalised, actions go out in the environment's units.
+
+        normalised = (observation - mean) / scale
+        action     = action_scale * scaled + action_bias,    scaled in [-1, 1]
+        action_scale = (high - low) / 2,    action_bias = (high + low) / 2
+
+    Mean and scale are the training pairs' mean and standard deviation. They are buffers, so that they live in the
+    checkpoint. A dimension that does not vary in the data (standard deviation below 1e-6 of its magnitude, or zero) is only
+    centred: its scale is 1, so nothing is divided by zero and rounding noise is not blown up.
+
+    Args:
+        observation_dim: size of an observation.
+        action_low: lower bounds of the actions, (action_dim,).
+        action_high: upper bounds of the actions, (action_dim,).
+    """
+
+    mean: Tensor
+    scale: Tensor
+    action_scale: Tensor
+    action_bias: Tensor
+
+    def __init__(self, observation_dim: int, action_low: Sequence[float], action_high: Sequence[float]) -> None:
+        super().__init__()
+        low, high = torch.tensor(action_low, dtype=torch.float32), torch.tensor(action_high, dtype=torch.float32)
+        self.register_buffer("mean", torch.zeros(observation_dim))
+        self.register_buffer("scale", torch.ones(observation_dim))
+        self.register_buffer("action_scale", (high - low) / 2)
+        self.register_buffer("action_bias", (high + low) / 2)
+
+    @torch.no_grad()
+    def fit(self, observations: Tensor) -> None:
+        """Take mean and scale from ``observations`` (pairs, observation_dim), summed in float64."""
+        deviation, mean = torch.std_mean(observations.double(), dim=0, correction=0)
+        varies = deviation > 1e-6 * mean.abs().clamp(min=1e-6)
+        self.mean.copy_(mean)
+        self.scale.copy_(torch.where(varies, deviation, 1.0))
+
+    def observe(self, observations: Tensor) -> Tensor:
+        """Normalise ``observations`` (..., observation_dim), and bound them at a million standard deviations."""
+        return ((observations - self.mean) / self.scale).clamp(-_LARGEST_OBSERVATION, _LARGEST_OBSERVATION)
+
+    def scaled(self, actions: Tensor) -> Tensor:
+        """Bring ``actions`` (..., action_dim) from the environment's units to [-1, 1]."""
+        return (actions - self.action_bias) / self.action_scale
+
+    def unscaled(self, scaled: Tensor) -> Tensor:
+        """Bring ``scaled`` actions (..., action_dim) from [-1, 1] to the environment's units."""
+        return self.action_scale * scaled + self.action_bias

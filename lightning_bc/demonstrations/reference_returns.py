@@ -1,0 +1,42 @@
+"""What a return is measured against: the random policy and the expert on the test bank."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, load_expert
+from lightning_bc.environments import environment_spaces, make
+from lightning_bc.episodes import TEST_BANK, TEST_EPISODES, Policy, play
+from lightning_bc.references import References
+
+
+def random_policy(low: np.ndarray, high: np.ndarray) -> Policy:
+    """Actions drawn uniformly between the bounds ``low`` and ``high`` (action_dim,), whatever is observed."""
+    low_tensor, high_tensor = torch.tensor(low), torch.tensor(high)
+
+    def act(observations: Tensor) -> Tensor:
+        draws = torch.rand(len(observations), len(low_tensor))      # (batch, action_dim)
+        return low_tensor + (high_tensor - low_tensor) * draws
+
+    return act
+
+
+def random_returns(environment_id: str) -> np.ndarray:
+    """Returns of uniformly random actions on the test bank, (100,)."""
+    spaces = environment_spaces(environment_id)
+    environments = make(environment_id, TEST_EPISODES)
+    policy = random_policy(spaces.action_low, spaces.action_high)
+    returns = play(policy, environments, TEST_BANK.seeds(TEST_EPISODES)).returns
+    environments.close()
+    return returns
+
+
+def references_without_file(environment_id: str) -> References:
+    """Where no demonstrations say it: the random policy and the shipped expert play; without an expert its return is NaN."""
+    random, path = float(random_returns(environment_id).mean()), SHIPPED_EXPERTS / f"{environment_id}.pt"
+    if not path.is_file():
+        return References(random, float("nan"), "unknown: no demonstrations are read and no expert is shipped")
+    environments = make(environment_id, TEST_EPISODES)
+    returns = play(load_expert(path).player(), environments, TEST_BANK.seeds(TEST_EPISODES)).returns
+    environments.close()
+    return References(random, float(returns.mean()), "shipped expert's mean action, 100 test-bank episodes")

@@ -1,0 +1,51 @@
+"""What a return is measured against: the returns of random actions and of the expert."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class References:
+    """The two returns that fix the scale of scores.
+
+        normalized = (return - random_return) / (expert_return - random_return)
+
+    so 0 is the random policy and 1 the expert playing its mean action.
+
+    Attributes:
+        random_return: mean return of uniformly random actions.
+        expert_return: mean return of the expert's mean action; without an expert, the data file's ``mean_reward``; NaN
+            where neither is known.
+        expert_source: which of the two it is, in words, for tables and messages.
+    """
+
+    random_return: float
+    expert_return: float
+    expert_source: str
+
+    @property
+    def has_expert(self) -> bool:
+        """Whether an expert's return is known; without one, normalized returns are NaN."""
+        return not math.isnan(self.expert_return)
+
+    def normalized(self, episode_return: Any) -> Any:
+        """Bring a return (a number or an array) to the scale where random is 0 and the expert 1."""
+        return (episode_return - self.random_return) / (self.expert_return - self.random_return)
+
+    def unnormalized(self, normalized: Any) -> Any:
+        """The return behind a value of that scale."""
+        return self.random_return + (self.expert_return - self.random_return) * normalized
+
+    def failed(self, episode_returns: np.ndarray) -> np.ndarray:
+        """Which episodes failed: return under half of the expert's, (episodes,) bool.
+
+        Where the expert's return is negative (Pendulum), "half" means as far below it: under 1.5 times the expert's.
+        """
+        return episode_returns < self.expert_return - abs(self.expert_return) / 2
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for checkpoints and results.json."""
+        return asdict(self)

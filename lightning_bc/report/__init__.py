@@ -1,0 +1,1 @@
+"""The report: curves, chart, statistics and page from the runs on disk."""

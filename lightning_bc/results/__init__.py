@@ -1,1 +1,0 @@
-"""What is read afterwards: runs on disk and their scores."""

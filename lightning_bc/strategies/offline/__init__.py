@@ -1,0 +1,1 @@
+"""Strategies that learn from demonstrations alone."""

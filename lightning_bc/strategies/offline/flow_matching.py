@@ -1,0 +1,95 @@
+"""Flow matching: a velocity field carries noise to the action along straight lines.
+
+Everything happens before the tanh, on u = arctanh(a) (squashing.py). Between noise e ~ Normal(0, I) at time 0 and the
+expert's u at time 1 the path and its velocity are
+
+    u_t = (1 - t) e + t u,    d u_t / dt = u - e = (u - u_t) / (1 - t)
+
+so a velocity is known as soon as the path's end is. A network predicts that end at a random time t ~ Uniform(0, 1):
+
+    L = E || u_theta(u_t, t, o) - u ||^2,    v_theta = (u_theta - u_t) / (1 - t)
+
+Its minimiser is the mean velocity at each point, and following it from u_0 ~ Normal(0, I) transports the noise to the
+conditional distribution of the action (Lipman 2023, Flow Matching, https://arxiv.org/abs/2210.02747; Liu 2023, rectified
+flow, https://arxiv.org/abs/2209.03003). Acting is n steps of Euler's method, and one is allowed: it gives the conditional
+mean of u.
+
+Why predict the end. The minimiser is the same as that of E || v_theta - (u - e) ||^2, which is this loss weighted by
+1 / (1 - t)^2. But a velocity is nearly all noise, of size 1, and the action is what remains when the noise is taken away
+again: small errors of the network become errors of the action. Predicting the end, the network says the action itself (Li
+2025, Back to Basics: Let Denoising Generative Models Denoise, https://arxiv.org/abs/2511.13720).
+
+``deterministic=True`` starts from Gaussian noise of a fixed seed, the same for every observation, and turns it down on the
+way, for the reason and by the rule given in diffusion.py.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_bc.bounds import ClosedUnitInterval, PositiveInt
+from lightning_bc.networks import MLP, TIME_FEATURES, NetworkFactory, sinusoidal_features
+from lightning_bc.strategies.base import Metrics, OfflineStrategy, Schedule
+from lightning_bc.strategies.offline.squashing import unsquash
+from lightning_bc.strategies.optimizers import AdamW
+
+
+class FlowMatching(OfflineStrategy):
+    """Learn the velocity from noise to the expert's action; act by following it.
+
+    Args:
+        observation_dim: size of an observation.
+        action_low: lower bounds of the actions, (action_dim,).
+        action_high: upper bounds of the actions, (action_dim,).
+        network: maps (observation, point on the path, time features) to action_dim outputs.
+        act_steps: Euler steps when acting.
+        noise_scale: share of the fixed noise that is left at the end of a deterministic action's path.
+        optimizer: which optimizer, with its learning rate and weight decay.
+        schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
+    """
+
+    start_noise: Tensor
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_low: Sequence[float],
+        action_high: Sequence[float],
+        network: NetworkFactory = MLP,
+        act_steps: PositiveInt = 10,
+        noise_scale: ClosedUnitInterval = 0.03,
+        optimizer: OptimizerCallable = AdamW,
+        schedule: Schedule = "cosine",
+    ) -> None:
+        super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
+        self.act_steps, self.noise_scale = act_steps, noise_scale
+        self.network = network(self.observation_dim + self.action_dim + TIME_FEATURES, self.action_dim)
+        noise = torch.randn(self.action_dim, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("start_noise", noise)
+
+    def end(self, observations: Tensor, points: Tensor, time: Tensor) -> Tensor:
+        """u_theta: where paths through ``points`` (batch, action_dim) at ``time`` (batch,) end on average."""
+        return self.network(torch.cat([observations, points, sinusoidal_features(time)], dim=-1))
+
+    def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
+        """Squared error of the path's end at a random time."""
+        end = unsquash(actions)                                     # (batch, action_dim)
+        noise = torch.randn_like(end)
+        time = torch.rand(len(end), device=end.device)
+        points = torch.lerp(noise, end, time.unsqueeze(-1))
+        return F.mse_loss(self.end(observations, points, time), end), {}
+
+    def act(self, observations: Tensor, deterministic: bool) -> Tensor:
+        """Follow the velocity from fixed noise that is turned down, or from fresh noise."""
+        shape = (len(observations), self.action_dim)
+        points = self.start_noise.expand(shape) if deterministic else torch.randn(shape, device=self.device)
+        kept = self.noise_scale ** (1 / self.act_steps) if deterministic else 1.0
+        for step in range(self.act_steps):
+            now, then = step / self.act_steps, (step + 1) / self.act_steps
+            end = self.end(observations, points, torch.full((len(observations),), now, device=self.device))
+            noise = (points - now * end) / (1 - now)                # where a straight path through point and end began
+            points = torch.lerp(kept * noise, end, then)            # kept = 1: Euler's step along v_theta
+        return points.tanh()

@@ -1,0 +1,95 @@
+"""Gaussian mixture: several ways to act, each with its probability.
+
+    a = tanh(u),    u ~ sum_k pi_k(o) Normal(mu_k(o), diag(sigma_k^2)),    k = 1 ... components
+    log p(a | o) = log sum_k pi_k(o) prod_d Normal(arctanh a_d; mu_kd(o), sigma_kd) - sum_d log(1 - a_d^2)
+
+a mixture density network (Bishop 1994, https://publications.aston.ac.uk/id/eprint/373), in robot learning the head of
+BC-RNN-GMM (Mandlekar 2021, https://arxiv.org/abs/2108.03298). It can hold two humps where MSE and a Gaussian average
+them. The likelihood is exact, on actions scaled to [-1, 1]; why before the tanh, and what happens on the bounds:
+squashing.py. Each component learns its own standard deviations, which do not depend on the observation: with sigma_k(o) the
+means can stop learning where they are wrong, as in gaussian.py. Noise that does change with the observation is said by the
+weights, which choose between narrow components and wide ones. A floor under the standard deviations keeps a component from
+shrinking onto a single action, where the likelihood is infinite.
+
+Components that start alike get the same gradients and stay alike, so their means start a little apart.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.nn import functional as F
+
+from lightning_bc.bounds import PositiveFloat, PositiveInt
+from lightning_bc.networks import MLP, NetworkFactory
+from lightning_bc.strategies.base import Metrics, OfflineStrategy, Schedule
+from lightning_bc.strategies.offline.squashing import log_volume, unsquash
+from lightning_bc.strategies.optimizers import AdamW
+
+
+class GaussianMixture(OfflineStrategy):
+    """Maximise the log-probability of the expert's action under a squashed mixture of diagonal Normals.
+
+    Args:
+        observation_dim: size of an observation.
+        action_low: lower bounds of the actions, (action_dim,).
+        action_high: upper bounds of the actions, (action_dim,).
+        network: maps observations to components (1 + action_dim) outputs: weights and means.
+        components: number of mixture components.
+        minimum_scale: floor of the standard deviations before the tanh.
+        optimizer: which optimizer, with its learning rate and weight decay.
+        schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
+    """
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_low: Sequence[float],
+        action_high: Sequence[float],
+        network: NetworkFactory = MLP,
+        components: PositiveInt = 5,
+        minimum_scale: PositiveFloat = 0.1,
+        optimizer: OptimizerCallable = AdamW,
+        schedule: Schedule = "cosine",
+    ) -> None:
+        super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
+        self.components, self.minimum_scale = components, minimum_scale
+        self.network = network(self.observation_dim, components * (1 + self.action_dim))
+        self.mean_bias = nn.Parameter(0.2 * torch.randn(components, self.action_dim))
+        self.raw_scale = nn.Parameter(torch.zeros(components, self.action_dim))
+
+    def parameters_of(self, observations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log weights (batch, components), means before the tanh (batch, components, action_dim), and scales.
+
+        The scales are of shape (components, action_dim).
+        """
+        outputs = self.network(observations).unflatten(-1, (self.components, -1))  # (batch, components, 1 + action_dim)
+        logits, means = outputs.split([1, self.action_dim], dim=-1)
+        return logits.squeeze(-1).log_softmax(-1), self.mean_bias + means, self.minimum_scale + F.softplus(self.raw_scale)
+
+    def distribution(self, observations: Tensor) -> MixtureSameFamily:
+        """The mixture over u, before the tanh, given normalised ``observations`` (batch, observation_dim)."""
+        log_weights, means, scales = self.parameters_of(observations)
+        components = Independent(Normal(means, scales.expand_as(means), validate_args=False), 1)
+        return MixtureSameFamily(Categorical(logits=log_weights, validate_args=False), components, validate_args=False)
+
+    def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
+        """Negative log-probability of the expert's action."""
+        log_weights, means, scales = self.parameters_of(observations)
+        standardised = (unsquash(actions).unsqueeze(-2) - means) / scales     # (batch, components, action_dim)
+        log_components = -0.5 * standardised.square() - scales.log() - 0.5 * math.log(2 * math.pi)
+        log_mixture = (log_weights + log_components.sum(-1)).logsumexp(-1)
+        loss = -(log_mixture - log_volume(actions)).mean()
+        used = torch.exp(-(log_weights.exp() * log_weights).sum(-1)).mean()  # perplexity: components in use, 1 to k
+        return loss, {"components_used": used.detach(), "scale": scales.detach().mean()}
+
+    def act(self, observations: Tensor, deterministic: bool) -> Tensor:
+        """The squashed mean of the likeliest component, or a sample."""
+        if not deterministic:
+            return self.distribution(observations).sample().tanh()
+        log_weights, means, _ = self.parameters_of(observations)
+        likeliest = log_weights.argmax(-1)                          # (batch,)
+        return means[torch.arange(len(means), device=means.device), likeliest].tanh()

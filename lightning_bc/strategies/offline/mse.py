@@ -1,0 +1,63 @@
+"""Mean squared error: one action for one observation.
+
+    L(theta) = E || mu_theta(o) - arctanh(a) ||^2 / action_dim,    action = tanh(mu_theta(o))
+
+Behaviour cloning in its oldest form (Pomerleau 1989, ALVINN). The minimiser is a conditional mean: where demonstrations
+are samples of a noisy expert, averaging takes the noise away, and the clone can beat its demonstrators; where two
+different actions are both good, their average may be bad (Bishop 1994, Mixture Density Networks,
+https://publications.aston.ac.uk/id/eprint/373).
+
+Which mean matters: the error is taken before the tanh that bounds the action (squashing.py); with ``squash: false`` it is
+that of the actions themselves.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_bc.networks import MLP, NetworkFactory
+from lightning_bc.strategies.base import Metrics, OfflineStrategy, Schedule
+from lightning_bc.strategies.offline.squashing import unsquash
+from lightning_bc.strategies.optimizers import AdamW
+
+
+class MSE(OfflineStrategy):
+    """Regress the expert's action.
+
+    Args:
+        observation_dim: size of an observation.
+        action_low: lower bounds of the actions, (action_dim,).
+        action_high: upper bounds of the actions, (action_dim,).
+        network: maps observations to action_dim outputs.
+        squash: take the error before the tanh that bounds the action; false takes it on the action itself.
+        optimizer: which optimizer, with its learning rate and weight decay.
+        schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
+    """
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_low: Sequence[float],
+        action_high: Sequence[float],
+        network: NetworkFactory = MLP,
+        squash: bool = True,
+        optimizer: OptimizerCallable = AdamW,
+        schedule: Schedule = "cosine",
+    ) -> None:
+        super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
+        self.squash = squash
+        self.cleanrl_heads = ("fc_mu",) if squash else ()
+        self.network = network(self.observation_dim, self.action_dim)
+
+    def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
+        """Squared distance to the expert's action, averaged over batch and dimensions."""
+        targets = unsquash(actions) if self.squash else actions
+        return F.mse_loss(self.network(observations), targets), {}
+
+    def act(self, observations: Tensor, deterministic: bool) -> Tensor:
+        """The regressed action; there is no other to sample."""
+        outputs = self.network(observations)                        # (batch, action_dim)
+        return torch.tanh(outputs) if self.squash else outputs

@@ -1,0 +1,1 @@
+"""Strategies that act in the environment while they learn, and what they are composed of."""

@@ -1,0 +1,65 @@
+"""Adversarial inverse reinforcement learning: a reward that outlives its discriminator (Fu 2018,
+https://arxiv.org/abs/1710.11248).
+
+    f(s, a, s') = g(s, a) + gamma h(s') - h(s)
+    log D - log(1 - D) = f(s, a, s') - alpha log pi(a | s)
+    reward = f(s, a, s')
+
+g is the reward proper, and h a potential, whose differences change no optimal policy (Ng 1999): what depends on the
+dynamics can go there.
+
+Sign. At the best discriminator f - alpha log pi = log p_expert(s, a) - log p_learner(s, a), so f is high where the expert
+goes. Soft actor-critic earns f and pays alpha, its temperature, for each nat of log pi, so all in all it maximises
+E[f - alpha log pi] = E[log p_expert - log p_learner], whose maximum is the expert. Fu's reward log D - log(1 - D) is that
+sum already, for a policy gradient without an entropy of its own; here the reward is f alone.
+
+Temperature. Fu's D = exp f / (exp f + pi) is the case alpha = 1. Soft actor-critic chooses alpha itself, and mostly far
+below 1; with log pi at full weight the sum above would not cancel. Nor would f be learnt: off the policy, log pi ranges
+over tens of nats (old actions in the replay, the expert's), the logits would be all log pi, and the classes told apart
+without f. So the temperature begins at 0.1 rather than at 1.
+
+log pi is of the present policy, for the expert's actions and for the replay's. Off-policy and with a gradient penalty (on
+f): adversarial.py.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_bc.strategies.online.adversarial import AdversarialStrategy
+from lightning_bc.strategies.online.discriminators import Discriminator
+
+_LOG_PROBABILITY_RANGE = (-20.0, 20.0)
+"""Of an action under a policy that would never choose it, log pi has no lower bound."""
+
+
+class AIRL(AdversarialStrategy):
+    """Soft actor-critic on f of a discriminator that knows the policy.
+
+    Args:
+        options: those of every adversarial strategy.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.reward_network = Discriminator(self.state_dim + self.action_dim)
+        self.potential = Discriminator(self.state_dim, hidden_size=64)
+
+    def score(self, inputs: Tensor) -> Tensor:
+        """f(s, a, s')."""
+        state, action, following = inputs.split([self.state_dim, self.action_dim, self.state_dim], dim=-1)
+        reward = self.reward_network(torch.cat([state, action], dim=-1))
+        return reward + self.discount * self.potential(following) - self.potential(state)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """f - alpha log pi; in the absorbing state nothing is chosen, and log pi is 0."""
+        state, action, _ = inputs.split([self.state_dim, self.action_dim, self.state_dim], dim=-1)
+        with torch.no_grad():
+            log_probability = self.policy(state[:, :-1]).log_probability(action).clamp(*_LOG_PROBABILITY_RANGE)
+        temperature = self.log_temperature.detach().exp()
+        return self.score(inputs) - temperature * log_probability * (state[:, -1] == 0)
+
+    def discriminator_parameters(self) -> list[nn.Parameter]:
+        """Of g and h."""
+        return [*self.reward_network.parameters(), *self.potential.parameters()]

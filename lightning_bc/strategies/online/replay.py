@@ -1,0 +1,56 @@
+"""Replay: the transitions of the past, on the training device, in a ring."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_bc.strategies.contract import Transitions
+
+
+class Replay:
+    """The last ``capacity`` transitions, sampled uniformly with replacement.
+
+    Args:
+        capacity: transitions that are kept.
+        observation_dim: size of an observation.
+        action_dim: size of an action.
+        device: where they lie.
+    """
+
+    def __init__(self, capacity: int, observation_dim: int, action_dim: int, device: torch.device | str = "cpu") -> None:
+        self.capacity = capacity
+        self._widths = [observation_dim, action_dim, 1, observation_dim, 1]
+        self._rows = torch.zeros(capacity, sum(self._widths), device=device)
+        self._added = 0                                             # ever, so that the ring's next place is known
+
+    def __len__(self) -> int:
+        return min(self._added, self.capacity)
+
+    def add(self, transitions: Transitions) -> None:
+        """Append ``transitions``; the oldest ones give way."""
+        columns = [column if column.dim() == 2 else column.unsqueeze(-1) for column in transitions.columns]
+        new = torch.cat(columns, dim=-1)[-self.capacity :]          # (batch, all widths)
+        places = torch.arange(self._added, self._added + len(new), device=self._rows.device) % self.capacity
+        self._rows[places] = new
+        self._added += len(new)
+
+    def sample(self, size: int) -> Transitions:
+        """``size`` transitions, with replacement, drawn by torch's generator of the device."""
+        rows = self._rows[torch.randint(len(self), (size,), device=self._rows.device)]
+        observations, actions, rewards, next_observations, terminated = rows.split(self._widths, dim=-1)
+        return Transitions(observations, actions, rewards.squeeze(-1), next_observations, terminated.squeeze(-1))
+
+    @property
+    def observations(self) -> Tensor:
+        """Those of all transitions, (transitions, observation_dim)."""
+        return self._rows[: len(self), : self._widths[0]]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All transitions, and where the ring stands."""
+        return {"rows": self._rows[: len(self)].clone(), "added": self._added}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._added = state["added"]
+        self._rows[: len(self)] = state["rows"].to(self._rows.device)

@@ -1,0 +1,63 @@
+"""Every strategy by its class name: a file in ``offline/`` or ``online/`` is enough to be found."""
+
+import functools
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_bc.errors import InputError
+from lightning_bc.strategies.base import Strategy
+
+FOLDERS = ("offline", "online")
+
+
+@functools.cache
+def _import_all() -> None:
+    for folder in FOLDERS:
+        for module in pkgutil.iter_modules([str(Path(__file__).parent / folder)]):
+            importlib.import_module(f"lightning_bc.strategies.{folder}.{module.name}")
+
+
+def strategies() -> dict[str, type[Strategy]]:
+    """Every final strategy: those of the two folders, and those of a user that have been imported."""
+    _import_all()
+    found: dict[str, type[Strategy]] = {}
+    queue: list[type[Strategy]] = [*Strategy.__subclasses__()]
+    while queue:
+        cls = queue.pop()
+        queue += cls.__subclasses__()
+        if not cls.__abstractmethods__:
+            found[cls.__name__] = cls
+    return dict(sorted(found.items()))
+
+
+def strategy_of_checkpoint(path: str | Path, checkpoint: dict[str, Any]) -> type[Strategy]:
+    """The class that a checkpoint holds the weights of.
+
+    Lightning's ``SomeStrategy.load_from_checkpoint`` takes another strategy's file without complaint, so the class is
+    read from the file; only classes that are already imported are accepted, so that a file cannot choose what runs.
+
+    Raises:
+        InputError: if it is no checkpoint of a known strategy.
+    """
+    name = checkpoint.get("strategy")
+    cls = strategies().get(str(name))
+    if cls is None:
+        raise InputError(
+            f"{path}: is a checkpoint of {name or 'something else'}, which is not a known strategy. "
+            f"Known: {', '.join(strategies())}."
+        )
+    return cls
+
+
+def load_strategy(path: str | Path) -> Strategy:
+    """Rebuild the strategy that a checkpoint holds, whichever it is.
+
+    Raises:
+        InputError: if it is no checkpoint of a known strategy.
+    """
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    return strategy_of_checkpoint(path, checkpoint).load_from_checkpoint(path, map_location="cpu", weights_only=True)

@@ -1,0 +1,73 @@
+"""Trained actors as CleanRL's (https://docs.cleanrl.dev), for ``collect`` here and for other people's code.
+
+    hidden = relu(W2 relu(W1 o + b1) + b2)
+
+and linear heads on it. What our networks see is normalised, n = (o - mean) / scale; the first layer takes that in:
+
+    W n + b = (W / scale) o + (b - (W / scale) mean)
+"""
+
+from torch import Tensor, nn
+
+from lightning_bc.errors import InputError
+from lightning_bc.files import new_file, write
+from lightning_bc.runs.folders import open_checkpoint
+from lightning_bc.strategies import Strategy, load_strategy
+
+_LAYERS = [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
+
+
+def export(ckpt_path: str, output: str) -> None:
+    """Write a checkpoint's actor under CleanRL's names: a SAC actor of SAC, GAIL and AIRL, a TD3 actor of MSE.
+
+    Args:
+        ckpt_path: the checkpoint, for example checkpoints/RUN/last.ckpt.
+        output: the file to write, for example expert.pt.
+
+    Raises:
+        InputError: the checkpoint cannot be read, its actor is not one that CleanRL's class can hold, or the file exists.
+    """
+    open_checkpoint(ckpt_path)
+    try:
+        state = cleanrl_state(load_strategy(ckpt_path))
+    except InputError as error:
+        raise InputError(f"--ckpt_path {ckpt_path}: {error}") from error
+    path = new_file(output)
+    write(path, state)
+    print(f"{path}: the state dict of a CleanRL {'SAC' if 'fc_logstd.weight' in state else 'TD3'} actor")
+
+
+def cleanrl_state(strategy: Strategy) -> dict[str, Tensor]:
+    """The state dict of the CleanRL actor that acts as ``strategy`` does.
+
+    Raises:
+        InputError: there is none.
+    """
+    heads = strategy.cleanrl_heads
+    if not heads:
+        raise InputError(
+            f"{type(strategy).__name__} chooses its actions otherwise than CleanRL's actors. SAC, GAIL, AIRL and MSE with "
+            "squash: true can be exported; collect takes every checkpoint as it is."
+        )
+    layers = list(getattr(strategy.actor, "layers", []))
+    if [type(layer) for layer in layers] != _LAYERS:
+        raise InputError(
+            "a CleanRL actor has exactly two hidden layers of ReLU, and this network is another. Train with "
+            "--model.network MLP --model.network.hidden_sizes [256,256] --model.network.activation relu; collect takes "
+            "every checkpoint as it is."
+        )
+    first, second, last = layers[::2]
+    mean, scale = strategy.border.mean.double(), strategy.border.scale.double()
+    weight = first.weight.double() / scale                          # (hidden size, observation_dim)
+    state = {
+        "fc1.weight": weight.float(),
+        "fc1.bias": (first.bias.double() - weight @ mean).float(),
+        "fc2.weight": second.weight,
+        "fc2.bias": second.bias,
+        "action_scale": strategy.border.action_scale,
+        "action_bias": strategy.border.action_bias,
+    }
+    for part in ("weight", "bias"):
+        values = getattr(last, part).chunk(len(heads))              # means, then raw log standard deviations
+        state |= {f"{head}.{part}": value for head, value in zip(heads, values, strict=True)}
+    return {name: value.detach().clone() for name, value in state.items()}

@@ -1,0 +1,204 @@
+"""Videos: episodes of the selection bank, drawn by the environment itself.
+
+The one loop plays the episodes as it plays the curve's; what was played is then repeated in ``gymnasium.make``'s own
+environment, which draws each moment. Several policies play the same episodes and stand side by side.
+"""
+
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import gymnasium
+import imageio.v2 as imageio
+import numpy as np
+import torch
+from gymnasium.envs.mujoco import MujocoEnv
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+from lightning_bc.demonstrations import Demonstrations
+from lightning_bc.demonstrations.collect import check_fits
+from lightning_bc.demonstrations.experts import Expert, load_expert
+from lightning_bc.environments import make
+from lightning_bc.environments.batched import quiet_model_loading
+from lightning_bc.episodes import SELECTION_BANK, play
+from lightning_bc.errors import InputError, refuse_unless_good
+from lightning_bc.files import new_file
+from lightning_bc.runs.folders import open_checkpoint
+
+SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
+"""Of containers for H.264, which is what is written."""
+
+DEFAULT_FRAME_RATE = 30
+"""Frames a second where an environment does not say."""
+
+Shot = tuple[np.ndarray, float]
+"""A picture, (height, width, 3) uint8, and the return up to it."""
+
+
+def film(ckpt_path: str, output: str, episodes: int = 1, expert: str | None = None) -> None:
+    """Play a checkpoint's policy and write a video of it.
+
+    The episodes are the first of the selection bank, with deterministic actions, one after another.
+
+    Args:
+        ckpt_path: the checkpoint, for example checkpoints/RUN/last.ckpt.
+        output: the video to write: .mp4, .mkv, .mov or .avi.
+        episodes: how many.
+        expert: file of an expert (a CleanRL SAC or TD3 actor, or a checkpoint) that plays the same episodes at the
+            learner's side.
+
+    Raises:
+        InputError: the checkpoint or the expert cannot be read, they do not fit together, the file exists or is no
+            video's, or nothing can be drawn here.
+    """
+    refuse_unless_good(
+        "--",
+        (
+            ("output", output, f"a file that ends in {', '.join(SUFFIXES)}", Path(output).suffix in SUFFIXES),
+            ("episodes", episodes, "at least 1", episodes >= 1),
+        ),
+    )
+    checkpoint = open_checkpoint(ckpt_path)
+    environment_id = checkpoint[Demonstrations.__qualname__]["environment_id"]
+    policies = {"learner": load_expert(ckpt_path)}
+    if expert is not None:
+        policies["expert"] = load_expert(expert)
+        check_fits(policies["expert"], expert, environment_id)
+    path = new_file(output)
+    returns = write_video(path, environment_id, policies, episodes)
+    for name, values in returns.items():
+        print(f"{name:8} return {', '.join(f'{value:.0f}' for value in values)}")
+    print(f"video    {path}")
+
+
+def write_video(
+    path: Path,
+    environment_id: str,
+    policies: Mapping[str, Expert],
+    episodes: int = 1,
+    device: torch.device | str = "cpu",
+) -> dict[str, list[float]]:
+    """Write a video of the first ``episodes`` of the selection bank, deterministic actions, policies side by side.
+
+    From the first observation to the end of each episode, at the environment's own rate; who ends earlier stands still
+    until the other does. Each picture bears its policy's name and its return so far.
+
+    Args:
+        path: file to write, in one move; the folder exists.
+        environment_id: a Gymnasium id.
+        policies: who plays, by the name to show.
+        episodes: how many, one after another.
+        device: where the policies compute.
+
+    Returns:
+        The return of each episode, by name.
+
+    Raises:
+        InputError: nothing can be drawn here; the message says what is missing.
+    """
+    if find_spec("imageio_ffmpeg") is None:
+        raise InputError("videos are written with imageio-ffmpeg, which is not installed: pip install -e '.[video]'")
+    seeds = SELECTION_BANK.seeds(episodes)
+    environments = [_drawing(environment_id) for _ in policies]
+    played = []                                                     # of each policy, the actions of each episode
+    for policy in policies.values():
+        plain = make(environment_id, 1)
+        record = play(policy.player(), plain, seeds, record=True, device=device)
+        plain.close()
+        assert record.actions is not None
+        played.append(np.split(record.actions, record.lengths.cumsum()[:-1]))
+
+    returns: dict[str, list[float]] = {name: [] for name in policies}
+    rate = environments[0].metadata.get("render_fps", DEFAULT_FRAME_RATE)
+    frames = sum(1 + max(map(len, episode)) for episode in zip(*played, strict=True))
+    with (
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder,
+        tqdm(total=frames, unit=" frames", desc=f"drawing {path.name}", mininterval=0.5) as bar,
+    ):
+        unfinished = Path(folder, path.name)
+        # H.264 wants even widths and heights, and no more than that
+        with imageio.get_writer(unfinished, fps=rate, macro_block_size=2) as video:
+            for seed, *actions in zip(seeds, *played, strict=True):
+                shots = map(_shots, environments, itertools.repeat(seed), actions)
+                for now in _together(shots):
+                    frame = np.hstack([_labelled(*named) for named in zip(policies, now, strict=True)])
+                    video.append_data(frame)  # type: ignore[attr-defined]
+                    bar.update()
+                for name, (_, total) in zip(policies, now, strict=True):
+                    returns[name].append(total)
+        unfinished.replace(path)
+    for environment in environments:
+        environment.close()
+    return returns
+
+
+def _drawing(environment_id: str) -> gymnasium.Env:
+    """An environment that draws itself, tried."""
+    try:
+        with quiet_model_loading():
+            environment = gymnasium.make(environment_id, render_mode="rgb_array")
+        if isinstance(environment.unwrapped, MujocoEnv):
+            _choose_renderer()
+        environment.reset(seed=SELECTION_BANK.first)
+        environment.render()
+    except Exception as error:                                      # each renderer has errors of its own
+        raise InputError(f"{environment_id} cannot be drawn here: {error}") from error
+    return environment
+
+
+def _choose_renderer() -> None:
+    """Set MUJOCO_GL, unless it is set, to what draws without a screen: EGL, else OSMesa.
+
+    Each is tried in a process of its own, since a process can load one kind of OpenGL only.
+    """
+    if sys.platform != "linux" or "MUJOCO_GL" in os.environ:
+        return
+    for renderer in ("egl", "osmesa"):
+        trial = f"from mujoco.{renderer} import GLContext; GLContext(64, 64)"
+        if subprocess.run([sys.executable, "-c", trial], capture_output=True, check=False).returncode == 0:
+            os.environ["MUJOCO_GL"] = renderer
+            return
+    raise InputError(
+        "neither EGL nor OSMesa works. On Debian and Ubuntu, install libegl1 and libgl1-mesa-dri, or libosmesa6."
+    )
+
+
+def _shots(environment: gymnasium.Env, seed: int, actions: np.ndarray) -> Iterator[Shot]:
+    """An episode, from its first moment to its last."""
+    environment.reset(seed=seed)
+    total = 0.0
+    yield _draw(environment), total
+    for action in actions:
+        _, reward, *_ = environment.step(action)
+        total += float(reward)
+        yield _draw(environment), total
+
+
+def _draw(environment: gymnasium.Env) -> np.ndarray:
+    """The picture of this moment."""
+    renderer = getattr(environment.unwrapped, "mujoco_renderer", None)
+    if renderer is not None and renderer.viewer is not None:
+        renderer.viewer.make_context_current()                      # gymnasium expects no second environment beside
+    return np.asarray(environment.render())
+
+
+def _together(films: Iterable[Iterator[Shot]]) -> Iterator[list[Shot]]:
+    """The shots of all at each moment; who has ended stands still."""
+    now: list[Shot] = []
+    for shots in itertools.zip_longest(*films):
+        now = [shot or before for shot, before in itertools.zip_longest(shots, now)]
+        yield now
+
+
+def _labelled(name: str, shot: Shot) -> np.ndarray:
+    """The picture with the policy's name and its return so far."""
+    image = Image.fromarray(shot[0])
+    label = f"{name}  {shot[1]:.0f}"
+    ImageDraw.Draw(image).text((12, 8), label, fill="white", stroke_fill="black", stroke_width=2, font_size=22)
+    return np.asarray(image)
