@@ -14,6 +14,7 @@ from torchmetrics import Metric as TorchMetric
 
 from lightning_bc.border import Border
 from lightning_bc.episodes import Memory, Memoryless, Player, forked_random_state
+from lightning_bc.errors import InputError
 from lightning_bc.networks import Network
 from lightning_bc.strategies.contract import Metric, Needs, data_of
 
@@ -93,10 +94,24 @@ class Strategy(LightningModule, ABC):
         self.border = Border(observation_dim, action_low, action_high)
         self._random_state: dict[str, Any] | None = None
 
+    def set_windows(self, history: int, horizon: int, chunk: int) -> None:
+        """Declare the sizes of windows.
+
+        Raises:
+            InputError: more actions are to be played than are learnt.
+        """
+        if chunk > horizon:
+            raise InputError(f"--model.chunk {chunk}: wanted at most --model.horizon, {horizon}: no more are learnt.")
+        self.history, self.horizon, self.chunk = history, horizon, chunk
+
     @property
     def has_windows(self) -> bool:
         """Whether observations and actions have a time axis."""
         return self.history > 1 or self.horizon > 1
+
+    def first_chunk(self, actions: Tensor) -> Tensor:
+        """What ``act`` returns of flat ``actions`` (batch, horizon action_dim): of windows the first ``chunk`` ones."""
+        return actions.unflatten(-1, (self.horizon, -1))[:, : self.chunk] if self.has_windows else actions
 
     @property
     def steps_taken(self) -> dict[str, int]:

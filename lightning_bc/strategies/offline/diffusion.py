@@ -18,7 +18,9 @@ where sigma^2 = (1 - abar_s) / (1 - abar_t) (1 - abar_t / abar_s) samples the tr
 https://arxiv.org/abs/2006.11239; cosine schedule, Nichol 2021, https://arxiv.org/abs/2102.09672), and sigma = 0 follows a
 deterministic path from the noise to the action (DDIM, Song 2021, https://arxiv.org/abs/2010.02502). Any number of steps up
 to T may be taken. As a policy: Pearce 2023, Imitating Human Behaviour with Diffusion Models,
-https://arxiv.org/abs/2301.10677.
+https://arxiv.org/abs/2301.10677. With a history and a horizon above 1, u holds the next actions together, and o the last
+observations: a diffusion policy over action chunks (Chi 2023, https://arxiv.org/abs/2303.04137; there the windows run over
+an episode's end with its last action repeated, here the error is taken within the episode alone).
 
 ``deterministic=True`` is DDIM from Gaussian noise of a fixed seed, the same for every observation, that is turned down on
 the way: each of n steps keeps the share g of the noise e' that it would have kept,
@@ -39,13 +41,13 @@ from typing import Literal
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
-from torch.nn import functional as F
 
 from lightning_bc.bounds import ClosedUnitInterval, PositiveInt
 from lightning_bc.errors import InputError
 from lightning_bc.networks import MLP, TIME_FEATURES, NetworkFactory, sinusoidal_features
 from lightning_bc.strategies.base import Metrics, OfflineStrategy, Schedule
 from lightning_bc.strategies.offline.squashing import LARGEST_ACTION, unsquash
+from lightning_bc.strategies.offline.windows import mean_squared_error
 from lightning_bc.strategies.optimizers import AdamW
 
 _LARGEST = math.atanh(LARGEST_ACTION)
@@ -58,11 +60,14 @@ class Diffusion(OfflineStrategy):
         observation_dim: size of an observation.
         action_low: lower bounds of the actions, (action_dim,).
         action_high: upper bounds of the actions, (action_dim,).
-        network: maps (observation, noisy action, time features) to action_dim outputs.
+        network: maps (observations, noisy actions, time features) to horizon action_dim outputs.
         steps: denoising steps T in training.
         act_steps: denoising steps when acting, at most ``steps``; by default as many.
         prediction: what the network predicts, "epsilon" (the noise) or "action".
         noise_scale: share of the fixed noise that is left at the end of a deterministic action's path.
+        history: how many observations the policy sees, the present one last.
+        horizon: how many actions, from the present one on, are modelled together.
+        chunk: how many of these are played before the policy is asked again.
         optimizer: which optimizer, with its learning rate and weight decay.
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
@@ -80,6 +85,9 @@ class Diffusion(OfflineStrategy):
         act_steps: PositiveInt | None = None,
         prediction: Literal["epsilon", "action"] = "action",
         noise_scale: ClosedUnitInterval = 0.03,
+        history: PositiveInt = 1,
+        horizon: PositiveInt = 1,
+        chunk: PositiveInt = 1,
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule = "cosine",
     ) -> None:
@@ -88,24 +96,26 @@ class Diffusion(OfflineStrategy):
         self.noise_scale = noise_scale
         if self.act_steps > steps:
             raise InputError(f"--model.act_steps {act_steps}: wanted 1 to --model.steps, {steps}.")
-        self.network = network(self.observation_dim + self.action_dim + TIME_FEATURES, self.action_dim)
+        self.set_windows(history, horizon, chunk)
+        size = horizon * self.action_dim
+        self.network = network(history * observation_dim + size + TIME_FEATURES, size)
         self.register_buffer("signal", cosine_schedule(steps))      # abar_0 ... abar_T, (steps + 1,)
-        noise = torch.randn(self.action_dim, generator=torch.Generator().manual_seed(0))
+        noise = torch.randn(size, generator=torch.Generator().manual_seed(0))
         self.register_buffer("start_noise", noise)
 
-    def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
+    def loss(self, observations: Tensor, actions: Tensor, within: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """Squared error of the prediction at a random denoising step."""
-        clean = unsquash(actions)                                   # (batch, action_dim)
+        clean = unsquash(actions).flatten(1)                        # (batch, horizon action_dim)
         noise = torch.randn_like(clean)
         time = torch.randint(1, self.steps + 1, (len(actions),), device=actions.device)
         signal = self.signal[time].unsqueeze(-1)                    # (batch, 1)
         noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
         target = noise if self.prediction == "epsilon" else clean
-        return F.mse_loss(self._network_at(observations, noisy, time), target), {}
+        return mean_squared_error(self._network_at(observations, noisy, time), target, within), {}
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """Denoise: by DDIM from fixed noise that is turned down, or by ancestral sampling from fresh noise."""
-        shape = (len(observations), self.action_dim)
+        shape = (len(observations), self.horizon * self.action_dim)
         noisy = self.start_noise.expand(shape) if deterministic else torch.randn(shape, device=self.device)
         times = torch.linspace(self.steps, 0, self.act_steps + 1).round().int().tolist()
         for now, then in itertools.pairwise(times):
@@ -113,10 +123,10 @@ class Diffusion(OfflineStrategy):
             noisy, scale = self.step_back(noisy, action, now, then, deterministic)
             if not deterministic:
                 noisy = noisy + scale * torch.randn_like(noisy)
-        return noisy.tanh()
+        return self.first_chunk(noisy.tanh())
 
     def step_back(self, noisy: Tensor, action: Tensor, now: int, then: int, deterministic: bool) -> tuple[Tensor, Tensor]:
-        """Mean (batch, action_dim) and scale (scalar) of q(a_then | a_now = noisy, a = action); DDIM's scale is 0."""
+        """Mean (batch, horizon action_dim) and scale (scalar) of q(u_then | u_now = noisy, u = action); 0 in DDIM."""
         before, after = self.signal[now], self.signal[then]
         noise = (noisy - before.sqrt() * action) / (1 - before).sqrt()
         if deterministic:
@@ -127,12 +137,12 @@ class Diffusion(OfflineStrategy):
 
     def _network_at(self, observations: Tensor, noisy: Tensor, time: Tensor) -> Tensor:
         features = sinusoidal_features(time / self.steps)           # (batch, TIME_FEATURES)
-        return self.network(torch.cat([observations, noisy, features], dim=-1))
+        return self.network(torch.cat([observations.flatten(1), noisy, features], dim=-1))
 
     def _predict(self, observations: Tensor, noisy: Tensor, now: int) -> Tensor:
         """The action behind ``noisy`` at denoising step ``now``, within the bounds."""
         time = torch.full((len(observations),), now, device=noisy.device)
-        output = self._network_at(observations, noisy, time)        # (batch, action_dim)
+        output = self._network_at(observations, noisy, time)        # (batch, horizon action_dim)
         if self.prediction == "epsilon":
             output = (noisy - (1 - self.signal[now]).sqrt() * output) / self.signal[now].sqrt()
         return output.clamp(-_LARGEST, _LARGEST)

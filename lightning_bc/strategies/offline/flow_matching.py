@@ -19,6 +19,8 @@ Why predict the end. The minimiser is the same as that of E || v_theta - (u - e)
 again: small errors of the network become errors of the action. Predicting the end, the network says the action itself (Li
 2025, Back to Basics: Let Denoising Generative Models Denoise, https://arxiv.org/abs/2511.13720).
 
+With a history and a horizon above 1, u holds the next actions together, and o the last observations, as in diffusion.py.
+
 ``deterministic=True`` starts from Gaussian noise of a fixed seed, the same for every observation, and turns it down on the
 way, for the reason and by the rule given in diffusion.py.
 """
@@ -28,12 +30,12 @@ from collections.abc import Sequence
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
-from torch.nn import functional as F
 
 from lightning_bc.bounds import ClosedUnitInterval, PositiveInt
 from lightning_bc.networks import MLP, TIME_FEATURES, NetworkFactory, sinusoidal_features
 from lightning_bc.strategies.base import Metrics, OfflineStrategy, Schedule
 from lightning_bc.strategies.offline.squashing import unsquash
+from lightning_bc.strategies.offline.windows import mean_squared_error
 from lightning_bc.strategies.optimizers import AdamW
 
 
@@ -44,9 +46,12 @@ class FlowMatching(OfflineStrategy):
         observation_dim: size of an observation.
         action_low: lower bounds of the actions, (action_dim,).
         action_high: upper bounds of the actions, (action_dim,).
-        network: maps (observation, point on the path, time features) to action_dim outputs.
+        network: maps (observations, point on the path, time features) to horizon action_dim outputs.
         act_steps: Euler steps when acting.
         noise_scale: share of the fixed noise that is left at the end of a deterministic action's path.
+        history: how many observations the policy sees, the present one last.
+        horizon: how many actions, from the present one on, are modelled together.
+        chunk: how many of these are played before the policy is asked again.
         optimizer: which optimizer, with its learning rate and weight decay.
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
@@ -61,30 +66,35 @@ class FlowMatching(OfflineStrategy):
         network: NetworkFactory = MLP,
         act_steps: PositiveInt = 10,
         noise_scale: ClosedUnitInterval = 0.03,
+        history: PositiveInt = 1,
+        horizon: PositiveInt = 1,
+        chunk: PositiveInt = 1,
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule = "cosine",
     ) -> None:
         super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
         self.act_steps, self.noise_scale = act_steps, noise_scale
-        self.network = network(self.observation_dim + self.action_dim + TIME_FEATURES, self.action_dim)
-        noise = torch.randn(self.action_dim, generator=torch.Generator().manual_seed(0))
+        self.set_windows(history, horizon, chunk)
+        size = horizon * self.action_dim
+        self.network = network(history * observation_dim + size + TIME_FEATURES, size)
+        noise = torch.randn(size, generator=torch.Generator().manual_seed(0))
         self.register_buffer("start_noise", noise)
 
     def end(self, observations: Tensor, points: Tensor, time: Tensor) -> Tensor:
-        """u_theta: where paths through ``points`` (batch, action_dim) at ``time`` (batch,) end on average."""
-        return self.network(torch.cat([observations, points, sinusoidal_features(time)], dim=-1))
+        """u_theta: where paths through ``points`` (batch, horizon action_dim) at ``time`` (batch,) end on average."""
+        return self.network(torch.cat([observations.flatten(1), points, sinusoidal_features(time)], dim=-1))
 
-    def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
+    def loss(self, observations: Tensor, actions: Tensor, within: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """Squared error of the path's end at a random time."""
-        end = unsquash(actions)                                     # (batch, action_dim)
+        end = unsquash(actions).flatten(1)                          # (batch, horizon action_dim)
         noise = torch.randn_like(end)
         time = torch.rand(len(end), device=end.device)
         points = torch.lerp(noise, end, time.unsqueeze(-1))
-        return F.mse_loss(self.end(observations, points, time), end), {}
+        return mean_squared_error(self.end(observations, points, time), end, within), {}
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """Follow the velocity from fixed noise that is turned down, or from fresh noise."""
-        shape = (len(observations), self.action_dim)
+        shape = (len(observations), self.horizon * self.action_dim)
         points = self.start_noise.expand(shape) if deterministic else torch.randn(shape, device=self.device)
         kept = self.noise_scale ** (1 / self.act_steps) if deterministic else 1.0
         for step in range(self.act_steps):
@@ -92,4 +102,4 @@ class FlowMatching(OfflineStrategy):
             end = self.end(observations, points, torch.full((len(observations),), now, device=self.device))
             noise = (points - now * end) / (1 - now)                # where a straight path through point and end began
             points = torch.lerp(kept * noise, end, then)            # kept = 1: Euler's step along v_theta
-        return points.tanh()
+        return self.first_chunk(points.tanh())

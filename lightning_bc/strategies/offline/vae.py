@@ -1,0 +1,100 @@
+"""Conditional variational autoencoder: a latent code says which of several ways to act is meant.
+
+    z ~ Normal(0, I),    u ~ Normal(f(o, z), diag(sigma^2)),    a = tanh(u)
+
+The density of the action is an integral over z, of which a lower bound is maximised (Kingma 2014,
+https://arxiv.org/abs/1312.6114; conditional: Sohn 2015, https://papers.nips.cc/paper/5775). An encoder that sees the action
+guesses the code, q(z | o, u) = Normal(m(o, u), diag(s(o, u)^2)), and
+
+    - log p(a | o) <= L = E_q[ - log Normal(u; f(o, z), sigma) ] + KL(q || Normal(0, I)) + sum_d log(1 - a_d^2)
+
+    KL = 1/2 sum_j (m_j^2 + s_j^2 - 1 - log s_j^2)
+
+so L is in nat per pair, and comparable with the losses of gaussian.py and gmm.py from above. Why before the tanh:
+squashing.py. The standard deviations sigma are learnt, do not depend on the observation and have a floor, for the reasons
+given in gaussian.py. As a policy: the style variable of action chunking (Zhao 2023, https://arxiv.org/abs/2304.13705).
+
+The best single answer is that to the likeliest code, z = 0; a sample draws the code from the prior and adds the noise.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_bc.bounds import PositiveFloat, PositiveInt
+from lightning_bc.networks import MLP, NetworkFactory
+from lightning_bc.strategies.base import Metrics, OfflineStrategy, Schedule
+from lightning_bc.strategies.contract import Metric
+from lightning_bc.strategies.offline.squashing import log_volume, unsquash
+from lightning_bc.strategies.optimizers import AdamW
+
+
+class VAE(OfflineStrategy):
+    """Maximise a lower bound of the log-probability of the expert's action, with a latent code.
+
+    Args:
+        observation_dim: size of an observation.
+        action_low: lower bounds of the actions, (action_dim,).
+        action_high: upper bounds of the actions, (action_dim,).
+        network: the encoder maps (observation, action) to 2 latent_dim outputs, the decoder (observation, code) to
+            action_dim.
+        latent_dim: size of the code z.
+        minimum_scale: floor of the standard deviations before the tanh.
+        optimizer: which optimizer, with its learning rate and weight decay.
+        schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
+    """
+
+    multimodal = True
+    logs = {
+        "kl": Metric("nat per pair", "KL(q(z given o, u) || Normal(0, I)), mean over the batch: what the code tells"),
+        "scale": Metric("before the tanh", "mean of sigma over dimensions"),
+    }
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_low: Sequence[float],
+        action_high: Sequence[float],
+        network: NetworkFactory = MLP,
+        latent_dim: PositiveInt = 2,
+        minimum_scale: PositiveFloat = 0.1,
+        optimizer: OptimizerCallable = AdamW,
+        schedule: Schedule = "cosine",
+    ) -> None:
+        super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
+        self.latent_dim, self.minimum_scale = latent_dim, minimum_scale
+        self.encoder = network(observation_dim + self.action_dim, 2 * latent_dim)
+        self.network = network(observation_dim + latent_dim, self.action_dim)
+        self.raw_scale = nn.Parameter(torch.zeros(self.action_dim))
+
+    @property
+    def scale(self) -> Tensor:
+        """sigma, (action_dim,)."""
+        return self.minimum_scale + F.softplus(self.raw_scale)
+
+    def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
+        """The bound L, with one code per pair."""
+        before_tanh = unsquash(actions)                             # (batch, action_dim)
+        mean, log_scale = self.encoder(torch.cat([observations, before_tanh], dim=-1)).chunk(2, dim=-1)
+        code = mean + log_scale.exp() * torch.randn_like(mean)      # (batch, latent_dim)
+        error = (before_tanh - self.decode(observations, code)) / self.scale
+        log_normal = (-0.5 * error.square() - self.scale.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
+        kl = 0.5 * (mean.square() + (2 * log_scale).exp() - 1 - 2 * log_scale).sum(-1)
+        loss = (kl - log_normal + log_volume(actions)).mean()
+        return loss, {"kl": kl.detach().mean(), "scale": self.scale.detach().mean()}
+
+    def act(self, observations: Tensor, deterministic: bool) -> Tensor:
+        """The decoded likeliest code, or a sample."""
+        code = observations.new_zeros(len(observations), self.latent_dim)
+        if deterministic:
+            return self.decode(observations, code).tanh()
+        outputs = self.decode(observations, torch.randn_like(code))  # (batch, action_dim)
+        return (outputs + self.scale * torch.randn_like(outputs)).tanh()
+
+    def decode(self, observations: Tensor, code: Tensor) -> Tensor:
+        """f(o, z), (batch, action_dim)."""
+        return self.network(torch.cat([observations, code], dim=-1))

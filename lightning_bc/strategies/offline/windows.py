@@ -1,0 +1,19 @@
+"""What strategies with a history or a horizon share: windows as flat vectors, and errors within the episode alone."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def mean_squared_error(predictions: Tensor, targets: Tensor, within: Tensor | None) -> Tensor:
+    """Mean of (p - u)^2 over the actions that lie within the episode.
+
+    Args:
+        predictions: p, (batch, horizon action_dim).
+        targets: u, likewise.
+        within: which of the window's actions lie within the episode, (batch, horizon) bool; None where all do.
+    """
+    if within is None:
+        return F.mse_loss(predictions, targets)
+    errors = F.mse_loss(predictions, targets, reduction="none")
+    per_action = errors.unflatten(-1, (within.shape[1], -1)).mean(-1)  # (batch, horizon)
+    return (per_action * within).sum() / within.sum()

@@ -1,0 +1,59 @@
+"""The conditional variational autoencoder against torch.distributions and against the density that it bounds."""
+
+import torch
+from conftest import build_strategy
+from torch.distributions import Independent, Normal, kl_divergence
+
+from lightning_bc.strategies import VAE
+from lightning_bc.strategies.offline.squashing import log_volume, unsquash
+
+
+def small(**options):
+    strategy = build_strategy(VAE, minimum_scale=0.3, **options)
+    generator = torch.Generator().manual_seed(1)
+    observations = torch.randn(7, strategy.observation_dim, generator=generator)
+    actions = torch.rand(7, strategy.action_dim, generator=generator) * 1.8 - 0.9
+    return strategy, observations, actions
+
+
+def test_loss_equals_torch_distributions():
+    strategy, observations, actions = small(latent_dim=3)
+    before_tanh = unsquash(actions)
+    mean, log_scale = strategy.encoder(torch.cat([observations, before_tanh], -1)).chunk(2, -1)
+    posterior = Independent(Normal(mean, log_scale.exp()), 1)
+    torch.manual_seed(5)
+    code = posterior.rsample()
+    likelihood = Independent(Normal(strategy.decode(observations, code), strategy.scale), 1)
+    kl = kl_divergence(posterior, Independent(Normal(torch.zeros(3), torch.ones(3)), 1))
+    expected = (kl - likelihood.log_prob(before_tanh) + log_volume(actions)).mean()
+    torch.manual_seed(5)
+    loss, metrics = strategy.loss(observations, actions)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(metrics["kl"], kl.mean())
+
+
+@torch.no_grad()
+def test_the_loss_is_a_bound_of_the_negative_log_probability():
+    """The density by summing over codes on a grid; the bound lies above it, and by less than the KL that it pays."""
+    strategy, observations, actions = small(latent_dim=1)
+    codes = torch.linspace(-6, 6, 2001)
+    decoded = torch.stack([strategy.decode(observations, codes[i].expand(len(observations), 1)) for i in range(len(codes))])
+    log_likelihood = Independent(Normal(decoded, strategy.scale), 1).log_prob(unsquash(actions))  # (codes, batch)
+    log_joint = log_likelihood + Normal(0, 1).log_prob(codes).unsqueeze(1)
+    log_density = (log_joint.logsumexp(0) + (codes[1] - codes[0]).log() - log_volume(actions)).mean()
+    torch.manual_seed(0)
+    bound = torch.stack([strategy.loss(observations, actions)[0] for _ in range(2000)]).mean()
+    assert -log_density - 0.01 < bound < -log_density + 2
+
+
+@torch.no_grad()
+def test_the_deterministic_action_is_that_of_the_likeliest_code_and_samples_spread_around_codes():
+    strategy, observations, _ = small(latent_dim=2)
+    expected = strategy.decode(observations, torch.zeros(len(observations), 2)).tanh()
+    torch.testing.assert_close(strategy.act(observations, deterministic=True), expected)
+    torch.manual_seed(0)
+    samples = strategy.act(observations[:1].expand(20_000, -1), deterministic=False).atanh()
+    codes = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(3))
+    means = strategy.decode(observations[:1].expand(20_000, -1), codes)
+    torch.testing.assert_close(samples.mean(0), means.mean(0), atol=0.02, rtol=0)
+    torch.testing.assert_close(samples.var(0), means.var(0) + strategy.scale.square(), atol=0.02, rtol=0)
