@@ -37,9 +37,10 @@ class MLP(Network):
     """Multi-layer perceptron: linear layers with an activation between them.
 
     Three hidden layers rather than the usual two, and initial weights of a third of torch's usual size, both for few
-    demonstrations. A network that starts small has to learn its features from the data; one that starts large stays close
-    to the random features it was born with (rich and lazy learning: Chizat 2019, https://arxiv.org/abs/1812.07956), and
-    what those say away from the data is arbitrary. docs/action-models.md compares networks.
+    demonstrations. A network with small initial weights has to learn its features from the data; one with large initial
+    weights stays close to its random initial features (rich and lazy learning: Chizat 2019,
+    https://arxiv.org/abs/1812.07956), whose outputs away from the data are arbitrary. docs/action-models.md compares
+    networks.
 
     Args:
         input_size: size of the input; the strategy sets it.

@@ -21,8 +21,8 @@ target is the probability that x_d lands in it once Gaussian noise is added,
 
 that is, maximum likelihood of actions with dequantisation noise, its expectation taken exactly. A hard label says that the
 bin next to the right one is as wrong as any other; the smooth one tells the network which bins are neighbours (HL-Gauss:
-Imani 2018, https://arxiv.org/abs/1806.04613; Farebrother 2024, https://arxiv.org/abs/2403.03950). What the noise blurs, a
-second head takes out again: it learns the place that is expected behind each noisy bin, which is what a bin is decoded to,
+Imani 2018, https://arxiv.org/abs/1806.04613; Farebrother 2024, https://arxiv.org/abs/2403.03950). A second head regresses
+E[x_d | bin, context]; a chosen bin is decoded to that value, which removes the label noise,
 
     sum_d sum_k q_dk (x_d - m_dk(o, a_1 ... a_{d-1}))^2,    m_dk -> E[x_d | o, a_1 ... a_{d-1}, b_d = k]
 

@@ -22,15 +22,15 @@ https://arxiv.org/abs/2301.10677. With a history and a horizon above 1, u holds 
 observations: a diffusion policy over action chunks (Chi 2023, https://arxiv.org/abs/2303.04137; there the windows run over
 an episode's end with its last action repeated, here the error is taken within the episode alone).
 
-``deterministic=True`` is DDIM from Gaussian noise of a fixed seed, the same for every observation, that is turned down on
-the way: each of n steps keeps the share g of the noise e' that it would have kept,
+``deterministic=True`` is DDIM from one fixed noise vector, the same for every observation, whose weight falls to the noise
+scale on the way: each of n steps keeps the share g of the noise e' that it would have kept,
 
     u_s = sqrt(abar_s) u' + sqrt(1 - abar_s) g e',    g = noise_scale^(1/n)
 
 DDIM maps quantiles of the noise to quantiles of the action, so one fixed noise at full strength (noise scale 1) is one fixed
-quantile: an offset of about one standard deviation of the expert's noise, at every step the same way. The full noise at the
-start still decides between two humps; what is turned down is the offset within the one that was chosen (low temperatures:
-Kingma 2018, Glow, https://arxiv.org/abs/1807.03039; Ajay 2023, https://arxiv.org/abs/2211.15657).
+quantile: an offset of about one standard deviation of the expert's noise, in the same direction at every step. The full
+noise at the start still decides between two humps; what shrinks is the offset within the one that was chosen (low
+temperatures: Kingma 2018, Glow, https://arxiv.org/abs/1807.03039; Ajay 2023, https://arxiv.org/abs/2211.15657).
 """
 
 import itertools
@@ -114,7 +114,7 @@ class Diffusion(OfflineStrategy):
         return mean_squared_error(self._network_at(observations, noisy, time), target, within), {}
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
-        """Denoise: by DDIM from fixed noise that is turned down, or by ancestral sampling from fresh noise."""
+        """Denoise: by DDIM from the fixed noise, whose weight falls, or by ancestral sampling from fresh noise."""
         shape = (len(observations), self.horizon * self.action_dim)
         noisy = self.start_noise.expand(shape) if deterministic else torch.randn(shape, device=self.device)
         times = torch.linspace(self.steps, 0, self.act_steps + 1).round().int().tolist()

@@ -15,14 +15,14 @@ flow, https://arxiv.org/abs/2209.03003). Acting is n steps of Euler's method, an
 mean of u.
 
 Why predict the end. The minimiser is the same as that of E || v_theta - (u - e) ||^2, which is this loss weighted by
-1 / (1 - t)^2. But a velocity is nearly all noise, of size 1, and the action is what remains when the noise is taken away
-again: small errors of the network become errors of the action. Predicting the end, the network says the action itself (Li
+1 / (1 - t)^2. But a velocity is nearly all noise, of size 1, and the action is what remains when the noise is subtracted
+again: small errors of the network become errors of the action. Predicting the end, the network outputs the action itself (Li
 2025, Back to Basics: Let Denoising Generative Models Denoise, https://arxiv.org/abs/2511.13720).
 
 With a history and a horizon above 1, u holds the next actions together, and o the last observations, as in diffusion.py.
 
-``deterministic=True`` starts from Gaussian noise of a fixed seed, the same for every observation, and turns it down on the
-way, for the reason and by the rule given in diffusion.py.
+``deterministic=True`` starts from one fixed noise vector, the same for every observation, whose weight falls to the noise
+scale on the way, for the reason and by the rule given in diffusion.py.
 """
 
 from collections.abc import Sequence
@@ -93,7 +93,7 @@ class FlowMatching(OfflineStrategy):
         return mean_squared_error(self.end(observations, points, time), end, within), {}
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
-        """Follow the velocity from fixed noise that is turned down, or from fresh noise."""
+        """Follow the velocity from the fixed noise, whose weight falls, or from fresh noise."""
         shape = (len(observations), self.horizon * self.action_dim)
         points = self.start_noise.expand(shape) if deterministic else torch.randn(shape, device=self.device)
         kept = self.noise_scale ** (1 / self.act_steps) if deterministic else 1.0

@@ -10,9 +10,9 @@ Why not. On demonstrations of a deterministic actor nothing bounds a likelihood 
 good, sigma follows the residual towards zero, and since the mean's gradient is weighted by 1 / sigma(o)^2, those
 observations pull far harder than the others. The mean can stop learning just where it is wrong (Seitzer 2022,
 On the Pitfalls of Heteroscedastic Uncertainty Estimation, https://arxiv.org/abs/2203.09168), which for a gait is the rare
-start-up. With one sigma an action dimension all observations weigh the same, as in MSE, and the loss stays an exact
-likelihood. Noise that does depend on the observation is the mixture's business (gmm.py). The floor keeps sigma from
-vanishing where actions can be predicted exactly: with few demonstrations they always can, by heart.
+start-up. With one sigma per action dimension all observations weigh the same, as in MSE, and the loss stays an exact
+likelihood. For noise that depends on the observation use GaussianMixture (gmm.py). The floor keeps sigma from vanishing
+where the network can predict the training actions exactly, as it always can where demonstrations are few.
 """
 
 from collections.abc import Sequence

@@ -7,8 +7,8 @@ a mixture density network (Bishop 1994, https://publications.aston.ac.uk/id/epri
 BC-RNN-GMM (Mandlekar 2021, https://arxiv.org/abs/2108.03298). It can hold two humps where MSE and a Gaussian average
 them. The likelihood is exact, on actions scaled to [-1, 1]; why before the tanh, and what happens on the bounds:
 squashing.py. Each component learns its own standard deviations, which do not depend on the observation: with sigma_k(o) the
-means can stop learning where they are wrong, as in gaussian.py. Noise that does change with the observation is said by the
-weights, which choose between narrow components and wide ones. A floor under the standard deviations keeps a component from
+means can stop learning where they are wrong, as in gaussian.py. Noise that changes with the observation is modelled by the
+weights, which choose between narrow and wide components. A floor under the standard deviations keeps a component from
 shrinking onto a single action, where the likelihood is infinite.
 
 Components that start alike get the same gradients and stay alike, so their means start a little apart.

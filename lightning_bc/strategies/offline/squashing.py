@@ -1,9 +1,9 @@
 """Bounded actions on an unbounded axis: a = tanh(u), so that a density over u has no bounds to fall off.
 
-A Normal over the action itself puts probability beyond the bounds, and where an expert's noise is squashed, as a soft
-actor-critic's a = tanh(m + sigma e) (Haarnoja 2018, https://arxiv.org/abs/1812.05905), E[a] lies nearer the middle than
-tanh(m): a clone of that mean is too timid just where the expert is decided. Before the squashing the noise is symmetric,
-and E[arctanh(a)] = m. So the strategies that regress, or that build on Normals, do so with u = arctanh(a).
+A Normal over the action itself puts probability beyond the bounds, and where an expert's noise is squashed, as SAC's
+a = tanh(m + sigma e) (Haarnoja 2018, https://arxiv.org/abs/1812.05905), E[a] lies nearer the middle than tanh(m): a clone of
+that mean acts too weakly where the expert acts near a bound. Before the squashing the noise is symmetric, and
+E[arctanh(a)] = m. So the strategies that regress, or that build on Normals, do so with u = arctanh(a).
 
 By the change of variables log p(a) = log p(u) - log(1 - a^2), summed over dimensions.
 """
