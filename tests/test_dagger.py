@@ -36,8 +36,11 @@ def dagger(tmp_path, data):  # noqa: F811
 
 
 def collected(run):
-    """The pairs that a run's checkpoint holds, (observations, actions)."""
-    return torch.load(f"checkpoints/{run}/last.ckpt", weights_only=True)["Demonstrations"]["collected"]
+    """The pairs that a run's checkpoint holds, (observations, actions), of the episodes whose lengths it holds too."""
+    content = torch.load(f"checkpoints/{run}/last.ckpt", weights_only=True)
+    observations, actions, lengths = content["Demonstrations"]["collected"]
+    assert lengths.sum() == len(observations) == len(actions)
+    return observations, actions
 
 
 def run_of(arguments):
@@ -87,7 +90,7 @@ def test_rounds_play_new_episodes(dagger):
 def test_a_killed_run_with_dagger_resumes_bit_by_bit(strategy, dagger):
     flags = ["--model", strategy, *dagger(round_every=10, rounds=8, beta=0.5), *COMMAND.split()]
     first, second = assert_killed_run_resumes(flags)
-    for key in (0, 1):
+    for key in (0, 1, 2):
         pairs = [checkpoint["Demonstrations"]["collected"][key] for checkpoint in (first, second)]
         assert torch.equal(*pairs)
 
@@ -99,7 +102,7 @@ def test_every_pass_after_an_addition_holds_old_and_new_pairs_once():
     before = torch.cat([next(stream)[0][0] for _ in range(2)]).squeeze(1)
     assert len(before.unique()) == 8
     new = torch.arange(10.0, 17.0).unsqueeze(1)
-    batches.extend(new, new)
+    batches.extend(new, new, torch.tensor([7]))
     state = batches.state_dict()
     passes = [torch.cat([next(stream)[0][0] for _ in range(5)]).squeeze(1) for _ in range(2)]
     for one in passes:

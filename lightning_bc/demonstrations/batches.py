@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Batch = tuple[Tensor, Tensor]
-"""(observations (batch, observation_dim), actions (batch, action_dim))"""
+from lightning_bc.demonstrations.windows import Windows
+
+Batch = tuple[Tensor, ...]
+"""(observations (batch, observation_dim), actions (batch, action_dim)); of windows as :meth:`Windows.cut` returns them."""
 
 
 class Nothing:
@@ -21,7 +23,7 @@ class Nothing:
 
 
 class Batches:
-    """Iterate over groups of (observations, actions) batches in an order that is a pure function of (seed, pass).
+    """Iterate over groups of batches of pairs, or of their windows, in an order that is a pure function of (seed, pass).
 
     Each pass is a permutation drawn on the tensors' device, cut into batches of ``batch_size``; the last one of a pass
     is smaller where the division leaves a rest, so no pair is dropped or seen twice in a pass. One iteration serves
@@ -35,10 +37,11 @@ class Batches:
     Args:
         observations: (pairs, observation_dim).
         actions: (pairs, action_dim), on the same device.
-        batch_size: pairs a batch on each rank.
+        batch_size: pairs per batch on each rank.
         seed: of the order.
-        group_size: batches an item.
-        num_batches: batches an iteration; by default one pass.
+        windows: cuts the window of each pair out of its episode; by default pairs are served.
+        group_size: batches per item.
+        num_batches: batches per iteration; by default one pass.
         stop: batch of the whole stream after which iterations end, or None for no end.
         rank: which share to serve.
         world_size: number of shares.
@@ -51,19 +54,21 @@ class Batches:
         batch_size: int,
         seed: int,
         *,
+        windows: Windows | None = None,
         group_size: int = 1,
         num_batches: int | None = None,
         stop: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.observations, self.actions = observations, actions
+        self.observations, self.actions, self.windows = observations, actions, windows
         self.batch_size, self.seed, self.group_size, self.stop = batch_size, seed, group_size, stop
         self.rank, self.world_size = rank, world_size
         self.num_batches = num_batches or self.batches_per_pass
         self.position = 0                                           # in the stream of batches, over all passes
         self.extensions = 0                                         # how often pairs were added
-        self._start = self._pairs_before_start = 0                  # batch of the last time, and pairs served until then
+        self._start = 0                                             # position at the last addition
+        self._pairs_before_start = 0                                # pairs served until then
 
     def __len__(self) -> int:
         return math.ceil(self.num_batches / self.group_size)
@@ -82,7 +87,7 @@ class Batches:
                 if drawn != (self.extensions, pass_index):
                     drawn, order = (self.extensions, pass_index), self.permutation(pass_index)
                 rows = self._share(order, batch)
-                group.append((self.observations[rows], self.actions[rows]))
+                group.append(self._batch(rows))
             self.position += size                                   # before the yield: a checkpoint counts this item
             yield group
 
@@ -92,12 +97,14 @@ class Batches:
         # A rest with fewer pairs than ranks joins the batch before it: no rank may go without.
         return max(1, math.ceil((len(self.observations) - self.world_size + 1) / (self.batch_size * self.world_size)))
 
-    def extend(self, observations: Tensor, actions: Tensor) -> None:
-        """Add pairs; from the next batch on, passes are over all of them, old and new mixed."""
+    def extend(self, observations: Tensor, actions: Tensor, lengths: Tensor) -> None:
+        """Add episodes of ``lengths`` pairs (episodes,); from the next batch on, passes are over old and new pairs mixed."""
         self._pairs_before_start = self.pairs_until(self.position)
         self._start, self.extensions = self.position, self.extensions + 1
         self.observations = torch.cat([self.observations, observations])
         self.actions = torch.cat([self.actions, actions])
+        if self.windows is not None:
+            self.windows.extend(lengths)
 
     def pairs_until(self, position: int) -> int:
         """Pairs, counted again in each pass, that all ranks were served before ``position`` (since the last addition)."""
@@ -126,6 +133,11 @@ class Batches:
         """Go on from a position."""
         self.position, self.extensions = state["position"], state["extensions"]
         self._start, self._pairs_before_start = state["start"], state["pairs_before_start"]
+
+    def _batch(self, rows: Tensor) -> Batch:
+        if self.windows is None:
+            return self.observations[rows], self.actions[rows]
+        return self.windows.cut(self.observations, self.actions, rows)
 
     def _share(self, order: Tensor, batch: int) -> Tensor:
         """This rank's rows of one batch of a pass."""

@@ -14,6 +14,7 @@ from lightning_bc.demonstrations.collect import collect, default_path
 from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS
 from lightning_bc.demonstrations.formats import DemonstrationFile, read
 from lightning_bc.demonstrations.reference_returns import random_returns, references_without_file
+from lightning_bc.demonstrations.windows import Windows
 from lightning_bc.environments import environment_spaces
 from lightning_bc.errors import InputError, refuse_unless_good
 from lightning_bc.references import References
@@ -84,6 +85,7 @@ class Demonstrations(LightningDataModule):
         self._validation: Batch | None = None
         self._loader: Batches | None = None
         self._training_episodes = range(0)
+        self._lengths = torch.empty(0, dtype=torch.int64)           # of all episodes in the file
         self._collected: Batch | None = None                        # what was added to the file's pairs while learning
 
     # What a strategy is built from
@@ -130,8 +132,10 @@ class Demonstrations(LightningDataModule):
         """Split the pairs by episodes, and bring them to the training device."""
         if stage not in ("fit", "validate") or self._training is not None or self.path is None:
             return
+        self._refuse_gaps_in_windows()
         file = self._read()
         starts, lengths, used, held_out = self._split(file)
+        self._lengths = lengths
         self._training_episodes = range(used - held_out)
         self._training = self._pairs(file, starts, lengths, self._training_episodes)
         self._validation = self._pairs(file, starts, lengths, range(used - held_out, used)) if held_out else None
@@ -164,6 +168,7 @@ class Demonstrations(LightningDataModule):
         by_steps = stop is not None and self.trainer.max_epochs == -1
         self._loader = self._batches(
             self._training,
+            self._training_episodes,
             self.batch_size,
             group_size=self.group_size,
             num_batches=stop if by_steps else None,
@@ -177,7 +182,9 @@ class Demonstrations(LightningDataModule):
         """The held-out episodes in large batches, all in one item; empty where nothing is held out."""
         if self._validation is None:
             return []
-        return self._batches(self._validation, VALIDATION_BATCH, group_size=len(self._validation[0]))
+        first = self._training_episodes.stop
+        held_out = range(first, first + int(self.source["validation_episodes"]))
+        return self._batches(self._validation, held_out, VALIDATION_BATCH, group_size=len(self._validation[0]))
 
     def state_dict(self) -> dict[str, Any]:
         """What a test needs to know of the data, and a resumed run to recognise it; never the data."""
@@ -205,14 +212,14 @@ class Demonstrations(LightningDataModule):
         self._collected = state["collected"]
 
     def extend(self, observations: Tensor, actions: Tensor, lengths: Tensor) -> None:
-        """Add pairs that were labelled while learning, (pairs, observation_dim) and (pairs, action_dim): see Batches.extend.
+        """Add episodes that were labelled while learning: see :meth:`Batches.extend`.
 
         They are in the checkpoint, and come back when it is resumed.
         """
         assert isinstance(self._loader, Batches), "train_dataloader() comes first"
-        new = observations.to(self.training_observations.device), actions.to(self.training_observations.device)
+        new = tuple(column.to(self.training_observations.device) for column in (observations, actions, lengths))
         old = self._collected
-        self._collected = new if old is None else (torch.cat([old[0], new[0]]), torch.cat([old[1], new[1]]))
+        self._collected = new if old is None else tuple(torch.cat(columns) for columns in zip(old, new, strict=True))
         self._loader.extend(*new)
 
     # What others ask of the data
@@ -300,9 +307,29 @@ class Demonstrations(LightningDataModule):
 
     # Checks and cuts
 
-    def _batches(self, pairs: Batch, batch_size: int, **options: Any) -> Batches:
+    def _batches(self, pairs: Batch, episodes: range, batch_size: int, **options: Any) -> Batches:
+        observations, actions = pairs
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        return Batches(*pairs, batch_size, self.seed, rank=rank, world_size=world_size, **options)
+        windows, (history, horizon) = None, self._window
+        if history > 1 or horizon > 1:
+            windows = Windows(self._lengths[episodes.start : episodes.stop], history, horizon, observations.device)
+        return Batches(
+            observations, actions, batch_size, self.seed, windows=windows, rank=rank, world_size=world_size, **options
+        )
+
+    @property
+    def _window(self) -> tuple[int, int]:
+        """History and horizon of the strategy that is trained."""
+        model: Any = None if self.trainer is None else self.trainer.lightning_module
+        return (1, 1) if model is None else (model.history, model.horizon)
+
+    def _refuse_gaps_in_windows(self) -> None:
+        history, horizon = self._window
+        if self.subsample > 1 and (history > 1 or horizon > 1):
+            raise InputError(
+                f"--data.subsample {self.subsample}: leaves gaps in the windows (history {history}, horizon {horizon}) that "
+                "this strategy learns from. Leave --data.subsample away, or set both to 1."
+            )
 
     def _read(self) -> DemonstrationFile:
         """Read and check the file, once."""
