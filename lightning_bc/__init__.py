@@ -16,7 +16,7 @@ What each is, in the same order:
     episodes.py         play, the one loop that plays episodes; the memory of policies; the banks of episode seeds
     border.py           observations normalised, actions scaled to [-1, 1] and back: here and nowhere else
     networks.py         function approximators, chosen by --model.network: MLP, ResidualMLP
-    references.py       the returns of random actions and of the expert, which fix the normalized scale
+    references.py       the returns of random actions and of the expert: 0 and 1 of the normalized return
     strategies/         how actions are modelled, one file per strategy
         contract.py     what strategies and data ask of each other
         optimizers.py   the default optimizer
