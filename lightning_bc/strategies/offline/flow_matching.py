@@ -33,6 +33,7 @@ from torch.nn import functional as F
 from lightning_bc.bounds import ClosedUnitInterval, PositiveInt
 from lightning_bc.networks import MLP, TIME_FEATURES, NetworkFactory, sinusoidal_features
 from lightning_bc.strategies.base import Metrics, OfflineStrategy, Schedule
+from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.squashing import unsquash
 from lightning_bc.strategies.optimizers import AdamW
 
@@ -50,6 +51,10 @@ class FlowMatching(OfflineStrategy):
         optimizer: which optimizer, with its learning rate and weight decay.
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
+
+    logs = {
+        "loss": Metric("squared, before the tanh", "mean over batch and dimensions of (f(o, point, t) - u)^2"),
+    }
 
     start_noise: Tensor
 
