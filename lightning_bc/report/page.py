@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -147,7 +146,7 @@ def _add_scales(figure: go.Figure, horizontal: Scale) -> None:
 
 def _traces(references: References, band: Band, label: str, colour: str, dashes: str) -> list[go.Scatter]:
     """The band, and over it the line; a method without extent along the axis is a point."""
-    shared: dict[str, Any] = {"legendgroup": label, "name": label}
+    shared = {"legendgroup": label, "name": label}
     lines, columns = [f"<b>{label}</b>", "%{x:,.6~g}: return %{y:,.5~g}"], [references.normalized(band.center)]
     if references.has_expert:
         lines.append("normalized %{customdata[0]:.3f}")

@@ -18,6 +18,9 @@ from lightning_bc.strategies import strategies
 Chosen = Mapping[str, Any]
 """A class that a configuration names, {class_path, init_args}, or a part of a configuration."""
 
+Parameters = dict[str, Any]
+"""Values by the parameter's name."""
+
 TRAINER_PARAMETERS = (
     "max_epochs",
     "max_steps",
@@ -31,7 +34,7 @@ WHICH_PAIRS = ("path", "episodes", "subsample", "validation_fraction", "episode_
 """The settings of the data that say which pairs were learnt from; the column Demonstrations has them."""
 
 
-def changed_parameters(config: Chosen) -> dict[str, Any]:
+def changed_parameters(config: Chosen) -> Parameters:
     """The parameters of a run that differ from the defaults, by name.
 
     Where another network or optimizer than the strategy's was chosen, its name and what differs from its own defaults.
@@ -62,9 +65,9 @@ def class_name(chosen: Chosen) -> str:
     return chosen["class_path"].rpartition(".")[2]
 
 
-def _differing(values: Chosen, defaults: Chosen) -> dict[str, Any]:
+def _differing(values: Chosen, defaults: Chosen) -> Parameters:
     """Those of ``values`` that are not their ``defaults``; a class that was chosen, by its name, with its own arguments."""
-    found: dict[str, Any] = {}
+    found: Parameters = {}
     for name, value in values.items():
         default = defaults.get(name)
         if isinstance(value, dict) and "class_path" in value:
@@ -78,13 +81,13 @@ def _differing(values: Chosen, defaults: Chosen) -> dict[str, Any]:
     return found
 
 
-def _differing_arguments(chosen: Chosen) -> dict[str, Any]:
+def _differing_arguments(chosen: Chosen) -> Parameters:
     """The arguments of a {class_path, init_args} that differ from what the class's own signature says."""
     return _differing(chosen.get("init_args") or {}, _defaults(_known_classes().get(class_name(chosen))))
 
 
 @functools.cache
-def _defaults(cls: type | None) -> dict[str, Any]:
+def _defaults(cls: type | None) -> Parameters:
     """The defaults of all arguments of ``cls``, as a configuration writes them; of a class that is not known, none."""
     if cls is None:
         return {}

@@ -93,7 +93,7 @@ def read_records(logs: Path) -> tuple[list[Record], dict[str, str]]:
     return records, broken
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> Mapping[str, Any]:
     config = yaml.load(path.read_text(), yaml.CSafeLoader)
     if not isinstance(config, dict) or not {"seed_everything", "model", "data", "trainer", "env"} <= config.keys():
         raise InputError("is not the configuration of a run")

@@ -88,10 +88,10 @@ class Results:
         default_factory=dict, metadata=_of("", "the same over those of `sampled_returns`", nullable=True)
     )
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain values as JSON has them: null for NaN, an empty object for no demonstrations."""
-        plain: dict[str, Any] = _plain(self)
-        return plain | {"data": plain["data"] or {}}
+        plain = _plain(self)
+        return {**plain, "data": plain["data"] or {}}
 
     def write(self, path: str | Path) -> None:
         """Write results.json, whole or not at all."""
