@@ -17,7 +17,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_bc import versions
 from lightning_bc.arguments import HelpFormatter, Parser
 from lightning_bc.callbacks import AtomicCheckpointIO, Checkpoints, DAgger, Progress, Rollouts, TensorBoardTabs
 from lightning_bc.demonstrations import Demonstrations, collect
@@ -25,7 +24,9 @@ from lightning_bc.demonstrations.collect import default_path
 from lightning_bc.demonstrations.formats import MINARI_PREFIX, read_metadata
 from lightning_bc.errors import InputError
 from lightning_bc.runs import folders as runs
-from lightning_bc.runs.score import score, write_results
+from lightning_bc.runs.curve import CURVE_FILE, Curve
+from lightning_bc.runs.results import results_name
+from lightning_bc.runs.score import in_words, score
 from lightning_bc.strategies import Needs, Strategy, strategies, strategy_of_checkpoint
 from lightning_bc.tools.export import export
 from lightning_bc.tools.video import film, write_video
@@ -153,6 +154,8 @@ class CommandLine(LightningCLI):
             return super().instantiate_trainer(logger=False, enable_checkpointing=False, **kwargs)
         rollouts: Rollouts = self._get(self.config_init, "rollouts")
         learnt_with = {key: self.saved_config[key] for key in ("seed_everything", "env", "model", "data")}
+        if trainer.logger is not False or trainer.enable_checkpointing is not False:
+            rollouts.curve = Curve(runs.LOGS / self.run / CURVE_FILE)
         callbacks = [*(trainer.callbacks or []), TensorBoardTabs(runs.flatten(learnt_with)), rollouts]
         if trainer.enable_checkpointing is not False:
             directory, config_path = runs.last_checkpoint(self.run).parent, runs.config_path(self.run)
@@ -224,41 +227,13 @@ class CommandLine(LightningCLI):
         assert self.checkpoint_path is not None
         checkpoint, path = self.checkpoint, self.checkpoint_path
         model.load_state_dict(checkpoint["state_dict"])
-        data = checkpoint[type(datamodule).__qualname__]
-        datamodule.load_state_dict(data)
-        references = datamodule.references
-        played = score(model.to(self.trainer.strategy.root_device), datamodule.environment_id, references)
-        metrics = checkpoint["callbacks"]["Rollouts"]["metrics"]
-        results = {
-            "run": self.run,
-            "checkpoint": str(path),
-            **played,
-            "optimizer_steps": int(metrics["optimizer_steps"]),
-            "environment_steps": int(metrics["environment_steps"]),
-            "expert_queries": int(metrics["expert_queries"]),
-            "pairs": int(metrics["pairs"]),
-            "seconds": metrics["seconds"],
-            "training_seconds": metrics["training_seconds"],
-            "seed": checkpoint["config"]["seed_everything"],
-            "data": data["source"],
-            "versions": versions(),
-        }
-        # A run's score is that of its last checkpoint; another one's is kept apart.
-        name = "results.json" if path.stem == "last" else f"results-{path.stem}.json"
-        write_results(runs.LOGS / self.run / name, results)
-        normalized, sampled = (f", normalized {played[key]:.3f}" for key in ("normalized", "sampled_normalized"))
-        failed = f", failed episodes {played['failed_episodes']:.0%}"
-        scale = f"0 is random actions ({references.random_return:.0f}), 1 is {references.expert_return:.0f}, the "
-        if not references.has_expert:
-            normalized = sampled = failed = scale = ""
-        print(
-            f"\nscore {played['score']:.0f} +- {played['score_std']:.0f}{normalized}{failed} "
-            "(100 test-bank episodes, deterministic actions)\n"
-            f"with sampled actions {played['sampled_score']:.0f}{sampled}\n"
-            f"scale: {scale}{references.expert_source}\n"
-            f"checkpoint        {path}\n"
-            f"results           {runs.LOGS / self.run / name}"
-        )
+        datamodule.load_state_dict(checkpoint[type(datamodule).__qualname__])
+        model.to(self.trainer.strategy.root_device)
+        environment_id, references = datamodule.environment_id, datamodule.references
+        results = score(model, environment_id, references, datamodule.source, path, checkpoint)
+        target = runs.LOGS / self.run / results_name(path)
+        results.write(target)
+        print(f"\n{in_words(results)}\nresults           {target}")
 
     def _write_video(self, model: Strategy, environment_id: str) -> None:
         """A video of the last checkpoint beside the logs; where none can be made, the run is as good without."""

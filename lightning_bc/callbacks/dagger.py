@@ -39,6 +39,9 @@ class DAgger(Callback):
         beta: the expert plays a step of round i with probability beta^i.
     """
 
+    teaches = True
+    """That it changes what is learnt, so that the report names it with the strategy."""
+
     def __init__(self, expert: str, round_every: int = 500, rounds: int = 10, episodes: int = 1, beta: float = 0.0) -> None:
         self.path, self.round_every, self.rounds, self.episodes, self.beta = expert, round_every, rounds, episodes, beta
         self.rounds_done = 0

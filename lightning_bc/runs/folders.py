@@ -1,7 +1,7 @@
 """Runs on disk: their names, folders and configurations.
 
 A run's name, strategy-data-seed-UTC time-4 hexadecimal digits, is fixed before anything is built and names both of its
-folders: lightning_logs/<run>/ (TensorBoard events, config.yaml, results.json) and checkpoints/<run>/ (last.ckpt,
+folders: lightning_logs/<run>/ (config.yaml, curve.csv, results.json, TensorBoard events) and checkpoints/<run>/ (last.ckpt,
 best.ckpt).
 """
 
@@ -19,7 +19,6 @@ from lightning_bc.errors import InputError
 LOGS = Path("lightning_logs")
 CHECKPOINTS = Path("checkpoints")
 CONFIG_FILE = "config.yaml"
-RESULTS_FILE = "results.json"
 
 
 def new_name(strategy: str, data: str, seed: int) -> str:

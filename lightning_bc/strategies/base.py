@@ -24,6 +24,14 @@ Batch = tuple[Tensor, ...]
 """Observations and actions in the environment's units; of windows, also which actions lie within the episode."""
 
 
+VALIDATION: Mapping[str, Metric] = {
+    "loss": Metric("that of `train/loss`", "the same loss, mean over the held-out pairs"),
+    "action_mean_squared_error": Metric("squared", "mean over pairs and dimensions of (a - p)^2"),
+    "explained_variance": Metric("1", "mean over dimensions of 1 - Var(a - p) / Var(a); 1 is perfect"),
+}
+"""What strategies that learn from demonstrations measure on held-out episodes, by name without ``validation/``."""
+
+
 class Strategy(LightningModule, ABC):
     """A way of modelling actions. What maps observations is its ``network``.
 
@@ -49,7 +57,10 @@ class Strategy(LightningModule, ABC):
     """What it learns from."""
 
     logs: ClassVar[Mapping[str, Metric]] = {}
-    """What training logs beside the loss, by name without ``train/``; docs/metrics.md is made of it."""
+    """What training logs, by name without ``train/``, the loss included; docs/metrics.md is made of it."""
+
+    shown: ClassVar[tuple[str, ...]] = ("loss",)
+    """What of it the progress bar shows."""
 
     stochastic: ClassVar[bool] = True
     """Whether sampled actions differ from the deterministic one."""

@@ -47,6 +47,7 @@ class AdversarialStrategy(OnlineStrategy):
     """
 
     needs = Needs.TRANSITIONS
+    shown = ("critic_loss", "discriminator_loss")
 
     def __init__(self, discriminator_every: int = 4, penalty: float = 10.0, **options: Any) -> None:
         super().__init__(**options)

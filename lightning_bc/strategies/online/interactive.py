@@ -5,7 +5,7 @@ import math
 import warnings
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -63,6 +63,7 @@ class OnlineStrategy(Strategy):
     learns_by_acting = True
     cleanrl_heads = ("fc_mean", "fc_logstd")
     log_every = 100
+    shown: ClassVar[tuple[str, ...]] = ("critic_loss",)
 
     def __init__(
         self,
