@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from lightning_bc import versions
-from lightning_bc.demonstrations.experts import Expert, load_expert
+from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, Expert, load_expert
 from lightning_bc.demonstrations.reference_returns import random_returns
 from lightning_bc.environments import Environments, environment_spaces, make
 from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, play
@@ -92,6 +92,24 @@ def collect(
 def default_path(env: str, actions: str = "sampled", pairs: int = 2_400_000) -> str:
     """Where ``collect`` writes unless told otherwise: the name says what the file holds."""
     return f"data/{env}-{actions}-{pairs}.pt"
+
+
+def collect_missing(env: str, path: str) -> None:
+    """Collect the default file of ``env`` with the shipped expert, unless it is there.
+
+    Raises:
+        InputError: no expert is shipped.
+    """
+    expert = SHIPPED_EXPERTS / f"{env}.pt"
+    if Path(path).exists():
+        return
+    if not expert.is_file():
+        raise InputError(
+            f"{path}: no such file, and no expert for {env} is shipped to collect it with ({expert} is missing). "
+            "Name your own demonstrations with --data.path, or collect them with\n"
+            f"    python -m lightning_bc collect --env {env} --expert EXPERT.pt"
+        )
+    collect(env, str(expert), path)
 
 
 def check_fits(actor: Expert, expert: str, env: str) -> None:
