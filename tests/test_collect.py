@@ -3,6 +3,7 @@
 import importlib.metadata
 from dataclasses import replace
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -74,6 +75,33 @@ def test_origin_is_recorded(collected, experts):
     assert (origin.actions, origin.seed) == ("exploratory", 3)
     assert len(origin.expert_sha256) == 64
     assert origin.versions["torch"] == importlib.metadata.version("torch")  # without the build, which torch itself adds
+
+
+# How episodes end
+
+
+def test_ends_of_episodes_are_recorded_as_a_plain_loop_meets_them(collected, experts):
+    file = collected("Hopper-v5", 1499, "deterministic")  # 149 episodes of 10 steps, and a cut one
+    environment = gymnasium.make("Hopper-v5")
+    expert = load_expert(experts["Hopper-v5"])
+    whole = len(file.lengths) - 1  # the last one is cut where there are enough pairs
+    for episode in range(3):
+        observation, _ = environment.reset(seed=episode)
+        for _ in range(file.lengths[episode]):
+            action = expert(torch.as_tensor(observation, dtype=torch.float32)[None])[0]
+            observation, _, terminated, truncated, _ = environment.step(action.numpy())
+        assert terminated or truncated
+        assert bool(file.terminated[episode]) == terminated
+        np.testing.assert_allclose(file.final_observations[episode], observation, rtol=1e-3, atol=1e-3)
+    assert file.terminated[:whole].all()  # a random actor falls long before its time is up
+    assert not file.terminated[whole]
+
+
+def test_episodes_whose_time_was_up_did_not_terminate(collected):
+    file = collected("Pendulum-v1", 1500)
+    assert not file.terminated.any()
+    assert file.final_observations.shape == (8, 3)
+    assert len(file.transition_rows()) == 1500  # so each pair is a transition
 
 
 # The kind of the actions
