@@ -19,9 +19,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_bc.arguments import HelpFormatter, Parser
 from lightning_bc.callbacks import AtomicCheckpointIO, Checkpoints, DAgger, Progress, Rollouts, TensorBoardTabs
-from lightning_bc.demonstrations import Demonstrations, collect
+from lightning_bc.demonstrations import Demonstrations, collect, readers
 from lightning_bc.demonstrations.collect import default_path
-from lightning_bc.demonstrations.formats import MINARI_PREFIX, read_metadata
 from lightning_bc.errors import InputError
 from lightning_bc.runs import folders as runs
 from lightning_bc.runs.curve import CURVE_FILE, Curve
@@ -256,8 +255,8 @@ class CommandLine(LightningCLI):
         path = "{env}" if config.data.path is None else str(config.data.path)
         if self.checkpoint:
             said_by[f"--ckpt_path {self.checkpoint_path}"] = self.checkpoint[Demonstrations.__qualname__]["environment_id"]
-        elif "{env}" not in path and (path.startswith(MINARI_PREFIX) or Path(path).is_file()):
-            said_by[f"--data.path {path}"] = read_metadata(path).get("environment_id")
+        elif "{env}" not in path and readers.exists(path):
+            said_by[f"--data.path {path}"] = readers.peek(path).environment_id
         said = {source: env for source, env in said_by.items() if env}
         if len(set(said.values())) > 1:
             words = " and ".join(f"{source} says {env}" for source, env in said.items())

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import yaml
 
+from lightning_bc.demonstrations.readers import stem
 from lightning_bc.errors import InputError
 
 LOGS = Path("lightning_logs")
@@ -24,7 +25,7 @@ CONFIG_FILE = "config.yaml"
 def new_name(strategy: str, data: str, seed: int) -> str:
     """A fresh name; two runs never share one."""
     started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    return f"{strategy}-{Path(data.removeprefix('minari:')).stem}-{seed}-{started}-{secrets.token_hex(2)}"
+    return f"{strategy}-{stem(data)}-{seed}-{started}-{secrets.token_hex(2)}"
 
 
 def started_at(run: str) -> str:

@@ -1,18 +1,20 @@
-"""Demonstration files: what is read, what is refused and in which words, and that writing is all or nothing."""
+"""Readers of demonstrations: what is read, what is refused and in which words, and what a glance into a file tells."""
 
 import pickle
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from lightning_bc.demonstrations import read
-from lightning_bc.demonstrations.formats import REQUIRED_KEYS, read_metadata
+from lightning_bc.demonstrations import Origin, Trajectories, peek, read
+from lightning_bc.demonstrations.readers import exists, readers, stem, torch_file
 from lightning_bc.errors import InputError
 from lightning_bc.files import write
 
 PAIRS = 6
+REQUIRED_KEYS = ("observations", "actions", "mean_reward", "std_reward")
 
 
 def content(**changes):
@@ -85,7 +87,7 @@ def test_pickled_objects_are_refused_and_not_run(tmp_path, payload, writer):
     assert "pickled Python objects" in message
     assert "Save plain tensors" in message
     with pytest.raises(InputError, match="pickled Python objects"):
-        read_metadata(path) if path.suffix == ".pt" else read(path)
+        peek(path) if path.suffix == ".pt" else read(path)
     assert not folder.exists()
 
 
@@ -184,10 +186,11 @@ def test_four_keys_are_enough_in_any_of_the_usual_types(tmp_path, kind):
         assert getattr(file, key).dtype == torch.float32
         tolerance = 2e-3 if kind == "float16" else 0
         torch.testing.assert_close(getattr(file, key), content()[key], rtol=0, atol=tolerance)
-    assert (file.mean_reward, file.std_reward) == (12.5, 0.5)
-    assert type(file.mean_reward) is float
-    assert file.rewards is file.episode_lengths is file.random_returns is file.expert_returns is None
-    assert file.metadata == {}
+    assert (file.origin.mean_return, file.origin.std_return) == (12.5, 0.5)
+    assert type(file.origin.mean_return) is float
+    assert file.rewards is file.terminated is file.final_observations is None
+    assert (file.lengths.tolist(), file.knows_episodes) == ([PAIRS], False)
+    assert file.origin == Origin(str(tmp_path / "cheetah.pt"), file.origin.sha256, mean_return=12.5, std_return=0.5)
 
 
 @pytest.mark.parametrize("suffix", ["pt", "npz"])
@@ -195,6 +198,8 @@ def test_all_keys(tmp_path, suffix):
     everything = content(
         rewards=torch.arange(float(PAIRS)),
         episode_lengths=torch.tensor([4, 2], dtype=torch.int32),
+        terminated=torch.tensor([True, False]),
+        final_observations=torch.ones(2, 3),
         random_returns=torch.tensor([1.0, 2.0]),
         expert_returns=torch.tensor([3.0, 5.0]),
     )
@@ -205,75 +210,223 @@ def test_all_keys(tmp_path, suffix):
     else:
         np.savez(path, **{key: np.asarray(value) for key, value in everything.items()})
     file = read(path)
-    for key in ("observations", "actions", "rewards"):
+    for key in ("observations", "actions", "rewards", "terminated", "final_observations"):
         assert torch.equal(getattr(file, key), everything[key])
-    assert file.episode_lengths.tolist() == [4, 2]
-    assert file.episode_lengths.dtype == torch.int64
-    assert (file.random_returns.mean(), file.expert_returns.mean()) == (1.5, 4.0)
-    assert file.metadata == everything.get("metadata", {})
-    assert (file.mean_reward, file.std_reward) == (12.5, 0.5)
+    assert file.lengths.tolist() == [4, 2]
+    assert (file.lengths.dtype, file.terminated.dtype, file.knows_episodes) == (torch.int64, torch.bool, True)
+    assert (file.origin.random_returns, file.origin.expert_returns) == ((1.0, 2.0), (3.0, 5.0))
+    assert (file.origin.mean_return, file.origin.std_return) == (12.5, 0.5)
+    if suffix == "pt":
+        assert (file.origin.environment_id, file.origin.seed) == ("Pendulum-v1", 3)
+
+
+# What other tools write: every dtype and layout that converts exactly
+
+
+def npz(path, **arrays):
+    np.savez(path, **{key: np.asarray(value) for key, value in arrays.items()})
+    return read(path)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint32", "uint64", "int16", ">i4"])
+def test_lengths_of_any_integer_type(tmp_path, dtype):
+    file = npz(tmp_path / "data.npz", **content(episode_lengths=np.array([4, 2], dtype=dtype)))
+    assert (file.lengths.tolist(), file.lengths.dtype) == ([4, 2], torch.int64)
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1)], ids=str)
+def test_number_in_an_array_of_one_element(tmp_path, shape):
+    file = npz(tmp_path / "data.npz", **content(mean_reward=np.full(shape, 7.0)))
+    assert file.mean_return == 7.0
+
+
+def test_key_that_is_not_needed_is_never_opened(tmp_path, payload):
+    bomb, folder = payload
+    file = npz(tmp_path / "data.npz", **content(infos=np.array([bomb], dtype=object)))
+    assert torch.equal(file.observations, content()["observations"])
+    assert not folder.exists()
+
+
+def test_tensor_that_requires_a_gradient_is_read_without(tmp_path):
+    write(tmp_path / "data.pt", content(actions=content()["actions"].requires_grad_()))
+    assert not read(tmp_path / "data.pt").actions.requires_grad
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda array: array.astype(">f8"), id="big-endian"),
+        pytest.param(np.asfortranarray, id="column by column"),
+        pytest.param(lambda array: np.repeat(array, 2, 0)[::2], id="strided"),
+        pytest.param(lambda array: array[::-1].copy()[::-1], id="backwards"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["pt", "npz"])
+def test_layouts_of_arrays_that_convert_exactly(tmp_path, suffix, change):
+    actions = change(content()["actions"].numpy())
+    path = tmp_path / f"data.{suffix}"
+    if suffix == "pt":
+        write(path, content(actions=actions))
+    else:
+        np.savez(path, **content(actions=actions))
+    assert torch.equal(read(path).actions, content()["actions"])
+
+
+@pytest.mark.parametrize("dtype", [bool, "float32", "uint8"])
+def test_terminated_may_be_written_as_ones_and_zeros(tmp_path, dtype):
+    both = {"episode_lengths": np.array([4, 2]), "terminated": np.array([0, 1], dtype=dtype)}
+    assert npz(tmp_path / "data.npz", **content(**both)).terminated.tolist() == [False, True]
+
+
+def test_mean_return_is_computed_where_rewards_and_lengths_are_there(tmp_path):
+    absent = {"mean_reward": None, "std_reward": None}
+    file = npz(tmp_path / "data.npz", **content(rewards=np.arange(6.0), episode_lengths=np.array([4, 2]), **absent))
+    assert file.mean_return == (0 + 1 + 2 + 3 + 4 + 5) / 2
+    write(tmp_path / "stated.pt", content(rewards=torch.arange(6.0), episode_lengths=torch.tensor([4, 2])))
+    assert read(tmp_path / "stated.pt").mean_return == 12.5  # what the file says
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        pytest.param({"terminated": torch.tensor([True])}, ["1 terminated", "2 episode_lengths"], id="too few"),
+        pytest.param({"terminated": torch.tensor([2, 0])}, ["terminated must be yes or no"], id="twos"),
+        pytest.param({"final_observations": torch.zeros(3, 3)}, ["3 final_observations", "2 episode_lengths"], id="final"),
+        pytest.param({"final_observations": torch.zeros(2, 4)}, ["4 dimensions, observations 3"], id="dimensions"),
+        pytest.param(
+            {"final_observations": torch.full((2, 3), float("nan"))}, ["final_observations[0] holds NaN"], id="NaN"
+        ),
+        pytest.param(
+            {"terminated": torch.tensor([True]), "episode_lengths": None}, ["no episode_lengths"], id="without lengths"
+        ),
+    ],
+)
+def test_unusable_ends_of_episodes_are_refused_in_words(tmp_path, changes, words):
+    write(tmp_path / "cheetah.pt", content(**{"episode_lengths": torch.tensor([4, 2]), **changes}))
+    message = refusal(tmp_path / "cheetah.pt")
+    assert [word for word in words if word not in message] == []
 
 
 def test_sha256_tells_files_apart(tmp_path):
     write(tmp_path / "one.pt", content())
     write(tmp_path / "two.pt", content(mean_reward=12.6))
     (tmp_path / "copy.pt").write_bytes((tmp_path / "one.pt").read_bytes())
-    one, two, copy = (read(tmp_path / f"{name}.pt").sha256 for name in ("one", "two", "copy"))
+    one, two, copy = (read(tmp_path / f"{name}.pt").origin.sha256 for name in ("one", "two", "copy"))
     assert one == copy != two
     assert len(one) == 64
 
 
-# Metadata alone
+# A glance
 
 
-def test_metadata_is_read_alone(tmp_path):
-    metadata = {"environment_id": "Pendulum-v1", "versions": {"torch": "2"}}
+def test_peek_reads_the_metadata_alone(tmp_path):
+    metadata = {"environment_id": "Pendulum-v1", "versions": {"torch": "2"}, "of_another_tool": 1}
     write(tmp_path / "new.pt", content(metadata=metadata))
     write(tmp_path / "plain.pt", content())
     torch.save(content(metadata=metadata), tmp_path / "legacy.pt", _use_new_zipfile_serialization=False)
-    assert read_metadata(tmp_path / "new.pt") == metadata
-    assert read_metadata(tmp_path / "plain.pt") == {}
-    assert read_metadata(tmp_path / "legacy.pt") == metadata
+    for name, environment_id in (("new", "Pendulum-v1"), ("plain", None), ("legacy", "Pendulum-v1")):
+        assert peek(tmp_path / f"{name}.pt").environment_id == environment_id
 
 
-def test_metadata_of_a_missing_file_is_refused(tmp_path):
+def test_peek_into_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"gone\.pt: no such demonstration file"):
-        read_metadata(tmp_path / "gone.pt")
+        peek(tmp_path / "gone.pt")
 
 
-# Writing
+# Every reader that is found
 
 
-def test_failed_write_leaves_the_old_file_whole_and_nothing_else(tmp_path):
-    path = tmp_path / "cheetah.pt"
-    write(path, content())
-    before = path.read_bytes()
-    with pytest.raises(Exception, match="pickle"):
-        write(path, content(observations=torch.zeros(100_000, 3), metadata=(number for number in range(3))))
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
+def as_npz(path, made):
+    np.savez(path, **{key: np.asarray(value) for key, value in made.items() if key != "metadata"})
 
 
-def test_interrupted_write_leaves_no_file(tmp_path, monkeypatch):
-    save = torch.save
-
-    def interrupted(content, file):
-        save(content, file)
-        file.flush()
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(torch, "save", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "folder" / "cheetah.pt", content())
-    assert list((tmp_path / "folder").iterdir()) == []
+WRITERS = {".pt": torch.save, ".pth": torch.save, ".npz": lambda made, path: as_npz(path, made), "minari:": None}
 
 
-def test_write_replaces_a_file_and_makes_its_folder(tmp_path):
-    path = tmp_path / "new" / "folder" / "cheetah.pt"
-    write(path, content())
-    write(path, content(mean_reward=1.0))
-    assert read(path).mean_reward == 1.0
-    assert list(path.parent.iterdir()) == [path]
+def test_these_tests_know_every_reader():
+    assert set(WRITERS) == set(readers())
+
+
+@pytest.mark.parametrize("ending", [ending for ending, writer in WRITERS.items() if writer is not None])
+class TestEveryFormatOfFiles:
+    def test_reads_what_was_written_and_peeks_at_its_origin(self, ending, tmp_path):
+        path = tmp_path / f"data{ending}"
+        returns = {"random_returns": torch.tensor([1.0, 2.0]), "expert_returns": torch.tensor([3.0, 5.0])}
+        made = content(rewards=torch.arange(6.0), episode_lengths=torch.tensor([4, 2]), **returns)
+        WRITERS[ending](made, path)
+        found = read(path)
+        assert isinstance(found, Trajectories)
+        assert torch.equal(found.observations, made["observations"])
+        assert torch.equal(found.actions, made["actions"])
+        assert torch.equal(found.rewards, made["rewards"])
+        assert found.lengths.tolist() == [4, 2]
+        assert peek(path) == replace(found.origin, sha256="")
+
+    def test_damaged_file_is_refused_by_both(self, ending, tmp_path):
+        path = tmp_path / f"data{ending}"
+        WRITERS[ending](content(), path)
+        path.write_bytes(path.read_bytes()[:-100])
+        for look in (read, peek):
+            with pytest.raises(InputError, match=r"cannot be read .* truncated"):
+                look(path)
+
+    def test_pickled_objects_are_refused_and_not_run(self, ending, tmp_path, payload):
+        bomb, folder = payload
+        path = tmp_path / f"data{ending}"
+        WRITERS[ending](content(actions=np.array([bomb], dtype=object)), path)
+        assert "pickled Python objects" in refusal(path)
+        assert not folder.exists()
+
+    def test_nan_is_refused(self, ending, tmp_path):
+        path = tmp_path / f"data{ending}"
+        WRITERS[ending](content(**replaced("actions", 4, float("nan"))), path)
+        assert "actions[4] holds NaN" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["data.hdf9", "data", "data.csv", "folder/"])
+def test_unknown_ending_names_those_that_are_known(tmp_path, name):
+    message = refusal(tmp_path / name)
+    assert [ending for ending in readers() if ending not in message] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("data/HalfCheetah-v5-sampled-2400000.pt", "HalfCheetah-v5-sampled-2400000"),
+        ("minari:mujoco/halfcheetah/expert-v0", "expert-v0"),
+        ("minari:expert-v0", "expert-v0"),
+        (r"C:\data\mine.npz", "mine"),
+        ("a:b.pt", "a:b"),
+    ],
+)
+def test_stem_is_what_demonstrations_are_called(path, name):
+    assert stem(path) == name
+
+
+def test_there_is_something_to_peek_into(tmp_path):
+    write(tmp_path / "data.pt", content())
+    assert exists(tmp_path / "data.pt")
+    assert exists("minari:pendulum/test-v0")
+    assert not exists(tmp_path / "gone.pt")
+
+
+def test_torch_file_is_read_as_it_was_written(tmp_path):
+    path = str(tmp_path / "data.pt")
+    origin = Origin(path, environment_id="Pendulum-v1", seed=3, mean_return=1.5, std_return=0.0, random_returns=(1.0, 2.0))
+    made = Trajectories(
+        observations=content()["observations"],
+        actions=content()["actions"],
+        lengths=torch.tensor([4, 2]),
+        rewards=torch.arange(6.0),
+        terminated=torch.tensor([True, False]),
+        final_observations=torch.ones(2, 3),
+        origin=origin,
+    )
+    torch_file.write(path, made)
+    found = read(path)
+    for key in ("observations", "actions", "lengths", "rewards", "terminated", "final_observations"):
+        assert torch.equal(getattr(found, key), getattr(made, key))
+    assert replace(found.origin, sha256="") == origin
 
 
 # Minari
@@ -297,8 +450,8 @@ def minari_dataset(tmp_path, monkeypatch):
                 observations=generator.uniform(-1, 1, (length + 1, 3)).astype(np.float32),
                 actions=generator.uniform(-1, 1, (length, 1)).astype(np.float32),
                 rewards=[-1.0 - index] * length,
-                terminations=[False] * length,
-                truncations=[False] * (length - 1) + [True],
+                terminations=[False] * (length - 1) + [index == 1],
+                truncations=[False] * (length - 1) + [index == 0],
             )
         )
     minari.create_dataset_from_buffers("pendulum/test-v0", episodes, env="Pendulum-v1")
@@ -313,10 +466,12 @@ def test_minari_dataset(minari_dataset):
     np.testing.assert_array_equal(file.observations, observations)
     np.testing.assert_array_equal(file.actions, np.concatenate([first.actions, second.actions]))
     assert file.rewards.tolist() == [-1.0, -1.0, -1.0, -2.0, -2.0]
-    assert file.episode_lengths.tolist() == [3, 2]
-    assert (file.mean_reward, file.std_reward) == (-3.5, 0.5)
-    assert file.metadata["environment_id"] == "Pendulum-v1"
-    assert read_metadata("minari:pendulum/test-v0")["environment_id"] == "Pendulum-v1"
+    assert file.lengths.tolist() == [3, 2]
+    assert file.terminated.tolist() == [False, True]
+    np.testing.assert_array_equal(file.final_observations, [first.observations[3], second.observations[2]])
+    assert file.mean_return == -3.5
+    assert file.origin.environment_id == "Pendulum-v1"
+    assert peek("minari:pendulum/test-v0") == replace(file.origin, sha256="")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
