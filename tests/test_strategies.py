@@ -154,7 +154,7 @@ def test_samples_repeat_under_the_same_seed(cls):
 @every_strategy
 def test_scale_brings_the_bounds_to_minus_one_and_one(cls):
     corners = torch.stack([LOW, HIGH])
-    torch.testing.assert_close(build_strategy(cls).scale(corners), torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
+    torch.testing.assert_close(build_strategy(cls).border.scaled(corners), torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_forward_and_scale_are_inverse_maps_and_forward_clamps(scaled, wanted):
     with torch.inference_mode():
         actions = strategy(torch.zeros(1, 3))
     torch.testing.assert_close(actions, torch.tensor([wanted]))
-    torch.testing.assert_close(strategy.scale(actions), torch.tensor([scaled]).clamp(-1, 1))
+    torch.testing.assert_close(strategy.border.scaled(actions), torch.tensor([scaled]).clamp(-1, 1))
 
 
 @every_strategy
