@@ -1,20 +1,38 @@
-"""lightning_bc: clone experts in continuous control.
+"""lightning_bc: imitation learning in continuous control.
 
-The map, from where actions act to what is read afterwards; a file imports only from stages to its left:
+The map of the package. A file imports only from stages to its left; names that share a stage do not import each other
+(setup.cfg has the same stages for import-linter):
 
-    environments -> episodes -> networks, normalization -> online -> strategies -> demonstrations -> callbacks -> results
-    -> sweep -> cli
+    errors -> bounds, files -> environments -> episodes -> border, networks, references -> strategies -> demonstrations
+    -> runs -> callbacks -> arguments, report, tools -> sweep -> cli
 
-* ``environments``   what a policy acts in: batched MuJoCo physics, or any Gymnasium environment
-* ``episodes``       ``play``: the one loop that every collection and evaluation uses, and the banks of episode seeds
-* ``networks``       function approximators; ``normalization``: mean and scale of observations
-* ``online``         what strategies that act while they learn share: soft actor-critic, replay, discriminators
-* ``strategies``     how actions are modelled, one file each
-* ``demonstrations`` what is learnt from: experts, files, collection, batches, the LightningDataModule
-* ``callbacks``      the reward-over-time curve, progress
-* ``results``        runs on disk, scores, videos, export, the report
-* ``sweep``          the search of settings, on Optuna
-* ``cli``            fit, validate, test, collect, play, export, sweep, report
+What each is, in the same order:
+
+    __init__.py         this map; the versions that are recorded with every data file and run
+    errors.py           InputError, for what a person gave and cannot be used
+    bounds.py           bounds of settings as types, which --help shows: PositiveInt, ClosedUnitInterval, ...
+    files.py            atomic writes, checksums
+    environments/       what a policy acts in: batched MuJoCo tasks, or any Gymnasium environment, behind one interface
+    episodes.py         play, the one loop that plays episodes; the memory of policies; the banks of episode seeds
+    border.py           observations normalised, actions scaled to [-1, 1] and back: here and nowhere else
+    networks.py         function approximators, chosen by --model.network: MLP, ResidualMLP
+    references.py       the returns of random actions and of the expert: 0 and 1 of the normalized return
+    strategies/         how actions are modelled, one file per strategy
+        contract.py     what strategies and data ask of each other
+        optimizers.py   the default optimizer
+        base.py         what every strategy shares: Strategy, OfflineStrategy
+        offline/        strategies that learn from demonstrations alone
+        online/         strategies that act in the environment while they learn, and what these are made of
+        registry.py     finds every strategy in the two folders
+    demonstrations/     what is learnt from: files and their formats, experts, collection, batches, the LightningDataModule
+    runs/               runs on disk: their folders, curves and results; the score
+    callbacks/          what happens while training: the curve, checkpoints, progress, DAgger, TensorBoard's tabs
+    arguments.py        the parser: an unknown key is refused with the nearest known name
+    report/             from runs on disk: tables, statistics, curves, the HTML page
+    tools/              export of actors, videos
+    sweep/              search of settings, on Optuna
+    cli.py              the commands: fit, validate, test, collect, play, export, sweep, report
+    __main__.py         python -m lightning_bc
 """
 
 import importlib.metadata

@@ -47,10 +47,20 @@ def test_the_loss_is_a_bound_of_the_negative_log_probability():
 
 
 @torch.no_grad()
-def test_the_deterministic_action_is_that_of_the_likeliest_code_and_samples_spread_around_codes():
-    strategy, observations, _ = small(latent_dim=2)
+def test_the_deterministic_action_is_the_decoding_of_highest_density():
+    strategy, observations, _ = small(latent_dim=2, act_codes=9)
+    for observation, action in zip(observations, strategy.act(observations, deterministic=True), strict=True):
+        decoded = torch.stack([strategy.decode(observation, code) for code in strategy.codes])
+        densities = [Independent(Normal(decoded, strategy.scale), 1).log_prob(one).exp().sum() for one in decoded]
+        torch.testing.assert_close(action, decoded[int(torch.stack(densities).argmax())].tanh())
+    strategy, observations, _ = small(act_codes=1)
     expected = strategy.decode(observations, torch.zeros(len(observations), 2)).tanh()
     torch.testing.assert_close(strategy.act(observations, deterministic=True), expected)
+
+
+@torch.no_grad()
+def test_samples_spread_around_decoded_codes():
+    strategy, observations, _ = small(latent_dim=2)
     torch.manual_seed(0)
     samples = strategy.act(observations[:1].expand(20_000, -1), deterministic=False).atanh()
     codes = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(3))

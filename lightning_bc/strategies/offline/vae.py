@@ -12,9 +12,15 @@ guesses the code, q(z | o, u) = Normal(m(o, u), diag(s(o, u)^2)), and
 
 so L is in nat per pair, and comparable with the losses of gaussian.py and gmm.py from above. Why before the tanh:
 squashing.py. The standard deviations sigma are learnt, do not depend on the observation and have a floor, for the reasons
-given in gaussian.py. As a policy: the style variable of action chunking (Zhao 2023, https://arxiv.org/abs/2304.13705).
+given in gaussian.py. They start near the floor: a wide sigma explains two humps without a code, and the code then stays
+unused (posterior collapse; Bowman 2016, https://arxiv.org/abs/1511.06349). As a policy: the style variable of action
+chunking (Zhao 2023, https://arxiv.org/abs/2304.13705).
 
-The best single answer is that to the likeliest code, z = 0; a sample draws the code from the prior and adds the noise.
+A sample draws the code from the prior and adds the noise. The usual single answer, f(o, 0), may lie between two humps, since
+codes near 0 are where one hump passes into the other. Here it is the likeliest of K decoded codes, the same fixed codes
+z_1 ... z_K for every observation, by the density that they estimate:
+
+    argmax_k sum_j Normal(f(o, z_k); f(o, z_j), diag(sigma^2))
 """
 
 import math
@@ -43,6 +49,7 @@ class VAE(OfflineStrategy):
         network: the encoder maps (observation, action) to 2 latent_dim outputs, the decoder (observation, code) to
             action_dim.
         latent_dim: size of the code z.
+        act_codes: number K of fixed codes among which a deterministic action is chosen; 1 is the code 0.
         minimum_scale: floor of the standard deviations before the tanh.
         optimizer: which optimizer, with its learning rate and weight decay.
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
@@ -54,6 +61,8 @@ class VAE(OfflineStrategy):
         "scale": Metric("before the tanh", "mean of sigma over dimensions"),
     }
 
+    codes: Tensor
+
     def __init__(
         self,
         observation_dim: int,
@@ -61,6 +70,7 @@ class VAE(OfflineStrategy):
         action_high: Sequence[float],
         network: NetworkFactory = MLP,
         latent_dim: PositiveInt = 2,
+        act_codes: PositiveInt = 16,
         minimum_scale: PositiveFloat = 0.1,
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule = "cosine",
@@ -69,7 +79,9 @@ class VAE(OfflineStrategy):
         self.latent_dim, self.minimum_scale = latent_dim, minimum_scale
         self.encoder = network(observation_dim + self.action_dim, 2 * latent_dim)
         self.network = network(observation_dim + latent_dim, self.action_dim)
-        self.raw_scale = nn.Parameter(torch.zeros(self.action_dim))
+        self.raw_scale = nn.Parameter(torch.full((self.action_dim,), -3.0))
+        codes = torch.randn(act_codes, latent_dim, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("codes", codes if act_codes > 1 else torch.zeros(1, latent_dim))
 
     @property
     def scale(self) -> Tensor:
@@ -88,13 +100,17 @@ class VAE(OfflineStrategy):
         return loss, {"kl": kl.detach().mean(), "scale": self.scale.detach().mean()}
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
-        """The decoded likeliest code, or a sample."""
-        code = observations.new_zeros(len(observations), self.latent_dim)
-        if deterministic:
-            return self.decode(observations, code).tanh()
-        outputs = self.decode(observations, torch.randn_like(code))  # (batch, action_dim)
-        return (outputs + self.scale * torch.randn_like(outputs)).tanh()
+        """The likeliest of the fixed codes' actions, or a sample."""
+        if not deterministic:
+            code = torch.randn(len(observations), self.latent_dim, device=observations.device)
+            outputs = self.decode(observations, code)               # (batch, action_dim)
+            return (outputs + self.scale * torch.randn_like(outputs)).tanh()
+        shape = (len(observations), len(self.codes), -1)
+        outputs = self.decode(observations.unsqueeze(1).expand(shape), self.codes.expand(shape))  # (batch, K, action_dim)
+        distances = ((outputs.unsqueeze(1) - outputs.unsqueeze(2)) / self.scale).square().sum(-1)  # (batch, K, K)
+        likeliest = (-0.5 * distances).logsumexp(-1).argmax(-1)     # (batch,)
+        return outputs[torch.arange(len(outputs), device=outputs.device), likeliest].tanh()
 
     def decode(self, observations: Tensor, code: Tensor) -> Tensor:
-        """f(o, z), (batch, action_dim)."""
+        """f(o, z), (..., action_dim), of ``observations`` (..., observation_dim) and ``code`` (..., latent_dim)."""
         return self.network(torch.cat([observations, code], dim=-1))
