@@ -138,6 +138,57 @@ def assert_equal_weights(first, second):
         assert torch.equal(value, second["state_dict"][name]), name
 
 
+def constant_outputs(outputs):
+    """A network factory: the same ``outputs`` whatever is observed."""
+
+    def factory(input_size, output_size):
+        network = torch.nn.Linear(input_size, output_size)
+        torch.nn.init.zeros_(network.weight)
+        with torch.no_grad():
+            network.bias.copy_(torch.as_tensor(outputs))
+        return network
+
+    return factory
+
+
+def train(strategy, batch_of, steps=200, learning_rate=3e-3):
+    """Minimise ``strategy.loss`` with Adam; the losses along the way."""
+    optimizer, losses = torch.optim.Adam(strategy.parameters(), lr=learning_rate), []
+    for _ in range(steps):
+        loss, _ = strategy.loss(*batch_of())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def linear_problem(pairs=256):
+    """Observations, and actions in [-1, 1] that are linear in them."""
+    generator = torch.Generator().manual_seed(0)
+    observations = torch.randn(pairs, 3, generator=generator)
+    return observations, (observations @ torch.tensor([[0.3, -0.1], [0.0, 0.2], [-0.2, 0.1]])).clamp(-1, 1)
+
+
+HUMP = 0.6
+
+
+def two_humps(pairs):
+    """Actions near +0.6 or -0.6, whichever comes, shifted a little by the observation."""
+    observations = torch.randn(pairs, 1)
+    side = torch.randint(0, 2, (pairs, 1)) * 2 - 1
+    return observations, HUMP * side + 0.05 * observations + 0.05 * torch.randn(pairs, 1)
+
+
+@functools.cache
+def trained_on_two_humps(cls):
+    """A strategy of this class that has learnt them."""
+    strategy = build_strategy(cls, observation_dim=1, action_low=[-1.0], action_high=[1.0], hidden_sizes=(64, 64))
+    torch.manual_seed(0)
+    train(strategy, lambda: two_humps(512), steps=1500)
+    return strategy
+
+
 @functools.cache
 def can_draw() -> bool:
     """Whether MuJoCo's pictures can be drawn through EGL here."""

@@ -69,6 +69,8 @@ class Autoregressive(OfflineStrategy):
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
 
+    multimodal = True
+
     edges: Tensor
     before: Tensor
 

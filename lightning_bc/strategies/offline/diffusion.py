@@ -72,6 +72,8 @@ class Diffusion(OfflineStrategy):
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
 
+    multimodal = True
+
     signal: Tensor
     start_noise: Tensor
 

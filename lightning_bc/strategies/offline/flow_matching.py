@@ -56,6 +56,8 @@ class FlowMatching(OfflineStrategy):
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
 
+    multimodal = True
+
     start_noise: Tensor
 
     def __init__(

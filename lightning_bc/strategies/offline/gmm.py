@@ -44,6 +44,8 @@ class GaussianMixture(OfflineStrategy):
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
 
+    multimodal = True
+
     def __init__(
         self,
         observation_dim: int,

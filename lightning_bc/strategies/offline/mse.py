@@ -37,6 +37,8 @@ class MSE(OfflineStrategy):
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
 
+    stochastic = False
+
     def __init__(
         self,
         observation_dim: int,
