@@ -22,8 +22,7 @@ from gymnasium.vector import AutoresetMode, VectorWrapper
 
 from lightning_bc.demonstrations import load_expert
 from lightning_bc.demonstrations.collect import NUM_ENVS
-from lightning_bc.environments import make
-from lightning_bc.environments.batched import quiet_model_loading
+from lightning_bc.environments import make, quiet_model_loading
 from lightning_bc.episodes import play
 
 

@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from lightning_bc.environments.batched import BatchedMujoco, quiet_model_loading
+from lightning_bc.environments import BatchedMujoco, quiet_model_loading
 
 
 def steps_per_second(environments: VectorEnv, actions: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""What several test files share: small demonstration files, small actors, small strategies."""
+"""What several test files share: small demonstration files, actors and strategies, and small runs of the command line."""
 
 import functools
 import inspect
@@ -9,12 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lightning_bc.cli import main
 from lightning_bc.files import write
 from lightning_bc.networks import MLP
-from lightning_bc.strategies import Strategy
+from lightning_bc.strategies import Strategy, strategies
 
 REPOSITORY = Path(__file__).parents[1]
+
+BUDGET = "--trainer.max_steps 4 --rollouts.eval_freq 2 --rollouts.episodes 2 --data.batch_size 16"
+INTERACTIVE_BUDGET = (
+    "--model.total_environment_steps 40 --model.num_envs 2 --model.learning_starts 8 --model.batch_size 8 "
+    "--rollouts.eval_freq 10 --rollouts.episodes 2"
+)
 
 
 class Payload:
@@ -88,6 +96,99 @@ def build_strategy(
     return cls(observation_dim=observation_dim, action_low=list(action_low), action_high=list(action_high), **options)
 
 
+def is_interactive(strategy):
+    """Whether the strategy of this class name acts in the environment while it learns."""
+    return strategies()[strategy].learns_by_acting
+
+
+def fit(data, strategy="MSE", flags=BUDGET):
+    """Train in the working directory; the name of the run."""
+    main(["fit", "--model", strategy, "--data.path", data, *flags.split()])
+    return max(Path("checkpoints").iterdir(), key=os.path.getmtime).name
+
+
+def refused(capsys, *arguments):
+    """Run a command that must be refused, and return what it printed."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_info:
+        main(list(arguments))
+    assert exit_info.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "Traceback" not in error
+    return error
+
+
+def curve(run, tag="rollout/return_mean"):
+    """Step and value of each point that a run in the working directory logged."""
+    events = EventAccumulator(f"lightning_logs/{run}", size_guidance={"scalars": 0})
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+def last_checkpoint(run):
+    """What ``last.ckpt`` of a run in the working directory holds."""
+    return torch.load(f"checkpoints/{run}/last.ckpt", weights_only=True)
+
+
+def assert_equal_weights(first, second):
+    """That two checkpoints hold the same weights, bit by bit."""
+    assert first["state_dict"].keys() == second["state_dict"].keys()
+    for name, value in first["state_dict"].items():
+        assert torch.equal(value, second["state_dict"][name]), name
+
+
+def constant_outputs(outputs):
+    """A network factory: the same ``outputs`` whatever is observed."""
+
+    def factory(input_size, output_size):
+        network = torch.nn.Linear(input_size, output_size)
+        torch.nn.init.zeros_(network.weight)
+        with torch.no_grad():
+            network.bias.copy_(torch.as_tensor(outputs))
+        return network
+
+    return factory
+
+
+def train(strategy, batch_of, steps=200, learning_rate=3e-3):
+    """Minimise ``strategy.loss`` with Adam; the losses along the way."""
+    optimizer, losses = torch.optim.Adam(strategy.parameters(), lr=learning_rate), []
+    for _ in range(steps):
+        loss, _ = strategy.loss(*batch_of())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def linear_problem(pairs=256):
+    """Observations, and actions in [-1, 1] that are linear in them."""
+    generator = torch.Generator().manual_seed(0)
+    observations = torch.randn(pairs, 3, generator=generator)
+    return observations, (observations @ torch.tensor([[0.3, -0.1], [0.0, 0.2], [-0.2, 0.1]])).clamp(-1, 1)
+
+
+HUMP = 0.6
+
+
+def two_humps(pairs):
+    """Actions near +0.6 or -0.6, whichever comes, shifted a little by the observation."""
+    observations = torch.randn(pairs, 1)
+    side = torch.randint(0, 2, (pairs, 1)) * 2 - 1
+    return observations, HUMP * side + 0.05 * observations + 0.05 * torch.randn(pairs, 1)
+
+
+@functools.cache
+def trained_on_two_humps(cls):
+    """A strategy of this class that has learnt them."""
+    strategy = build_strategy(cls, observation_dim=1, action_low=[-1.0], action_high=[1.0], hidden_sizes=(64, 64))
+    torch.manual_seed(0)
+    train(strategy, lambda: two_humps(512), steps=1500)
+    return strategy
+
+
 @functools.cache
 def can_draw() -> bool:
     """Whether MuJoCo's pictures can be drawn through EGL here."""
@@ -100,3 +201,10 @@ def payload(tmp_path):
     """A pickled object, and the folder that exists once it has run."""
     folder = tmp_path / "the-payload-ran"
     return Payload(folder), folder
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A working directory with demonstrations of InvertedPendulum-v5."""
+    monkeypatch.chdir(tmp_path)
+    return write_pendulum(tmp_path / "pendulum.pt")

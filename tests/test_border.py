@@ -24,7 +24,7 @@ def test_mean_and_scale_equal_numpy(offset):
 
 def test_normalized_observations_have_mean_zero_and_standard_deviation_one():
     observations = 5 + 3 * np.random.default_rng(0).standard_normal((10_000, 4))
-    normalized = fitted(observations)(torch.as_tensor(observations, dtype=torch.float32)).double()
+    normalized = fitted(observations).observe(torch.as_tensor(observations, dtype=torch.float32)).double()
     torch.testing.assert_close(normalized.mean(0), torch.zeros(4, dtype=torch.float64), rtol=0, atol=1e-5)
     torch.testing.assert_close(normalized.std(0, correction=0), torch.ones(4, dtype=torch.float64), rtol=1e-5, atol=0)
 
@@ -62,5 +62,5 @@ def test_mean_and_scale_travel_in_the_state_dict():
     target = Border(3, [-1.0], [1.0])
     target.load_state_dict(source.state_dict())
     inputs = torch.randn(5, 3)
-    assert torch.equal(source(inputs), target(inputs))
-    assert not torch.equal(target(inputs), inputs)
+    assert torch.equal(source.observe(inputs), target.observe(inputs))
+    assert not torch.equal(target.observe(inputs), inputs)

@@ -1,71 +1,35 @@
 """The command line as its users meet it, on InvertedPendulum-v5, whose episodes are short."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY, actor_state, write_pairs, write_pendulum
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from conftest import (
+    BUDGET,
+    INTERACTIVE_BUDGET,
+    REPOSITORY,
+    actor_state,
+    assert_equal_weights,
+    curve,
+    fit,
+    is_interactive,
+    refused,
+    write_pairs,
+)
 
 from lightning_bc.cli import main
 from lightning_bc.files import write
-from lightning_bc.strategies import load_strategy, strategies
+from lightning_bc.strategies import load_strategy
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
-BUDGET = "--trainer.max_steps 4 --rollouts.eval_freq 2 --rollouts.episodes 2 --data.batch_size 16"
-
-
-@pytest.fixture
-def data(tmp_path, monkeypatch):
-    """A working directory with demonstrations of InvertedPendulum-v5."""
-    monkeypatch.chdir(tmp_path)
-    return write_pendulum(tmp_path / "pendulum.pt")
-
-
-INTERACTIVE_BUDGET = (
-    "--model.total_environment_steps 40 --model.num_envs 2 --model.learning_starts 8 --model.batch_size 8 "
-    "--rollouts.eval_freq 10 --rollouts.episodes 2"
-)
-
-
-def is_interactive(strategy):
-    return strategies()[strategy].learns_by_acting
-
-
-def fit(data, strategy="MSE", flags=BUDGET):
-    main(["fit", "--model", strategy, "--data.path", data, *flags.split()])
-    return max(Path("checkpoints").iterdir(), key=os.path.getmtime).name
-
-
-def refused(capsys, *arguments):
-    """Run a command that must be refused, and return what it printed."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as exit_info:
-        main(list(arguments))
-    assert exit_info.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert "Traceback" not in error
-    return error
 
 
 def strategy_in(config):
     model = yaml.safe_load(config.read_text())["model"]
     return model["class_path"] if isinstance(model, dict) else model
-
-
-def curve(run, tag="rollout/return_mean"):
-    events = EventAccumulator(f"lightning_logs/{run}", size_guidance={"scalars": 0})
-    events.Reload()
-    return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
@@ -183,66 +147,6 @@ def test_rollouts_do_not_disturb_training(data):
     often = fit(data, "Gaussian", BUDGET)
     once = fit(data, "Gaussian", BUDGET.replace("--rollouts.episodes 2", "--rollouts.episodes 1"))
     assert_equal_weights(*(torch.load(f"checkpoints/{run}/last.ckpt", weights_only=True) for run in (often, once)))
-
-
-def assert_equal_weights(first, second):
-    assert first["state_dict"].keys() == second["state_dict"].keys()
-    for name, value in first["state_dict"].items():
-        assert torch.equal(value, second["state_dict"][name]), name
-
-
-COMMAND = "--rollouts.eval_freq 5 --rollouts.episodes 2 --data.batch_size 10 --trainer.max_epochs 20"
-INTERACTIVE_COMMAND = (
-    "--model.total_environment_steps 400 --model.num_envs 2 --model.learning_starts 50 --model.batch_size 16 "
-    "--model.replay_capacity 200 --rollouts.eval_freq 10 --rollouts.episodes 2"
-)
-
-
-def assert_killed_run_resumes(flags):
-    """SIGKILL in the middle of an epoch, and the same command with ``--ckpt_path last``, against one that ran through.
-
-    Returns the last checkpoints of both.
-    """
-    main(["fit", *flags])
-    through = next(Path("checkpoints").iterdir()).name
-    command = [sys.executable, "-m", "lightning_bc", "fit", *flags]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (killed := [run for run in Path("checkpoints").iterdir() if run.name != through]):
-        assert process.poll() is None
-        time.sleep(0.005)
-    while not (killed[0] / "last.ckpt").exists():
-        time.sleep(0.005)
-    time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    time.sleep(1)  # TensorBoard orders event files by the second of their creation
-    stopped_at = torch.load(killed[0] / "last.ckpt", weights_only=True)["global_step"]
-    assert 0 < stopped_at < torch.load(f"checkpoints/{through}/last.ckpt", weights_only=True)["global_step"]
-    assert not (Path("lightning_logs") / killed[0].name / "results.json").exists()
-
-    main(["fit", *flags, "--ckpt_path", "last"])
-
-    runs = {path.name for path in Path("lightning_logs").iterdir()}
-    assert runs == {through, killed[0].name} == {path.name for path in Path("checkpoints").iterdir()}
-    first, second = (torch.load(f"checkpoints/{run}/last.ckpt", weights_only=True) for run in sorted(runs))
-    assert_equal_weights(first, second)
-    assert first["optimizer_states"][0]["state"].keys() == second["optimizer_states"][0]["state"].keys()
-    assert curve(through) == curve(killed[0].name)
-    assert len(list((Path("lightning_logs") / killed[0].name).glob("version_*"))) == 0
-    results = [json.loads(Path(f"lightning_logs/{run}/results.json").read_text()) for run in runs]
-    assert results[0]["returns"] == results[1]["returns"]
-    return first, second
-
-
-@pytest.mark.parametrize("strategy", strategies())
-def test_a_killed_run_resumes_bit_by_bit(strategy, data):
-    flags = (INTERACTIVE_COMMAND if is_interactive(strategy) else COMMAND).split()
-    first, second = assert_killed_run_resumes(["--model", strategy, "--data.path", data, *flags])
-    if is_interactive(strategy):
-        replays = [checkpoint["interaction"]["replay"]["rows"] for checkpoint in (first, second)]
-        assert len(replays[0]) == 200
-        assert torch.equal(*replays)
 
 
 # Refusals: each names what is wrong and what to do, before the first step

@@ -1,4 +1,4 @@
-"""DAgger: what is played, who labels it, and that old and new pairs are learnt from together, also after a kill."""
+"""DAgger: what is played, who labels it, and that old and new pairs are learnt from together."""
 
 import json
 from functools import partial
@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import actor_state
-from test_cli import BUDGET, COMMAND, assert_killed_run_resumes, curve, data, fit, refused  # noqa: F401  # a fixture
+from conftest import BUDGET, actor_state, curve, refused
 
 from lightning_bc.callbacks import DAgger
 from lightning_bc.cli import main
@@ -21,7 +20,7 @@ from lightning_bc.strategies import strategies
 
 
 @pytest.fixture
-def dagger(tmp_path, data):  # noqa: F811
+def dagger(tmp_path, data):
     """A configuration with DAgger for InvertedPendulum-v5, and the file of its expert."""
 
     def write(**options):
@@ -84,15 +83,6 @@ def test_with_beta_one_the_expert_plays(dagger):
 def test_rounds_play_new_episodes(dagger):
     observations, _ = collected(run_of(["--model", "MSE", *dagger()]))
     assert len(observations.unique(dim=0)) == len(observations)
-
-
-@pytest.mark.parametrize("strategy", ["MSE", "Autoregressive"])
-def test_a_killed_run_with_dagger_resumes_bit_by_bit(strategy, dagger):
-    flags = ["--model", strategy, *dagger(round_every=10, rounds=8, beta=0.5), *COMMAND.split()]
-    first, second = assert_killed_run_resumes(flags)
-    for key in (0, 1, 2):
-        pairs = [checkpoint["Demonstrations"]["collected"][key] for checkpoint in (first, second)]
-        assert torch.equal(*pairs)
 
 
 def test_every_pass_after_an_addition_holds_old_and_new_pairs_once():

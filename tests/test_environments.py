@@ -16,11 +16,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from lightning_bc.environments import (
     TASKS,
     BatchedMujoco,
+    Task,
     UnusableEnvironmentError,
     environment_spaces,
     make,
+    quiet_model_loading,
 )
-from lightning_bc.environments.batched import quiet_model_loading
 
 REWARD_TOLERANCE = {
     # Everything else is exactly equal; these rewards were too, but rest on routines that another build may round
@@ -427,6 +428,62 @@ def test_spaces(
 def test_can_terminate_says_whether_the_task_defines_a_terminal_state(environment_id: str) -> None:
     task = TASKS[environment_id]
     assert task.can_terminate == ("terminated" in vars(task))
+
+
+NEWCOMER = '''
+import gymnasium
+import numpy as np
+from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv
+from lightning_bc.environments import Task
+
+gymnasium.register("Newcomer-v0", InvertedPendulumEnv, max_episode_steps=20)
+
+
+class Newcomer(Task):
+    environment_id = "Newcomer-v0"
+    can_terminate = True
+
+    def terminated(self):
+        return np.abs(self.joint_positions[:, 1]) > 0.2
+
+    def observe(self, observations):
+        observations[:, :2], observations[:, 2:] = self.joint_positions, self.joint_velocities
+
+    def rewards(self, actions, x_velocity, terminated):
+        return 1.0 * ~terminated
+
+    def start_state(self, generator):
+        return self._uniform_positions(generator, 0.01), self._uniform_velocities(generator, 0.01)
+'''
+"""A module of another package, with an environment and its task."""
+
+
+def test_a_task_of_another_package_is_played_once_its_module_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_newcomers_package.py").write_text(NEWCOMER)
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        environments = make("a_newcomers_package:Newcomer-v0", 3)
+        assert isinstance(environments, BatchedMujoco)
+        assert isinstance(make("Newcomer-v0", 1), BatchedMujoco)
+        reference = gymnasium_environments("Newcomer-v0", 3)
+        np.testing.assert_array_equal(environments.reset(seed=5)[0], reference.reset(seed=5)[0])
+        for actions in random_actions(environments, 50):
+            found, wanted = environments.step(actions), reference.step(actions)
+            for part, wanted_part in zip(found[:4], wanted[:4], strict=True):
+                np.testing.assert_array_equal(part, wanted_part)
+    finally:
+        del gymnasium.registry["Newcomer-v0"], TASKS["Newcomer-v0"]
+
+
+def test_a_task_of_what_is_not_mujoco_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrong(Task):
+        can_terminate = False
+
+    monkeypatch.setitem(TASKS, "Pendulum-v1", Wrong)
+    with pytest.raises(TypeError, match="Wrong is a task of Pendulum-v1, which is no MujocoEnv"):
+        BatchedMujoco("Pendulum-v1", 1)
 
 
 def test_loading_models_is_quiet(

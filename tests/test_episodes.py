@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from lightning_bc.demonstrations.reference_returns import random_policy
-from lightning_bc.environments import environment_spaces, make
-from lightning_bc.environments.batched import quiet_model_loading
+from lightning_bc.environments import environment_spaces, make, quiet_model_loading
 from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, play
 
 SEEDS = [11, 5, 400, 7, 1_000_000_003, 8, 2_000_000_001]

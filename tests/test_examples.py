@@ -10,7 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_bc.cli import main
-from lightning_bc.environments.batched import quiet_model_loading
+from lightning_bc.environments import quiet_model_loading
 
 BUDGET = "--rollouts.eval_freq 300 --rollouts.episodes 2 --data.batch_size 250"
 

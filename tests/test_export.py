@@ -4,8 +4,7 @@ import functools
 
 import pytest
 import torch
-from conftest import build_strategy, write_pendulum
-from test_cli import BUDGET, INTERACTIVE_BUDGET, fit, refused
+from conftest import BUDGET, INTERACTIVE_BUDGET, build_strategy, fit, refused, write_pendulum
 
 from lightning_bc.cli import main
 from lightning_bc.demonstrations.experts import CleanRLActor

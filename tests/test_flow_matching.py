@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from conftest import build_strategy
+from conftest import build_strategy, refused
 from scipy import integrate, stats
 
-from lightning_bc.errors import InputError
 from lightning_bc.strategies import FlowMatching
 
 MEAN, SCALE = 0.1, 0.2
@@ -64,11 +63,10 @@ def test_loss_is_least_at_the_perfect_end(monkeypatch):
     assert losses[1] - losses[0] == pytest.approx(0.25, abs=0.001)
 
 
-def test_the_network_is_evaluated_once_a_step_and_none_is_refused():
+def test_the_network_is_evaluated_once_a_step_and_none_is_refused(capsys):
     calls = []
     strategy = one_dimensional(act_steps=4)
     strategy.network.register_forward_hook(lambda *_: calls.append(1))
     strategy(torch.zeros(2, 1))
     assert len(calls) == 4
-    with pytest.raises(InputError, match="wanted at least 1"):
-        one_dimensional(act_steps=0)
+    assert "a whole number, at least 1" in refused(capsys, "fit", "--model", "FlowMatching", "--model.act_steps", "0")

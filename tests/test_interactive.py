@@ -12,10 +12,9 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import build_strategy, write_pairs, write_pendulum
+from conftest import INTERACTIVE_BUDGET, build_strategy, refused, write_pairs, write_pendulum
 from lightning.pytorch import Callback, Trainer
 from scipy import stats
-from test_cli import INTERACTIVE_BUDGET, refused
 
 from lightning_bc.callbacks import Rollouts
 from lightning_bc.cli import main

@@ -1,4 +1,4 @@
-"""The contract of a strategy, for every one there is; likelihoods against torch.distributions; two ways to act."""
+"""Likelihoods against torch.distributions, experts without noise, and which of two humps a deterministic action lies on."""
 
 import copy
 import math
@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import build_strategy
+from conftest import HUMP, build_strategy, constant_outputs, linear_problem, train, trained_on_two_humps
 from scipy import stats
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 from torch.nn import functional as F
 
-from lightning_bc.networks import MLP, ResidualMLP
+from lightning_bc.networks import MLP
 from lightning_bc.strategies import (
     MSE,
     Autoregressive,
@@ -20,31 +20,9 @@ from lightning_bc.strategies import (
     FlowMatching,
     Gaussian,
     GaussianMixture,
-    OfflineStrategy,
-    strategies,
 )
-from lightning_bc.strategies.offline.squashing import log_volume, unsquash
 
-LOW, HIGH = torch.tensor([-2.0, 0.0]), torch.tensor([1.0, 3.0])  # build_strategy's bounds
-ALL = strategies()
-OFFLINE = {name: cls for name, cls in ALL.items() if issubclass(cls, OfflineStrategy)}
-MULTIMODAL = [GaussianMixture, Autoregressive, Diffusion, FlowMatching]
-every_strategy = pytest.mark.parametrize("cls", ALL.values(), ids=ALL)
-every_offline_strategy = pytest.mark.parametrize("cls", OFFLINE.values(), ids=OFFLINE)
 with_likelihood = pytest.mark.parametrize("cls", [Gaussian, GaussianMixture], ids=lambda cls: cls.__name__)
-
-
-def constant_outputs(outputs):
-    """A network factory: the same ``outputs`` whatever is observed."""
-
-    def factory(input_size, output_size):
-        network = torch.nn.Linear(input_size, output_size)
-        torch.nn.init.zeros_(network.weight)
-        with torch.no_grad():
-            network.bias.copy_(torch.as_tensor(outputs))
-        return network
-
-    return factory
 
 
 def one_dimensional(cls):
@@ -65,244 +43,6 @@ def one_dimensional(cls):
     strategy.raw_scale.data = torch.tensor(raw).reshape(strategy.raw_scale.shape)
     scales = [0.1 + math.log1p(math.exp(r)) for r in raw]
     return strategy, (weights, means, scales)
-
-
-def train(strategy, batch_of, steps=200, learning_rate=3e-3):
-    """Minimise ``strategy.loss`` with Adam; the losses along the way."""
-    optimizer, losses = torch.optim.Adam(strategy.parameters(), lr=learning_rate), []
-    for _ in range(steps):
-        loss, _ = strategy.loss(*batch_of())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
-
-
-def linear_problem(pairs=256):
-    """Observations, and actions in [-1, 1] that are linear in them."""
-    generator = torch.Generator().manual_seed(0)
-    observations = torch.randn(pairs, 3, generator=generator)
-    return observations, (observations @ torch.tensor([[0.3, -0.1], [0.0, 0.2], [-0.2, 0.1]])).clamp(-1, 1)
-
-
-# The contract
-
-
-def test_every_strategy_is_found():
-    assert {"Gaussian", "GaussianMixture", "MSE"} <= set(ALL)
-
-
-@every_strategy
-def test_strategy_is_final(cls):
-    assert cls.__subclasses__() == []
-
-
-@every_strategy
-@pytest.mark.parametrize("magnitude", [0.0, 1.0, 1e6])
-@pytest.mark.parametrize("deterministic", [True, False], ids=["deterministic", "sampled"])
-def test_actions_are_finite_and_within_the_bounds(cls, magnitude, deterministic):
-    strategy = build_strategy(cls)
-    observations = magnitude * torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        actions = strategy(observations, deterministic=deterministic)
-    assert actions.shape == (500, 2)
-    assert actions.isfinite().all()
-    assert (actions >= LOW).all()
-    assert (actions <= HIGH).all()
-    if magnitude == 1e6:
-        assert (actions.amax(0) > actions.amin(0)).any()  # it answers what it sees, so the bounds were tried
-
-
-@every_strategy
-def test_one_observation_is_a_batch(cls):
-    strategy = build_strategy(cls)
-    observations = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        alone = torch.cat([strategy(row[None], deterministic=True) for row in observations])
-        torch.testing.assert_close(alone, strategy(observations, deterministic=True), rtol=1e-4, atol=1e-4)
-        assert strategy(observations[:0], deterministic=True).shape == (0, 2)
-
-
-@every_strategy
-def test_deterministic_actions_repeat_themselves(cls):
-    strategy = build_strategy(cls)
-    observations = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        torch.manual_seed(1)
-        first = strategy(observations, deterministic=True)
-        torch.manual_seed(2)
-        assert torch.equal(strategy(observations, deterministic=True), first)
-        assert torch.equal(strategy(observations), first)  # and are what is played unless told otherwise
-
-
-@every_strategy
-def test_samples_repeat_under_the_same_seed(cls):
-    strategy = build_strategy(cls)
-    observations = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
-
-    def sample(seed):
-        torch.manual_seed(seed)
-        with torch.inference_mode():
-            return strategy(observations, deterministic=False)
-
-    assert torch.equal(sample(1), sample(1))
-    if cls is not MSE:
-        assert not torch.equal(sample(1), sample(2))
-
-
-@every_strategy
-def test_scale_brings_the_bounds_to_minus_one_and_one(cls):
-    corners = torch.stack([LOW, HIGH])
-    torch.testing.assert_close(build_strategy(cls).scale(corners), torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
-
-
-@pytest.mark.parametrize(
-    ("scaled", "wanted"),
-    [
-        pytest.param([-1.0, 1.0], [-2.0, 3.0], id="corner"),
-        pytest.param([0.0, 0.0], [-0.5, 1.5], id="middle"),
-        pytest.param([0.5, -0.2], [0.25, 1.2], id="between"),
-        pytest.param([-7.0, 1e9], [-2.0, 3.0], id="beyond the bounds"),
-    ],
-)
-def test_forward_and_scale_are_inverse_maps_and_forward_clamps(scaled, wanted):
-    strategy = build_strategy(MSE, network=constant_outputs(scaled), squash=False)
-    with torch.inference_mode():
-        actions = strategy(torch.zeros(1, 3))
-    torch.testing.assert_close(actions, torch.tensor([wanted]))
-    torch.testing.assert_close(strategy.scale(actions), torch.tensor([scaled]).clamp(-1, 1))
-
-
-@every_strategy
-def test_forward_normalises_what_it_observes(cls):
-    strategy = build_strategy(cls)
-    observations = 500 + 20 * torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
-    normalized = (observations - observations.mean(0)) / observations.std(0, correction=0)
-    with torch.inference_mode():
-        wanted = strategy(normalized, deterministic=True)
-        strategy.border.fit(observations)
-        torch.testing.assert_close(strategy(observations, deterministic=True), wanted, rtol=1e-3, atol=1e-3)
-
-
-@every_strategy
-def test_weights_bounds_and_normalization_travel_in_the_state_dict(cls):
-    source = build_strategy(cls)
-    source.border.fit(3 + torch.randn(100, 3))
-    target = build_strategy(cls, action_low=[-5.0, -5.0], action_high=[5.0, 5.0])
-    with torch.no_grad():
-        for parameter in source.parameters():
-            parameter.mul_(1.5)
-    target.load_state_dict(source.state_dict())
-    observations = torch.randn(20, 3)
-    with torch.inference_mode():
-        assert torch.equal(target(observations), source(observations))
-
-
-@every_offline_strategy
-def test_loss_is_a_finite_scalar_and_every_parameter_learns_from_it(cls):
-    strategy, batch = build_strategy(cls), linear_problem()
-    train(strategy, lambda: batch, steps=3)  # past layers that begin at zero
-    loss, metrics = strategy.loss(*batch)
-    strategy.zero_grad()
-    loss.backward()
-    assert loss.shape == ()
-    assert loss.isfinite()
-    for name, parameter in strategy.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.abs().sum() > 0, name
-    for name, metric in metrics.items():
-        assert torch.as_tensor(metric).numel() == 1, name
-        assert math.isfinite(metric), name
-        assert not metric.requires_grad, name
-
-
-@every_offline_strategy
-def test_loss_is_finite_for_actions_at_the_bounds_and_far_observations(cls):
-    observations = 1e3 * torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
-    actions = torch.ones(64, 2)
-    actions[::2] = -1
-    loss, _ = build_strategy(cls).loss(observations, actions)
-    assert loss.isfinite()
-
-
-@every_offline_strategy
-def test_training_lowers_the_loss_and_finds_the_action(cls):
-    strategy, batch = build_strategy(cls), linear_problem()
-    torch.manual_seed(0)
-    with torch.inference_mode():
-        before = F.mse_loss(strategy.act(batch[0], deterministic=True), batch[1])
-    losses = train(strategy, lambda: batch)
-    with torch.inference_mode():
-        after = F.mse_loss(strategy.act(batch[0], deterministic=True), batch[1])
-    assert np.mean(losses[-20:]) < np.mean(losses[:20])
-    assert after < before / 2
-
-
-@every_offline_strategy
-def test_strategy_takes_another_network(cls):
-    strategy = build_strategy(cls, network=lambda size_in, size_out: ResidualMLP(size_in, size_out, width=16, blocks=1))
-    loss, _ = strategy.loss(*linear_problem())
-    assert loss.isfinite()
-    assert any(isinstance(module, ResidualMLP) for module in strategy.modules())
-
-
-# MSE
-
-
-squash_or_not = pytest.mark.parametrize("squash", [True, False], ids=["before tanh", "on the action"])
-
-
-@squash_or_not
-def test_mse_loss_is_the_mean_squared_distance(squash):
-    strategy, (observations, actions) = build_strategy(MSE, squash=squash), linear_problem()
-    outputs, targets = strategy.network(observations).detach().double().numpy(), actions.double().numpy()
-    if squash:
-        targets = np.arctanh(np.clip(targets, -0.999, 0.999))
-    loss, _ = strategy.loss(observations, actions)
-    np.testing.assert_allclose(loss.item(), np.mean((outputs - targets) ** 2), rtol=1e-5)
-    acted = strategy.act(observations, deterministic=True).detach().numpy()
-    np.testing.assert_allclose(acted, np.tanh(outputs) if squash else outputs, atol=1e-6)
-
-
-@squash_or_not
-def test_mse_finds_the_mean_before_or_after_the_squashing(squash):
-    """Demonstrations of a soft actor-critic, a = tanh(m + sigma e): squashed, the clone is as decided as its mean."""
-    strategy = build_strategy(
-        MSE, 1, action_low=[-1.0], action_high=[1.0], network=constant_outputs([0.0]), squash=squash
-    )
-    generator = torch.Generator().manual_seed(0)
-    actions = torch.tanh(1.0 + 0.5 * torch.randn(20_000, 1, generator=generator))
-    train(strategy, lambda: (torch.zeros(20_000, 1), actions), steps=300, learning_rate=0.03)
-    with torch.inference_mode():
-        found = strategy(torch.zeros(1, 1)).item()
-    assert found == pytest.approx(math.tanh(1.0) if squash else actions.mean().item(), abs=0.01)
-    assert math.tanh(1.0) - actions.mean().item() > 0.03  # the two differ by more than the tolerance
-
-
-# Before the tanh
-
-
-def test_unsquash_inverts_the_tanh():
-    actions = torch.linspace(-0.999, 0.999, 1001, dtype=torch.float64).reshape(-1, 7)
-    torch.testing.assert_close(unsquash(actions).tanh(), actions, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(unsquash(actions).numpy(), np.arctanh(actions.numpy()), atol=1e-12)
-
-
-def test_log_volume_equals_torch_distributions():
-    before = torch.linspace(-3.7, 3.7, 1001, dtype=torch.float64).reshape(-1, 7)
-    reference = TanhTransform().log_abs_det_jacobian(before, before.tanh()).sum(-1)
-    torch.testing.assert_close(log_volume(before.tanh()), reference, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(log_volume(before.tanh().float()), reference.float(), rtol=1e-4, atol=1e-3)
-
-
-def test_actions_on_and_beyond_the_bounds_count_as_a_thousandth_within():
-    bounds, within = torch.tensor([[-1.0, 1.0, -7.0, 7.0]]), torch.tensor([[-0.999, 0.999, -0.999, 0.999]])
-    assert torch.equal(unsquash(bounds), unsquash(within))
-    assert torch.equal(log_volume(bounds), log_volume(within))
-    torch.testing.assert_close(unsquash(bounds), torch.tensor([[-3.8002, 3.8002, -3.8002, 3.8002]]), rtol=0, atol=1e-3)
-    assert log_volume(bounds).isfinite().all()
 
 
 # Likelihoods
@@ -463,60 +203,19 @@ def test_likelihoods_learn_what_is_rare_where_a_scale_without_floor_does_not():
 
 # Two good ways to act
 
-HUMP = 0.6
-
-
-def two_humps(pairs):
-    """Actions near +0.6 or -0.6, whichever comes, shifted a little by the observation."""
-    observations = torch.randn(pairs, 1)
-    side = torch.randint(0, 2, (pairs, 1)) * 2 - 1
-    return observations, HUMP * side + 0.05 * observations + 0.05 * torch.randn(pairs, 1)
-
-
-@pytest.fixture(scope="module")
-def trained_on_two_humps():
-    def trained(cls):
-        strategy = build_strategy(cls, observation_dim=1, action_low=[-1.0], action_high=[1.0], hidden_sizes=(64, 64))
-        torch.manual_seed(0)
-        train(strategy, lambda: two_humps(512), steps=1500)
-        return strategy
-
-    return {cls: trained(cls) for cls in (MSE, Gaussian, *MULTIMODAL)}
-
-
-@pytest.mark.parametrize("cls", [MSE, Gaussian], ids=lambda cls: cls.__name__)
-def test_one_action_for_two_humps_lies_between_them(trained_on_two_humps, cls):
-    observations = torch.linspace(-1, 1, 50)[:, None]
-    with torch.inference_mode():
-        actions = trained_on_two_humps[cls](observations, deterministic=True)
-    assert actions.abs().max() < HUMP / 2
-
-
-@pytest.mark.parametrize("cls", MULTIMODAL, ids=lambda cls: cls.__name__)
-def test_samples_lie_on_both_humps(trained_on_two_humps, cls):
-    samples = 4000
-    torch.manual_seed(0)
-    with torch.inference_mode():
-        actions = trained_on_two_humps[cls](0.5 * torch.randn(samples, 1), deterministic=False)
-    on_left = ((actions + HUMP).abs() < 0.4).double().mean()
-    on_right = ((actions - HUMP).abs() < 0.4).double().mean()
-    binomial_tolerance = 3 * math.sqrt(0.25 / samples)
-    assert on_left > 0.45 - binomial_tolerance
-    assert on_right > 0.45 - binomial_tolerance
-
 
 @pytest.mark.parametrize("cls", [GaussianMixture, Autoregressive], ids=lambda cls: cls.__name__)
-def test_the_likeliest_action_lies_on_a_hump(trained_on_two_humps, cls):
-    observations = torch.linspace(-1, 1, 50)[:, None]
+def test_the_likeliest_action_lies_on_a_hump(cls):
+    strategy, observations = trained_on_two_humps(cls), torch.linspace(-1, 1, 50)[:, None]
     with torch.inference_mode():
-        actions = trained_on_two_humps[cls](observations, deterministic=True)
+        actions = strategy(observations, deterministic=True)
     assert ((actions.abs() - HUMP).abs() < 0.2).all()
 
 
 @pytest.mark.parametrize("cls", [Diffusion, FlowMatching], ids=lambda cls: cls.__name__)
-def test_the_noise_at_the_start_decides_for_a_hump(trained_on_two_humps, cls):
+def test_the_noise_at_the_start_decides_for_a_hump(cls):
     """The upper half of the noise is the right hump, though noise is turned down on the way (noise scale 0.3)."""
-    strategy, noises = copy.deepcopy(trained_on_two_humps[cls]), torch.tensor([[-1.5], [-1.0], [1.0], [1.5]])
+    strategy, noises = copy.deepcopy(trained_on_two_humps(cls)), torch.tensor([[-1.5], [-1.0], [1.0], [1.5]])
     strategy.noise_scale, strategy.start_noise = 0.3, noises.repeat(50, 1)
     observations = torch.linspace(-1, 1, 50)[:, None].repeat_interleave(4, dim=0)
     with torch.inference_mode():

@@ -1,6 +1,7 @@
 """What a policy acts in: batched MuJoCo physics, or any Gymnasium environment with continuous actions."""
 
 from lightning_bc.environments.batched import BatchedMujoco
+from lightning_bc.environments.loading import quiet_model_loading
 from lightning_bc.environments.make import (
     Environments,
     EnvironmentSpaces,
@@ -8,14 +9,16 @@ from lightning_bc.environments.make import (
     environment_spaces,
     make,
 )
-from lightning_bc.environments.tasks import TASKS
+from lightning_bc.environments.tasks import TASKS, Task
 
 __all__ = [
     "TASKS",
     "BatchedMujoco",
     "EnvironmentSpaces",
     "Environments",
+    "Task",
     "UnusableEnvironmentError",
     "environment_spaces",
     "make",
+    "quiet_model_loading",
 ]

@@ -5,9 +5,7 @@ environments (tests/test_environments.py compares them); tasks.py holds what a t
 """
 
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -15,13 +13,23 @@ import mujoco
 import numpy as np
 import torch
 from gymnasium.envs.mujoco import MujocoEnv
+from gymnasium.spaces import flatdim
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
-from lightning_bc.environments.tasks import TASKS, BoolArray, FloatArray, Task
+from lightning_bc.environments.arguments import (
+    check_actions,
+    check_at_least_one,
+    check_environment,
+    check_mask,
+    reset_mask_of,
+    seeds_of,
+)
+from lightning_bc.environments.loading import quiet_model_loading
+from lightning_bc.environments.tasks import TASKS, BoolArray, FloatArray, Task, task_of
 
 
 class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
@@ -34,13 +42,14 @@ class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
     gymnasium: MuJoCo limits the controls itself, and the control cost counts the action as given.
 
     Args:
-        environment_id: a key of :data:`lightning_bc.environments.TASKS`.
+        environment_id: a key of :data:`lightning_bc.environments.TASKS`, or ``module:Id-v0`` of one.
         num_envs: number of sub-environments.
         threads: physics threads, by default one for each core that the process may use; never more than ``num_envs``.
             Results do not depend on it.
 
     Raises:
         ValueError: there is no batched task for ``environment_id``, or a number is below 1.
+        TypeError: there is a task, but the environment is not one of MuJoCo.
     """
 
     restores_exactly = True
@@ -48,20 +57,21 @@ class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
 
     def __init__(self, environment_id: str, num_envs: int, threads: int | None = None) -> None:
         super().__init__()
-        if environment_id not in TASKS:
+        task = task_of(environment_id)
+        if task is None:
             raise ValueError(
-                f"There is no batched task for {environment_id!r}; there is one for {', '.join(TASKS)}. "
+                f"There is no batched task for {environment_id!r}; there is one for {', '.join(sorted(TASKS))}. "
                 "lightning_bc.environments.make also makes other environments."
             )
-        for name, number in (("num_envs", num_envs), ("threads", threads)):
-            if number is not None and number < 1:
-                raise ValueError(f"{name} is {number}; it must be 1 or more.")
+        check_at_least_one("num_envs", num_envs)
+        if threads is not None:
+            check_at_least_one("threads", threads)
 
         with quiet_model_loading():
             reference = gymnasium.make(environment_id)
         environment = reference.unwrapped
-        assert isinstance(environment, MujocoEnv)
-        assert reference.spec is not None
+        if not isinstance(environment, MujocoEnv):
+            raise TypeError(f"{task.__name__} is a task of {environment_id}, which is no MujocoEnv of gymnasium.")
         self.spec = reference.spec
         self.num_envs = num_envs
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -73,14 +83,14 @@ class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
         self._environment_id = environment_id
         self._substeps = environment.frame_skip
         self._seconds_per_step = environment.dt
-        limit = self.spec.max_episode_steps
+        limit = None if reference.spec is None else reference.spec.max_episode_steps
         self._max_episode_steps = np.iinfo(np.int64).max if limit is None else limit
         threads = min(_usable_cores() if threads is None else threads, num_envs)
         self._batch = Batch(environment.model, nsim=num_envs, nthread=threads, persistent=True)
-        self._task: Task = TASKS[environment_id](self._batch, environment.init_qpos, environment.init_qvel)
+        self._task: Task = task(self._batch, environment.init_qpos, environment.init_qvel)
         reference.close()
 
-        observation_dim = self.single_observation_space.shape[0]    # type: ignore[index]  # a Box has a shape
+        observation_dim = flatdim(self.single_observation_space)
         self._controls: FloatArray = self._batch.bind("ctrl")       # (num_envs, action_dim), a view of the state
         self._observations: FloatArray = np.zeros((num_envs, observation_dim))
         self._scratch = np.zeros_like(self._observations)           # observations of which only some rows are wanted
@@ -207,11 +217,7 @@ class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
             ValueError: the state is of another environment, of another number of sub-environments, or of a model with
                 another state size (another version of mujoco or gymnasium).
         """
-        if state["environment_id"] != self._environment_id:
-            raise ValueError(
-                f"The saved state is of {state['environment_id']}; these sub-environments are {self._environment_id}. "
-                "Continue with the environment that the run began with."
-            )
+        check_environment(state, self._environment_id)
         simulations: FloatArray = state["simulations"].cpu().numpy()
         if simulations.shape != self._batch.state.shape:
             raise ValueError(
@@ -252,73 +258,6 @@ class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
             raise gymnasium.error.ResetNeeded(
                 f"Sub-environment {int(np.flatnonzero(missing)[0])} was never reset. Call reset() before step()."
             )
-
-
-@contextmanager
-def quiet_model_loading() -> Iterator[None]:
-    """Drop MuJoCo's warning that gymnasium's models use the deprecated ``settotalmass``; pass all others on.
-
-    MuJoCo prints warnings itself, to stderr and to MUJOCO_LOG.TXT in the working directory, unless a handler is set.
-    Others than this one go to the handler that was set before, else to :mod:`warnings`.
-    """
-    previous = mujoco.get_mju_user_warning()
-
-    def handle(message: str) -> None:
-        if "settotalmass" in message:
-            return
-        if previous is not None:
-            previous(message)
-        else:
-            warnings.warn(f"MuJoCo: {message}", RuntimeWarning, stacklevel=2)
-
-    mujoco.set_mju_user_warning(handle)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(previous)
-
-
-def seeds_of(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:
-    """One seed (or None) a sub-environment from the ``seed`` argument of ``reset``, by gymnasium's convention.
-
-    Raises:
-        ValueError: the number of seeds is not ``num_envs``.
-    """
-    if seed is None:
-        return [None] * num_envs
-    if isinstance(seed, int | np.integer):
-        return [int(seed) + index for index in range(num_envs)]
-    if len(seed) != num_envs:
-        raise ValueError(f"There are {len(seed)} seeds; {num_envs} are needed, one a sub-environment.")
-    return [None if one is None else int(one) for one in seed]
-
-
-def reset_mask_of(options: dict[str, Any] | None, num_envs: int) -> BoolArray | None:
-    """The mask (num_envs,) in the ``options`` argument of ``reset``; None resets all.
-
-    Raises:
-        ValueError: the mask has another shape or type, or selects nothing.
-    """
-    if options is None or "reset_mask" not in options:
-        return None
-    mask: BoolArray = options["reset_mask"]
-    check_mask("options['reset_mask']", mask, num_envs)
-    if not mask.any():
-        raise ValueError("options['reset_mask'] selects no sub-environment; leave it out to reset all.")
-    return mask
-
-
-def check_actions(actions: NDArray, shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless ``actions`` has the shape (num_envs, action_dim)."""
-    if actions.shape != shape:
-        raise ValueError(f"actions have the shape {actions.shape}; {shape} (sub-environments, action_dim) is needed.")
-
-
-def check_mask(name: str, mask: Any, num_envs: int) -> None:
-    """Raise ValueError unless ``mask`` is an array of bool of shape (num_envs,)."""
-    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (num_envs,):
-        found = f"{mask.dtype} of shape {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise ValueError(f"{name} is {found}; a numpy array of bool of shape ({num_envs},) is needed.")
 
 
 def _usable_cores() -> int:

@@ -7,10 +7,12 @@ multiplication.
 
 Source of every constant: https://github.com/Farama-Foundation/Gymnasium/tree/main/gymnasium/envs/mujoco.
 
-A class here is abstract or final. To add a task, write a final subclass of :class:`Task` and enter it in :data:`TASKS`.
+A class here is abstract or final. To add a task, write a final subclass of :class:`Task` that says its ``environment_id``,
+here or in a package of your own: once it is imported, it is played.
 """
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import mujoco
 import numpy as np
@@ -47,6 +49,10 @@ class ContactForces:
         self.values[rows] = 0.0
 
 
+TASKS: dict[str, type["Task"]] = {}
+"""The tasks that batched physics can play, by environment id."""
+
+
 class Task(ABC):
     """One task over all sub-environments of a batch.
 
@@ -59,12 +65,19 @@ class Task(ABC):
         initial_velocities: joint velocities that the start-state noise is added to, (nv,).
 
     Attributes:
+        environment_id: Gymnasium's id of the task; every final class has its own, and is found by it.
         can_terminate: whether an episode can end before the time limit.
         contact_forces: kept up to date by the caller after each step and reset; None where the task reads none.
     """
 
-    can_terminate: bool
+    environment_id: ClassVar[str]
+    can_terminate: ClassVar[bool]
     contact_forces: ContactForces | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "environment_id" in vars(cls):
+            TASKS[cls.environment_id] = cls
 
     def __init__(self, batch: Batch, initial_positions: FloatArray, initial_velocities: FloatArray) -> None:
         self.joint_positions: FloatArray = batch.bind("qpos")       # (num_envs, nq)
@@ -109,9 +122,15 @@ class Task(ABC):
         return self.initial_velocities + scale * generator.standard_normal(self.initial_velocities.size)
 
 
+def task_of(environment_id: str) -> type[Task] | None:
+    """The task of ``environment_id``, also of ``module:Id-v0`` whose module has been imported; None if there is none."""
+    return TASKS.get(environment_id.rpartition(":")[2])
+
+
 class HalfCheetah(Task):
     """reward = x_velocity - 0.1 |action|^2; never terminates."""
 
+    environment_id = "HalfCheetah-v5"
     can_terminate = False
 
     def observe(self, observations: FloatArray) -> None:
@@ -131,6 +150,7 @@ class Hopper(Task):
     Healthy: height above 0.7 m, |pitch| below 0.2 rad, every other coordinate within (-100, 100).
     """
 
+    environment_id = "Hopper-v5"
     can_terminate = True
 
     def terminated(self) -> BoolArray:
@@ -153,6 +173,7 @@ class Hopper(Task):
 class Walker2d(Task):
     """reward = x_velocity + healthy - 0.001 |action|^2. Healthy: height in (0.8, 2.0) m and |pitch| below 1 rad."""
 
+    environment_id = "Walker2d-v5"
     can_terminate = True
 
     def terminated(self) -> BoolArray:
@@ -176,6 +197,7 @@ class Ant(Task):
     Healthy: torso height in [0.2, 1.0] m and a finite state. The velocity is that of the torso body.
     """
 
+    environment_id = "Ant-v5"
     can_terminate = True
 
     def __init__(self, batch: Batch, initial_positions: FloatArray, initial_velocities: FloatArray) -> None:
@@ -212,6 +234,7 @@ class Humanoid(Task):
     Healthy: torso height in (1, 2) m. The velocity is that of the centre of mass.
     """
 
+    environment_id = "Humanoid-v5"
     can_terminate = True
 
     def __init__(self, batch: Batch, initial_positions: FloatArray, initial_velocities: FloatArray) -> None:
@@ -253,6 +276,7 @@ class Humanoid(Task):
 class Swimmer(Task):
     """reward = x_velocity - 0.0001 |action|^2; never terminates."""
 
+    environment_id = "Swimmer-v5"
     can_terminate = False
 
     def observe(self, observations: FloatArray) -> None:
@@ -269,6 +293,7 @@ class Swimmer(Task):
 class Reacher(Task):
     """reward = -|fingertip - target| - |action|^2; never terminates. The target is drawn in a disk of radius 0.2 m."""
 
+    environment_id = "Reacher-v5"
     can_terminate = False
 
     def __init__(self, batch: Batch, initial_positions: FloatArray, initial_velocities: FloatArray) -> None:
@@ -306,6 +331,7 @@ class Pusher(Task):
     The object is drawn in a rectangle left of the goal, at least 0.17 m away from it.
     """
 
+    environment_id = "Pusher-v5"
     can_terminate = False
 
     def __init__(self, batch: Batch, initial_positions: FloatArray, initial_velocities: FloatArray) -> None:
@@ -343,6 +369,7 @@ class Pusher(Task):
 class InvertedPendulum(Task):
     """reward = 1 until the pole leans by more than 0.2 rad, which terminates."""
 
+    environment_id = "InvertedPendulum-v5"
     can_terminate = True
 
     def terminated(self) -> BoolArray:
@@ -366,6 +393,7 @@ class InvertedDoublePendulum(Task):
     (x, z) is the tip of the upper pole in metres, w the angular velocities of the poles in rad/s. Healthy: z above 1 m.
     """
 
+    environment_id = "InvertedDoublePendulum-v5"
     can_terminate = True
 
     def __init__(self, batch: Batch, initial_positions: FloatArray, initial_velocities: FloatArray) -> None:
@@ -393,21 +421,6 @@ class InvertedDoublePendulum(Task):
 
     def start_state(self, generator: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         return self._uniform_positions(generator, 0.1), self._normal_velocities(generator, 0.1)
-
-
-TASKS: dict[str, type[Task]] = {
-    "Ant-v5": Ant,
-    "HalfCheetah-v5": HalfCheetah,
-    "Hopper-v5": Hopper,
-    "Humanoid-v5": Humanoid,
-    "InvertedDoublePendulum-v5": InvertedDoublePendulum,
-    "InvertedPendulum-v5": InvertedPendulum,
-    "Pusher-v5": Pusher,
-    "Reacher-v5": Reacher,
-    "Swimmer-v5": Swimmer,
-    "Walker2d-v5": Walker2d,
-}
-"""The tasks that batched physics can play, by environment id."""
 
 
 def _squared_norm(rows: NDArray) -> NDArray:

@@ -24,8 +24,7 @@ from tqdm import tqdm
 from lightning_bc.demonstrations import Demonstrations
 from lightning_bc.demonstrations.collect import check_fits
 from lightning_bc.demonstrations.experts import Expert, load_expert
-from lightning_bc.environments import make
-from lightning_bc.environments.batched import quiet_model_loading
+from lightning_bc.environments import make, quiet_model_loading
 from lightning_bc.episodes import SELECTION_BANK, play
 from lightning_bc.errors import InputError, refuse_unless_good
 from lightning_bc.files import new_file

@@ -70,6 +70,7 @@ class Autoregressive(OfflineStrategy):
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
 
+    multimodal = True
     logs = {
         "loss": Metric("nat per pair, and bin widths squared", "`train/cross_entropy` + `train/place_error`"),
         "cross_entropy": Metric(

@@ -73,6 +73,7 @@ class Diffusion(OfflineStrategy):
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
 
+    multimodal = True
     logs = {
         "loss": Metric(
             "squared, before the tanh",

@@ -45,6 +45,7 @@ class GaussianMixture(OfflineStrategy):
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
 
+    multimodal = True
     logs = {
         "loss": Metric(
             "nat per pair", "-(1/B) sum_pairs [log sum_k pi_k(o) Normal(u; mu_k(o), sigma_k) - sum_d log(1 - a_d^2)]"

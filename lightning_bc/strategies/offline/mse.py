@@ -38,6 +38,7 @@ class MSE(OfflineStrategy):
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
 
+    stochastic = False
     logs = {
         "loss": Metric(
             "squared, the first before the tanh",

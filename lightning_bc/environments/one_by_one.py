@@ -1,0 +1,127 @@
+"""Environments without a batched task: gymnasium's own, stepped one after another."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
+from gymnasium.wrappers import FlattenObservation
+from numpy.typing import NDArray
+
+from lightning_bc.environments.arguments import (
+    check_actions,
+    check_at_least_one,
+    check_environment,
+    check_mask,
+    reset_mask_of,
+    seeds_of,
+)
+from lightning_bc.environments.loading import quiet_model_loading
+from lightning_bc.environments.tasks import BoolArray, FloatArray
+
+
+class OneByOne(VectorWrapper):
+    """Gymnasium's SyncVectorEnv with the interface of :class:`BatchedMujoco`: for environments without a batched task.
+
+    Observations are flattened to vectors where they are anything else. The state of such environments cannot be saved:
+    :meth:`load_state_dict` starts new episodes, and warns of it.
+
+    Args:
+        environment_id: the environment, checked by :func:`lightning_bc.environments.environment_spaces`.
+        num_envs: number of sub-environments.
+
+    Raises:
+        ValueError: ``num_envs`` is below 1.
+    """
+
+    restores_exactly = False
+    """Episodes restart when a saved state is loaded."""
+
+    env: SyncVectorEnv
+
+    def __init__(self, environment_id: str, num_envs: int) -> None:
+        check_at_least_one("num_envs", num_envs)
+        with quiet_model_loading():
+            environments = gymnasium.make_vec(
+                environment_id,
+                num_envs,
+                vectorization_mode="sync",
+                vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
+                wrappers=[FlattenObservation],
+            )
+        super().__init__(environments)
+        self._environment_id = environment_id
+        shape = (num_envs, spaces.flatdim(self.single_observation_space))
+        self._observations: NDArray = np.zeros(shape, self.single_observation_space.dtype)
+        self._steps = 0                                             # environment steps, so that each save seeds anew
+
+    @property
+    def observations(self) -> NDArray:
+        """The current observations, (num_envs, observation_dim): what the next actions answer. A copy."""
+        return self._observations.copy()
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray, dict[str, Any]]:
+        """Start new episodes; arguments, returns and errors as :meth:`BatchedMujoco.reset`.
+
+        Other entries of ``options`` than the mask go to the environments.
+        """
+        seeds = seeds_of(seed, self.num_envs)
+        mask = reset_mask_of(options, self.num_envs)
+        others = {key: value for key, value in (options or {}).items() if key != "reset_mask"}
+        for index, environment in enumerate(self.env.envs):
+            if mask is None or mask[index]:
+                self._observations[index], _ = environment.reset(seed=seeds[index], options=others or None)
+        return self._observations.copy(), {}
+
+    def step(
+        self, actions: NDArray, active: BoolArray | None = None
+    ) -> tuple[NDArray, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
+        """Step the active sub-environments; arguments, returns and errors as :meth:`BatchedMujoco.step`."""
+        actions = np.asarray(actions)
+        check_actions(actions, (self.num_envs, spaces.flatdim(self.single_action_space)))
+        if active is not None:
+            check_mask("active", active, self.num_envs)
+        rewards = np.zeros(self.num_envs)
+        terminated, truncated = np.zeros(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
+        final_observations = np.full(self.num_envs, None, dtype=object)
+        for index, environment in enumerate(self.env.envs):
+            if active is not None and not active[index]:
+                continue
+            observation, rewards[index], terminated[index], truncated[index], _ = environment.step(actions[index])
+            self._steps += 1
+            if terminated[index] or truncated[index]:
+                final_observations[index] = np.array(observation, self._observations.dtype)
+                observation, _ = environment.reset()
+            self._observations[index] = observation
+        ended = terminated | truncated
+        infos = {"final_obs": final_observations, "_final_obs": ended} if ended.any() else {}
+        return self._observations.copy(), rewards, terminated, truncated, infos
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seeds to start new episodes from, of plain values: these environments cannot save more."""
+        seeds = [
+            int(np.random.SeedSequence((abs(entropy), self._steps)).generate_state(1)[0])
+            for entropy in self.env.np_random_seed
+        ]
+        return {"environment_id": self._environment_id, "seeds": seeds, "steps": self._steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Start new episodes from the saved seeds, and warn that the saved ones are lost.
+
+        Raises:
+            ValueError: the state is of another environment or of another number of sub-environments.
+        """
+        check_environment(state, self._environment_id)
+        warnings.warn(
+            f"{self._environment_id} cannot save its state: its {self.num_envs} episodes in progress restart from new "
+            "start states, so the run continues, but not bit by bit as if it had never stopped.",
+            UserWarning,
+            stacklevel=2,
+        )
+        self.reset(seed=state["seeds"])
+        self._steps = state["steps"]
