@@ -100,3 +100,10 @@ def payload(tmp_path):
     """A pickled object, and the folder that exists once it has run."""
     folder = tmp_path / "the-payload-ran"
     return Payload(folder), folder
+
+
+@pytest.fixture
+def pendulum_data(tmp_path, monkeypatch):
+    """A working directory with demonstrations of InvertedPendulum-v5, within its bounds of -3 and 3."""
+    monkeypatch.chdir(tmp_path)
+    return write_pendulum(tmp_path / "pendulum.pt")
