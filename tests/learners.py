@@ -48,8 +48,9 @@ def at_rest(actions, terminated=0.0):
     return Transitions(observations, actions.unsqueeze(-1), zeros, observations, zeros + torch.as_tensor(terminated))
 
 
-def one_dimensional(cls, **options):
-    return build_strategy(cls, observation_dim=1, action_low=(-1.0,), action_high=(1.0,), hidden_sizes=(8,), **options)
+def one_dimensional(cls, hidden_sizes=(8,), **options):
+    bounds = {"observation_dim": 1, "action_low": (-1.0,), "action_high": (1.0,)}
+    return build_strategy(cls, hidden_sizes=hidden_sizes, **bounds, **options)
 
 
 def demonstrate(strategy, expert):

@@ -17,10 +17,10 @@ few samples carry the term. Deviations: the regularisation takes the replay's ow
 has a gradient as in the paper, and the temperature is learnt as in soft actor-critic instead of fixed at 0.01.
 
 Terminated episodes. V = 0 after a termination, as in the official code, is a reward that nobody learnt: where the
-expert's steps earn more, the learner clings to life, and where they earn less it dies early. Here the episode goes on
-in an absorbing state with a value V_A of its own, a single number as there is nothing to choose: its steps earn (1 -
-gamma) V_A each, and one of them per termination joins each of the expectations (LS-IQ treats them alike, Al-Hafez 2023,
-https://arxiv.org/abs/2303.00599).
+expert's steps earn more, the learner stays alive whatever the expert did, and where they earn less it dies early. Here
+the episode goes on in an absorbing state whose reward r_A is learnt, a single number as there is nothing to choose, and
+its value is r_A / (1 - gamma). With a weight of 1 / (1 - gamma) steps, as far as the discount sees, it joins each of
+the expectations (LS-IQ treats absorbing states alike, Al-Hafez 2023, https://arxiv.org/abs/2303.00599).
 """
 
 from collections.abc import Sequence
@@ -103,7 +103,7 @@ class IQLearn(OnlineStrategy):
             observation_dim, self.action_dim, network, discount, initial_temperature, target_rate, actor_every
         )
         self.discount, self.chi_square_alpha = discount, chi_square_alpha
-        self.absorbing_value = nn.Parameter(torch.zeros(()))        # V_A
+        self.absorbing_reward = nn.Parameter(torch.zeros(()))       # r_A
 
     def value(self, observations: Tensor) -> Tensor:
         """V of ``observations`` (batch, observation_dim) by one action of the policy and the least critic, (batch,)."""
@@ -112,17 +112,21 @@ class IQLearn(OnlineStrategy):
             price = self.agent.log_temperature.exp() * log_probability
         return self.agent.critics(observations, actions).amin(0) - price
 
+    def value_after_termination(self) -> Tensor:
+        """The absorbing state's reward, for ever."""
+        return self.absorbing_reward / (1 - self.discount)
+
     def critic_loss(self, learner: Transitions, expert: Transitions) -> tuple[Tensor, Metrics]:
         """L(Q), mean over critics."""
         both, first = joined(learner, expert), len(learner.rewards)  # demonstrations from row ``first`` on
         ended = both.terminated                                     # (both,)
         values, next_values = self.value(torch.cat([both.observations, both.next_observations])).chunk(2)  # (both,)
-        following = self.discount * torch.where(ended.bool(), self.absorbing_value, next_values)
+        following = self.discount * torch.where(ended.bool(), self.value_after_termination(), next_values)
         rewards = self.agent.critics(both.observations, both.actions) - following  # (members, both)
-        last = (1 - self.discount) * self.absorbing_value           # earned by a step in the absorbing state
-        of_expert = _mean(rewards[:, first:], last, ended[first:])  # (members,)
-        of_policy = _mean(values - following, last, ended)
-        squares = _mean(rewards.square(), last.square(), ended)     # (members,)
+        after = self.absorbing_reward
+        of_expert = self._mean(rewards[:, first:], after, ended[first:])  # (members,)
+        of_policy = self._mean(values - following, after, ended)
+        squares = self._mean(rewards.square(), after.square(), ended)  # (members,)
         loss = (of_policy - of_expert + squares / (4 * self.chi_square_alpha)).mean()
         return loss, {
             "critic_loss": loss.detach(),
@@ -139,11 +143,11 @@ class IQLearn(OnlineStrategy):
         return metrics | self.agent.improve(joined(batch, expert), number, descend)
 
     def parts(self) -> Parts:
-        """The absorbing state's value learns with the critics."""
+        """The absorbing state's reward learns with the critics."""
         parts = self.agent.parts()
-        return parts | {"critic": [*parts["critic"], self.absorbing_value]}
+        return parts | {"critic": [*parts["critic"], self.absorbing_reward]}
 
-
-def _mean(steps: Tensor, last: Tensor, ended: Tensor) -> Tensor:
-    """Over ``steps`` (..., batch) and one step ``last`` in the absorbing state for each that ``ended`` (batch,): (...)."""
-    return (steps.sum(-1) + ended.sum() * last) / (len(ended) + ended.sum())
+    def _mean(self, steps: Tensor, after: Tensor, ended: Tensor) -> Tensor:
+        """Over ``steps`` (..., batch), and over ``after`` in the absorbing state where they ``ended`` (batch,): (...)."""
+        weight = ended.sum() / (1 - self.discount)                  # how many steps are spent there
+        return (steps.sum(-1) + weight * after) / (len(ended) + weight)
