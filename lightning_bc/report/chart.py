@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_bc.demonstrations.references import References
+from lightning_bc.references import References
 from lightning_bc.report import statistics
 from lightning_bc.report.parameters import WHICH_PAIRS, callbacks, changed_parameters, class_name
 from lightning_bc.runs.records import Record

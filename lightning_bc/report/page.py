@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader
 from matplotlib.colors import to_rgb
 
-from lightning_bc.demonstrations.references import References
+from lightning_bc.references import References
 from lightning_bc.report.chart import COLUMNS, Chart, Row, matrix
 from lightning_bc.report.plots import AXIS_LABELS, MARKERS, Band, Scale, line_styles, scale
 
