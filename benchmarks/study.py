@@ -9,6 +9,7 @@ import json
 import os
 import queue
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -34,7 +35,7 @@ from lightning_bc.runs.results import RESULTS_FILE, Results
 rcParams["svg.hashsalt"] = "lightning_bc"                           # the same figures give the same file
 
 OUTPUTS = Path("lightning_logs/studies")
-"""What a run that has not ended printed; its name stands there, by which it goes on."""
+"""What a run that has not ended printed; the file has the run's name, by which it goes on."""
 
 KEPT_LOGS = Path("docs/results/runs")
 """Logs of the runs that the README's chart is made of."""
@@ -120,23 +121,18 @@ def keep_logs(folder: Path) -> None:
 
 def _fit(run: Run, output: Path, core: int) -> Path:
     """Train, from the start or from where it stood; the folder of its logs."""
-    command, mode = run.command(), "w"
-    begun = re.search(r"^run (\S+)", output.read_text(), re.MULTILINE) if output.exists() else None
-    if begun and (checkpoint := Path("checkpoints", begun[1], "last.ckpt")).exists():
-        config = f"lightning_logs/{begun[1]}/config.yaml"
-        command, mode = [*command[:4], "--config", config, "--ckpt_path", str(checkpoint)], "a"
+    name = output.stem
+    command = [*run.command(), "--run", name]
     output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open(mode) as file:
+    with output.open("a") as file:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
         ended = subprocess.run(
             ["taskset", "-c", str(core), *command], env=environment, stdout=file, stderr=file, check=False
         )
-    printed = output.read_text()
-    found = re.findall(r"^results +(\S+)/results\.json", printed, re.MULTILINE)
-    if ended.returncode or not found:
-        raise RuntimeError(f"{' '.join(command)}\nended with {ended.returncode}:\n{printed[-2000:]}")
+    if ended.returncode:
+        raise RuntimeError(f"{shlex.join(command)}\nended with {ended.returncode}:\n{output.read_text()[-2000:]}")
     output.unlink()
-    return Path(found[-1])
+    return Path("lightning_logs", name)
 
 
 # Tables

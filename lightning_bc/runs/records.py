@@ -11,8 +11,8 @@ import yaml
 
 from lightning_bc.errors import InputError
 from lightning_bc.runs.curve import AXES, CURVE_FILE, RETURN, read_curve
-from lightning_bc.runs.folders import CONFIG_FILE, started_at
-from lightning_bc.runs.results import RESULTS_FILE, Results
+from lightning_bc.runs.folders import CONFIG_FILE, RESULTS_FILE, started_at
+from lightning_bc.runs.results import Results
 
 
 @dataclass(frozen=True)

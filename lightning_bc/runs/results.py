@@ -11,9 +11,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from lightning_bc.errors import InputError
 from lightning_bc.files import write_text
 from lightning_bc.references import References
+from lightning_bc.runs.folders import RESULTS_FILE
 from lightning_bc.strategies.contract import Metric
-
-RESULTS_FILE = "results.json"
 
 
 def _of(unit: str, meaning: str, nullable: bool = False) -> dict[str, object]:

@@ -17,6 +17,7 @@ from lightning_bc.episodes import Memory, Memoryless, Player, forked_random_stat
 from lightning_bc.errors import InputError
 from lightning_bc.networks import Network
 from lightning_bc.strategies.contract import Metric, Needs, data_of
+from lightning_bc.strategies.optimizers import Cosine
 
 Metrics = dict[str, Tensor]
 Schedule = Literal["cosine", "constant"]
@@ -85,6 +86,9 @@ class Strategy(LightningModule, ABC):
 
     chunk: int = 1
     """How many actions ``act`` answers with, at most ``horizon``."""
+
+    gradient_clip_val: float | None = None
+    """Largest norm of the gradient of all parameters, of offline strategies; None leaves gradients as they are."""
 
     network: Network
 
@@ -179,9 +183,7 @@ class Strategy(LightningModule, ABC):
         # Asking the Trainer (estimated_stepping_batches) would make it build the loader early and lose the loader's
         # restored position, so the data module is asked first.
         steps = data_of(self.trainer).optimizer_steps
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
-            optimizer, T_max=steps or int(self.trainer.estimated_stepping_batches)
-        )
+        scheduler = Cosine(optimizer, T_max=steps or int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -274,6 +276,8 @@ class OfflineStrategy(Strategy):
             loss, metrics = self.loss(*self.across(batch))
             optimizer.zero_grad()
             self.manual_backward(loss)
+            if self.gradient_clip_val is not None:
+                torch.nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip_val)
             optimizer.step()
             if scheduler is not None:
                 scheduler.step()
