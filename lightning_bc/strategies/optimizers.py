@@ -1,5 +1,6 @@
 """The optimizers that strategies begin with, in whose place ``--model.optimizer`` takes any of torch's; and the schedule."""
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -56,5 +57,7 @@ class Cosine(torch.optim.lr_scheduler.CosineAnnealingLR):
         self.T_max, self.last_epoch, self._step_count = length, 0, 1
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base
-        for _ in range(steps):                                      # the recursion, as an uninterrupted run takes it
-            self.step()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")                         # that the optimizer takes no steps meanwhile
+            for _ in range(steps):                                  # the recursion, as an uninterrupted run takes it
+                self.step()
