@@ -8,7 +8,6 @@ begun goes on from its last checkpoint.
 import json
 import os
 import queue
-import re
 import shlex
 import shutil
 import subprocess
