@@ -32,9 +32,9 @@ from study import (
     save_normalized,
     write_tables,
 )
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_bc.callbacks import DAgger
+from lightning_bc.runs.curve import CURVE_FILE, read_curve
 
 RESULTS = Path("docs/interaction.jsonl")
 DOCUMENT = Path("docs/interaction.md")
@@ -149,16 +149,9 @@ def collect_hopper() -> None:
 
 def curve(folder: Path) -> dict[str, Any]:
     """The points of a run's curve: its axes and its return."""
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    points = read_curve(folder / CURVE_FILE)
     names = {"environment_steps": 0, "expert_queries": 0, "rollout/return_mean": 1, "rollout/normalized_return": 4}
-    known = events.Tags()["scalars"]
-    return {
-        "curve": {
-            name.removeprefix("rollout/"): [round(event.value, digits) for event in events.Scalars(name)]
-            for name, digits in names.items()
-            if name in known
-        }
-    }
+    return {"curve": {name.removeprefix("rollout/"): points[name].round(digits).tolist() for name, digits in names.items()}}
 
 
 # The report

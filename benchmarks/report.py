@@ -9,7 +9,6 @@ configuration of the Gaussian mixture but for the learning rate, which tells met
 import argparse
 import contextlib
 import io
-import json
 import resource
 import subprocess
 import sys
@@ -20,15 +19,13 @@ from typing import Any
 
 import numpy as np
 import yaml
-from torch.utils.tensorboard import SummaryWriter
 
 from lightning_bc.cli import main as command_line
-from lightning_bc.runs.folders import CONFIG_FILE, RESULTS_FILE
+from lightning_bc.runs.curve import CURVE_FILE, Curve
+from lightning_bc.runs.folders import CONFIG_FILE
+from lightning_bc.runs.results import RESULTS_FILE, Results
 
 RANDOM_RETURN, EXPERT_RETURN = -293.0, 9700.0
-OTHER_TAGS = [f"rollout/{name}" for name in ("return_std", "return_min", "return_max", "normalized_return")]
-OTHER_TAGS += ["rollout/episode_length", "rollout/seconds", "training_seconds", "pairs", "train/loss", "train/scale"]
-OTHER_TAGS += ["validation/loss", "validation/action_mean_squared_error", "validation/explained_variance"]
 
 
 def default_config() -> dict[str, Any]:
@@ -39,12 +36,10 @@ def default_config() -> dict[str, Any]:
     return yaml.safe_load(printed.getvalue())
 
 
-def write_run(
-    folder: Path, config: dict[str, Any], seed: int, points: int, quality: float, **changes: Any
-) -> dict[str, Any]:
+def write_run(folder: Path, config: dict[str, Any], seed: int, points: int, quality: float, **changes: Any) -> Results:
     """One run whose return rises from the random one to ``quality`` on the normalized scale.
 
-    ``changes`` replace what is in its results, which are returned.
+    ``changes`` replace what is in its results, which are returned; those of ``data`` what is in there.
     """
     folder.mkdir(parents=True)
     (folder / CONFIG_FILE).write_text(yaml.safe_dump(config | {"seed_everything": seed}))
@@ -52,29 +47,49 @@ def write_run(
     steps = np.arange(points) * 10
     rise = quality * (1 - np.exp(-4 * np.arange(points) / points)) + 0.02 * random.standard_normal(points)
     returns = RANDOM_RETURN + (EXPERT_RETURN - RANDOM_RETURN) * rise
-    with SummaryWriter(str(folder)) as writer:
-        for step, value in zip(steps, returns, strict=True):
-            axes = {"optimizer_steps": step, "environment_steps": 0, "expert_queries": 0, "seconds": step * (1 + seed / 50)}
-            for tag, logged in {"rollout/return_mean": value, **axes, **dict.fromkeys(OTHER_TAGS, value)}.items():
-                writer.add_scalar(tag, logged, step)
+    curve = Curve(folder / CURVE_FILE)
+    for step, value in zip(steps.tolist(), returns.tolist(), strict=True):
+        axes = {"optimizer_steps": step, "environment_steps": 0, "expert_queries": 0, "seconds": step * (1 + seed / 50)}
+        curve.append(step, {**axes, "rollout/return_mean": value})
     score = float(returns[-1])
-    results = {
+    data: dict[str, Any] = {
+        "path": "made-up.pt",
+        "sha256": "0",
+        "training_pairs": 1,
+        "training_episodes": 1,
+        "validation_episodes": 0,
+        "actions": "sampled",
+        **dict.fromkeys(("expert", "expert_sha256", "seed", "versions")),
+    }
+    content = {
+        "run": folder.name,
+        "checkpoint": f"checkpoints/{folder.name}/last.ckpt",
         "environment_id": "HalfCheetah-v5",
         "strategy": "GaussianMixture",
         "score": score,
+        "score_std": 0.0,
         "normalized": (score - RANDOM_RETURN) / (EXPERT_RETURN - RANDOM_RETURN),
         "failed_episodes": 0.0,
+        "sampled_score": score,
+        "sampled_normalized": None,
         "references": {"random_return": RANDOM_RETURN, "expert_return": EXPERT_RETURN, "expert_source": "made up"},
         "action_latency_ms": {"1": 0.1, "10": 0.2},
+        "network_evaluations": 1,
+        "parameters": 1,
+        "test_seeds": [0, 99],
         "returns": [score] * 100,
+        "sampled_returns": [score] * 100,
         "optimizer_steps": int(steps[-1]),
         "environment_steps": 0,
         "expert_queries": 0,
+        "pairs": 1,
+        "seconds": float(steps[-1]),
         "training_seconds": float(steps[-1]),
         "seed": seed,
-        "data": {"path": "made-up.pt", "sha256": "0", "training_pairs": 1, "training_episodes": 1, "actions": "sampled"},
+        "versions": {},
     } | changes
-    (folder / RESULTS_FILE).write_text(json.dumps(results, indent=1))
+    results = Results.from_dict(content | {"data": data | changes.get("data", {})})
+    results.write(folder / RESULTS_FILE)
     return results
 
 

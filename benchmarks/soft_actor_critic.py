@@ -1,4 +1,4 @@
-"""Gradient steps a second of soft actor-critic: ours against stable-baselines3, side by side in one run.
+"""Gradient steps per second of soft actor-critic: ours against stable-baselines3, side by side in one run.
 
     pip install stable-baselines3
     python benchmarks/soft_actor_critic.py [--device cpu] [--threads 1] [--steps 200] [--rounds 9]
@@ -39,12 +39,10 @@ class Compare(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
         """All rounds, then stop."""
-        optimizers = dict(zip(module.parameter_groups(), module.optimizers(), strict=True))
 
         def ours(actor_every: int) -> None:
-            module.actor_every = actor_every
-            for _ in range(self.steps):
-                module._update(module.replay.sample(module.batch_size), optimizers, through_lightning=False)
+            module.agent.actor_every = actor_every
+            module.learn(self.steps)
 
         contestants: dict[str, Callable[[], Any]] = {
             "ours": partial(ours, 2),
@@ -67,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=200, help="gradient steps a round")
+    parser.add_argument("--steps", type=int, default=200, help="gradient steps per round")
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")

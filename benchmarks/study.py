@@ -1,6 +1,6 @@
-"""What the studies in this folder share: runs of ``python -m lightning_bc fit`` side by side, a line a run, and tables.
+"""What the studies in this folder share: runs of ``python -m lightning_bc fit`` side by side, a line per run, and tables.
 
-A study names its runs. What has no line in its results file yet is trained, one thread a run, each on a core of its own,
+A study names its runs. What has no line in its results file yet is trained, one thread per run, each on a core of its own,
 and its line is appended as it ends. Stopped at will, the study goes on with the runs that are missing, and a run that had
 begun goes on from its last checkpoint.
 """
@@ -8,7 +8,7 @@ begun goes on from its last checkpoint.
 import json
 import os
 import queue
-import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -26,33 +26,20 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from lightning_bc.demonstrations.collect import default_path
+from lightning_bc.report.tables import with_tables
+from lightning_bc.runs.curve import CURVE_FILE
+from lightning_bc.runs.folders import CONFIG_FILE
+from lightning_bc.runs.results import RESULTS_FILE, Results
 
 rcParams["svg.hashsalt"] = "lightning_bc"                           # the same figures give the same file
 
 OUTPUTS = Path("lightning_logs/studies")
-"""What a run that has not ended printed; its name stands there, by which it goes on."""
+"""What a run that has not ended printed; the file has the run's name, by which it goes on."""
 
 KEPT_LOGS = Path("docs/results/runs")
 """Logs of the runs that the README's chart is made of."""
 
 EXPERT = "checkpoints/experts/HalfCheetah-v5.pt"
-
-KEPT = (
-    "score",
-    "normalized",
-    "failed_episodes",
-    "sampled_normalized",
-    "training_seconds",
-    "action_latency_ms",
-    "network_evaluations",
-    "parameters",
-    "optimizer_steps",
-    "environment_steps",
-    "expert_queries",
-    "pairs",
-    "versions",
-)
-
 
 @dataclass(frozen=True)
 class Run:
@@ -93,10 +80,10 @@ def read_lines(results: Path) -> list[dict[str, Any]]:
 
 
 def run_missing(
-    runs: Iterable[Run], results: Path, jobs: int, more: Callable[[Path], dict[str, Any]] = lambda folder: {}
+    runs: Iterable[Run], lines: Path, jobs: int, more: Callable[[Path], dict[str, Any]] = lambda folder: {}
 ) -> None:
     """Train what has no line yet; ``more`` reads what else a line is to hold from a run's folder."""
-    done = [line["key"] for line in read_lines(results)]
+    done = [line["key"] for line in read_lines(lines)]
     missing = [run for run in runs if run.key not in done]
     cores: queue.Queue[int] = queue.Queue()
     for core in sorted(os.sched_getaffinity(0))[:jobs]:
@@ -105,18 +92,17 @@ def run_missing(
     def train(run: Run) -> None:
         core = cores.get()
         try:
-            folder = _fit(run, OUTPUTS / f"{results.stem}-{'-'.join(map(str, run.key))}.txt".replace(" ", "_"), core)
+            folder = _fit(run, OUTPUTS / f"{lines.stem}-{'-'.join(map(str, run.key))}.txt".replace(" ", "_"), core)
         finally:
             cores.put(core)
-        found = json.loads((folder / "results.json").read_text())
+        results = Results.read(folder / RESULTS_FILE)
         if run.kept:
             keep_logs(folder)
-        line = {"key": run.key, "run": folder.name, "command": " ".join(run.command()[1:])}
-        line |= {key: found[key] for key in KEPT} | more(folder)
-        with results.open("a") as file:
+        figures = {name: value for name, value in results.as_dict().items() if not isinstance(value, list)}
+        line = {"key": run.key, "command": " ".join(run.command()[1:])} | figures | more(folder)
+        with lines.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        normalized = found["normalized"]
-        print(f"{' '.join(map(str, run.key)):60} {found['score']:.0f} {normalized and round(normalized, 3)}", flush=True)
+        print(f"{' '.join(map(str, run.key)):60} {results.score:.0f} {results.normalized:.3f}", flush=True)
 
     print(f"{len(missing)} runs to go, {len(done)} done", flush=True)
     with ThreadPoolExecutor(jobs) as pool:
@@ -125,34 +111,27 @@ def run_missing(
 
 
 def keep_logs(folder: Path) -> None:
-    """Copy what the report reads of a run; without the machine's name, which TensorBoard puts into its file's."""
+    """Copy what the report reads of a run."""
     kept = KEPT_LOGS / folder.name
     kept.mkdir(parents=True, exist_ok=True)                         # the line may not have been written after it
-    for name in ("config.yaml", "results.json"):
+    for name in (CONFIG_FILE, RESULTS_FILE, CURVE_FILE):
         shutil.copyfile(folder / name, kept / name)
-    for number, events in enumerate(sorted(folder.glob("events.out.tfevents.*"))):
-        shutil.copyfile(events, kept / f"events.out.tfevents.{number}")
 
 
 def _fit(run: Run, output: Path, core: int) -> Path:
     """Train, from the start or from where it stood; the folder of its logs."""
-    command, mode = run.command(), "w"
-    begun = re.search(r"^run (\S+)", output.read_text(), re.MULTILINE) if output.exists() else None
-    if begun and (checkpoint := Path("checkpoints", begun[1], "last.ckpt")).exists():
-        config = f"lightning_logs/{begun[1]}/config.yaml"
-        command, mode = [*command[:4], "--config", config, "--ckpt_path", str(checkpoint)], "a"
+    name = output.stem
+    command = [*run.command(), "--run", name]
     output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open(mode) as file:
+    with output.open("a") as file:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
         ended = subprocess.run(
             ["taskset", "-c", str(core), *command], env=environment, stdout=file, stderr=file, check=False
         )
-    printed = output.read_text()
-    found = re.findall(r"^results +(\S+)/results\.json", printed, re.MULTILINE)
-    if ended.returncode or not found:
-        raise RuntimeError(f"{' '.join(command)}\nended with {ended.returncode}:\n{printed[-2000:]}")
+    if ended.returncode:
+        raise RuntimeError(f"{shlex.join(command)}\nended with {ended.returncode}:\n{output.read_text()[-2000:]}")
     output.unlink()
-    return Path(found[-1])
+    return Path("lightning_logs", name)
 
 
 # Tables
@@ -209,9 +188,4 @@ def save_normalized(figure: Figure, panel: Axes, horizontal: str, path: Path, le
 
 def write_tables(document: Path, tables: dict[str, str]) -> None:
     """Put each table between its markers in the document."""
-    text = document.read_text()
-    for name, table in tables.items():
-        marker = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
-        text, replaced = re.subn(marker, lambda match, table=table: match[1] + table + match[2], text, flags=re.DOTALL)
-        assert replaced == 1, f"{document}: no place for table {name}"
-    document.write_text(text)
+    document.write_text(with_tables(document.read_text(), tables))

@@ -18,9 +18,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_bc.cli import TRAINER_DEFAULTS
 from lightning_bc.demonstrations import Demonstrations
 from lightning_bc.strategies import MSE
+from lightning_bc.trainer_flags import TRAINER_DEFAULTS
 
 
 class Clock(Callback):

@@ -1,42 +1,163 @@
-"""The command line's parser: refuses unknown keys with the nearest known name."""
+"""The command line's parser: its own help, and one line for what it refuses, with the nearest known name."""
 
 import difflib
 import inspect
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from jsonargparse import DefaultHelpFormatter
+import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_bc.errors import InputError
 from lightning_bc.networks import Network
 from lightning_bc.strategies import strategies
+from lightning_bc.strategies.optimizers import Adam, AdamW
 
-_UNKNOWN = re.compile(r"unrecognized arguments: --([\w.]+)|Option '([\w.]+)' is not accepted|import path string: ([\w.]+)")
+CONFIGS = Path("configs")
 
+NOT_FLAGS = {"self", "observation_dim", "action_low", "action_high", "input_size", "output_size", "params"}
+"""Arguments of constructors that the data or the strategy sets."""
 
-class HelpFormatter(DefaultHelpFormatter):
-    """Leaves the lines of descriptions as they are."""
+_UNRECOGNIZED = re.compile(
+    r"unrecognized arguments: --([\w.]+)|^(?:Subcommand '\w+' does not accept option|Option) '([\w.]+)'"
+)
+_NOT_IN_GROUP = re.compile(r"Group '([\w.]+)' does not accept option '([\w.]+)'")
+_NOT_ACCEPTED = re.compile(r"Option '([\w.]+)' is not accepted(?:. Got value: Namespace\(class_path='([\w.]+)')?")
+_KEY = re.compile(r'Parser key "([\w.]+)"')
+_CLASS = re.compile(r"given class_path '([\w.]+)'")
+_UNKNOWN_CLASS = re.compile(r"import path string: ([\w.]+)")
+_BOUND = re.compile(r"Not of type \w+: (.*): (wanted .*?)(?:\. Got value|$)", re.MULTILINE)
+_TYPE = re.compile(
+    r"Expected a (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])(?:\. Got value: (.*?)(?:\. Got value.*)?)?$", re.MULTILINE
+)
+_GIVEN = re.compile(r"Given value: (?:NestedArg\(key='[\w.]+', val=)?'?(.*?)'?\)?$", re.MULTILINE)
+_NESTED = re.compile(r"Given value: NestedArg\(key='([\w.]+)'")
+_NO_FILE = re.compile(r"File does not exist: '(.*?)'")
+_REQUIRED = re.compile(r"arguments are required: (?:\w+\.)?(.*)")
 
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "\n".join(indent + line for line in text.splitlines())
+_IN_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
 
 class Parser(LightningArgumentParser):
-    """Refuses unknown keys with the nearest known name."""
+    """Refuses in one line; ``page``, where it is set, makes the text of ``--help``."""
+
+    page: Callable[[], str] | None = None
+
+    def format_help(self, *args: Any) -> str:
+        """The page, else what jsonargparse makes of the arguments."""
+        return super().format_help(*args) if self.page is None else self.page()
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the message alone; the usage of a hundred flags would hide it."""
+        """Print what was wrong alone; the usage of a hundred flags would hide it."""
         if not self.exit_on_error:                                  # jsonargparse tries a type and asks for the outcome
             super().error(message, ex)
-        unknown = [next(filter(None, groups)) for groups in _UNKNOWN.findall(message)]
-        raise InputError("\n".join(self._nearest(name) for name in unknown) or message)
+        raise InputError(self._in_words(message))
 
-    def _nearest(self, name: str) -> str:
-        classes: list[Any] = [*strategies().values(), *Network.__subclasses__(), torch.optim.AdamW]
-        known = {action.dest for action in self._actions} | {cls.__name__ for cls in classes} | {"class_path", "init_args"}
-        known |= {key for cls in classes for base in cls.__mro__ for key in inspect.signature(base.__init__).parameters}
-        last = name.rpartition(".")[2]
-        near = difflib.get_close_matches(name, known, n=1) or difflib.get_close_matches(last, known, n=1)
-        return f"unknown: {name}. " + (f"Nearest known: {near[0]}." if near else "See --help for what there is.")
+    def _in_words(self, message: str) -> str:
+        """A message of jsonargparse as one line that names flag, value found and value wanted."""
+        flags = [action.dest for action in self._actions]
+        if found := _REQUIRED.search(message):
+            return ready_configurations() if found[1] == "model" else f"missing: {found[1]}. See --help for what it is."
+        if found := _NO_FILE.search(message):
+            return f"--config {found[1]}: no such file. {ready_configurations()}"
+        subparsers = getattr(self, "_subcommands_action", None)
+        if subparsers is not None:                                  # files are checked by the parser of all commands
+            flags = [action.dest for parser in subparsers.choices.values() for action in parser._actions]
+        if names := [one or other for one, other in _UNRECOGNIZED.findall(message)]:
+            return "\n".join(_unknown(name, flags) for name in names)
+        if found := _NOT_IN_GROUP.search(message):
+            return _unknown(f"{found[1]}.{found[2]}", flags)
+        key = ".".join(dict.fromkeys(_KEY.findall(message)))
+        if found := _NOT_ACCEPTED.search(message):
+            name, cls = f"{key}.{found[1]}", found[2] or (classes[-1] if (classes := _CLASS.findall(message)) else "")
+            return _not_accepted(name, cls.rpartition(".")[2])
+        if found := _UNKNOWN_CLASS.search(message):
+            return _unknown(found[1], [*strategies(), *(cls.__name__ for cls in _networks()), "AdamW", "Adam"])
+        if key and (found := _BOUND.search(message)):
+            return f"--{key} {found[1]}: {found[2].rstrip('.')}."
+        if key == "model" and not _CLASS.search(message) and (found := _NESTED.search(message)):
+            return f"--model.{found[1]}: comes before the strategy. Name it first: --model NAME, or --config FILE."
+        if key and (found := _TYPE.search(message)):
+            kind, choices, value = found.groups()
+            wanted = _IN_WORDS.get(kind, kind) if kind else " or ".join(re.findall(r"'(.*?)'", choices))
+            given = _GIVEN.search(message)
+            value = value or (given[1] if given else "")
+            return f"--{key} {value}: wanted {wanted}."
+        return message
+
+
+def ready_configurations() -> str:
+    """What can be named with ``--config`` and ``--model``."""
+    listed = [f"  --config {path}   {_title(path)}" for path in sorted(CONFIGS.glob("*.yaml"))]
+    words = "\n".join(["Name a ready configuration:", *listed]) + "\n" if listed else "Name a configuration, --config FILE, "
+    return f"{words}or a strategy, --model NAME: {', '.join(strategies())}."
+
+
+def _title(path: Path) -> str:
+    """The comment in a configuration's first line."""
+    return path.read_text().partition("\n")[0].lstrip("# ")
+
+
+def options(cls: type) -> list[str]:
+    """What can be set of a strategy, network or optimizer, by name."""
+    return [name for name in inspect.signature(cls.__init__).parameters if name not in NOT_FLAGS]  # type: ignore[misc]
+
+
+def _networks() -> list[type[Network]]:
+    return Network.__subclasses__()
+
+
+def _known_classes() -> dict[str, type]:
+    optimizers = [*(cls for cls in vars(torch.optim).values() if inspect.isclass(cls)), AdamW, Adam]
+    return {cls.__name__: cls for cls in (*strategies().values(), *_networks(), *optimizers)}
+
+
+def _model_flags(strategy: str) -> list[str]:
+    """Every flag under --model, of one strategy where it is known, else of all."""
+    chosen = [cls for name, cls in strategies().items() if name == strategy] or list(strategies().values())
+    names = [f"model.{name}" for cls in chosen for name in options(cls)]
+    names += [f"model.network.{name}" for cls in _networks() for name in options(cls)]
+    return [*names, *(f"model.optimizer.{name}" for cls in (AdamW, Adam) for name in options(cls)), "model.init_from"]
+
+
+def _not_accepted(name: str, cls: str) -> str:
+    """Refuse an option that a class does not take."""
+    known = _known_classes().get(cls)
+    if known is None:
+        return _unknown(name, _model_flags(""))
+    prefix, _, option = name.rpartition(".")
+    takes = ", ".join(f"--{prefix}.{flag}" for flag in options(known))
+    near = difflib.get_close_matches(option, options(known), n=1)
+    if near or prefix == "model":
+        return _unknown(name, _model_flags(cls))
+    others = [other.__name__ for other in _networks() if option in options(other)] if issubclass(known, Network) else []
+    way_out = f" {' and '.join(others)} takes it: --{prefix} {others[0]} --{name} VALUE." if others else ""
+    return f"unknown: --{name}. {cls} takes {takes}.{way_out}"
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    """Refuse a name, with the nearest that is known: one with the same last part, else one that is spelt alike."""
+    last = name.rpartition(".")[2]
+    same = [flag for flag in known if flag.rpartition(".")[2] == last]
+    near = difflib.get_close_matches(name, same, n=1, cutoff=0) or difflib.get_close_matches(name, known, n=1)
+    near = near or difflib.get_close_matches(last, known, n=1)
+    dashes = "--" if "." in name else ""
+    words = f"Nearest known: {'--' if '.' in near[0] else ''}{near[0]}." if near else "See --help for what there is."
+    return f"unknown: {dashes}{name}. {words}"
+
+
+def configured(args: list[str]) -> str | None:
+    """The strategy that ``args`` choose, by --model or in the files of --config, as far as that can be read."""
+    chosen = None
+    for name, value in zip(args, [*args[1:], ""], strict=False):
+        name, _, inline = name.partition("=")
+        if name == "--model":
+            chosen = inline or value
+        elif name in ("-c", "--config") and Path(inline or value).is_file():
+            content = yaml.safe_load(Path(inline or value).read_text())
+            model = content.get("model") if isinstance(content, dict) else None
+            chosen = model.get("class_path") if isinstance(model, dict) else model or chosen
+    return None if chosen is None else chosen.rpartition(".")[2]

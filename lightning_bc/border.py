@@ -31,6 +31,9 @@ class Border(nn.Module):
     action_scale: Tensor
     action_bias: Tensor
 
+    is_given: bool = False
+    """Whether mean and scale came with weights that were learnt with them, so that ``fit`` leaves them as they are."""
+
     def __init__(self, observation_dim: int, action_low: Sequence[float], action_high: Sequence[float]) -> None:
         super().__init__()
         low, high = torch.tensor(action_low, dtype=torch.float32), torch.tensor(action_high, dtype=torch.float32)
@@ -42,6 +45,8 @@ class Border(nn.Module):
     @torch.no_grad()
     def fit(self, observations: Tensor) -> None:
         """Take mean and scale from ``observations`` (pairs, observation_dim), summed in float64."""
+        if self.is_given:
+            return
         deviation, mean = torch.std_mean(observations.double(), dim=0, correction=0)
         varies = deviation > 1e-6 * mean.abs().clamp(min=1e-6)
         self.mean.copy_(mean)

@@ -1,7 +1,7 @@
 """What a return is measured against: the returns of random actions and of the expert."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,17 @@ class References:
         expert_source: which of the two it is, in words, for tables and messages.
     """
 
-    random_return: float
-    expert_return: float
-    expert_source: str
+    random_return: float = field(
+        metadata={"unit": "reward", "meaning": "mean return of uniformly random actions on the test bank"}
+    )
+    expert_return: float = field(
+        metadata={
+            "unit": "reward",
+            "meaning": "mean return of the expert's mean action there, or the file's `mean_reward`, or null",
+            "nullable": True,
+        }
+    )
+    expert_source: str = field(metadata={"unit": "", "meaning": "which of the two, in words"})
 
     @property
     def has_expert(self) -> bool:

@@ -1,5 +1,9 @@
 """Collection: as many pairs as asked for, of the kind asked for, whole or not at all."""
 
+import importlib.metadata
+from dataclasses import replace
+
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -58,19 +62,46 @@ def test_file_holds_exactly_the_pairs_asked_for(collected, environment_id, pairs
     assert file.observations.shape == (pairs, ENVIRONMENTS[environment_id]["observation_dim"])
     assert file.actions.shape == (pairs, ENVIRONMENTS[environment_id]["action_dim"])
     assert file.rewards.shape == (pairs,)
-    assert file.episode_lengths.sum() == pairs
-    assert file.random_returns.shape == file.expert_returns.shape == (100,)
+    assert file.lengths.sum() == pairs
+    assert len(file.origin.random_returns) == len(file.origin.expert_returns) == 100
     if environment_id == "Pendulum-v1":
-        assert file.episode_lengths.tolist() == [200] * (pairs // 200) + [pairs % 200] * (pairs % 200 > 0)
+        assert file.lengths.tolist() == [200] * (pairs // 200) + [pairs % 200] * (pairs % 200 > 0)
 
 
 def test_origin_is_recorded(collected, experts):
-    metadata = collected(actions="exploratory", seed=3).metadata
-    assert metadata["environment_id"] == "Hopper-v5"
-    assert metadata["expert"] == str(experts["Hopper-v5"])
-    assert (metadata["actions"], metadata["seed"]) == ("exploratory", 3)
-    assert len(metadata["expert_sha256"]) == 64
-    assert metadata["versions"]["torch"] == torch.__version__
+    origin = collected(actions="exploratory", seed=3).origin
+    assert origin.environment_id == "Hopper-v5"
+    assert origin.expert == str(experts["Hopper-v5"])
+    assert (origin.actions, origin.seed) == ("exploratory", 3)
+    assert len(origin.expert_sha256) == 64
+    assert origin.versions["torch"] == importlib.metadata.version("torch")  # without the build, which torch itself adds
+
+
+# How episodes end
+
+
+def test_ends_of_episodes_are_recorded_as_a_plain_loop_meets_them(collected, experts):
+    file = collected("Hopper-v5", 1499, "deterministic")  # 149 episodes of 10 steps, and a cut one
+    environment = gymnasium.make("Hopper-v5")
+    expert = load_expert(experts["Hopper-v5"])
+    whole = len(file.lengths) - 1  # the last one is cut where there are enough pairs
+    for episode in range(3):
+        observation, _ = environment.reset(seed=episode)
+        for _ in range(file.lengths[episode]):
+            action = expert(torch.as_tensor(observation, dtype=torch.float32)[None])[0]
+            observation, _, terminated, truncated, _ = environment.step(action.numpy())
+        assert terminated or truncated
+        assert bool(file.terminated[episode]) == terminated
+        np.testing.assert_allclose(file.final_observations[episode], observation, rtol=1e-3, atol=1e-3)
+    assert file.terminated[:whole].all()  # a random actor falls long before its time is up
+    assert not file.terminated[whole]
+
+
+def test_episodes_whose_time_was_up_did_not_terminate(collected):
+    file = collected("Pendulum-v1", 1500)
+    assert not file.terminated.any()
+    assert file.final_observations.shape == (8, 3)
+    assert len(file.transition_rows()) == 1500  # so each pair is a transition
 
 
 # The kind of the actions
@@ -104,27 +135,27 @@ def test_exploratory_demonstrations_visit_what_samples_visit(collected, environm
 @pytest.mark.parametrize("environment_id", ENVIRONMENTS)
 def test_mean_reward_is_that_of_the_whole_episodes(collected, environment_id):
     file = collected(environment_id)
-    episodes = torch.split(file.rewards.double(), file.episode_lengths.tolist())
+    episodes = torch.split(file.rewards.double(), file.lengths.tolist())
     returns = np.array([rewards.sum() for rewards in episodes])
     # Whether the last one was cut cannot be seen in the file: with or without it.
     candidates = [(returns.mean(), returns.std()), (returns[:-1].mean(), returns[:-1].std())]
-    found = (file.mean_reward, file.std_reward)
+    found = (file.origin.mean_return, file.origin.std_return)
     assert any(np.allclose(found, candidate, rtol=1e-5) for candidate in candidates)
 
 
 def test_episode_that_was_cut_does_not_count_in_mean_reward(collected):
     file = collected("Pendulum-v1", 1500)  # seven episodes of 200, and half of the eighth
     returns = file.rewards[:1400].double().reshape(7, 200).sum(1)
-    assert file.mean_reward == pytest.approx(returns.mean().item(), rel=1e-5)
-    assert file.std_reward == pytest.approx(returns.std(correction=0).item(), rel=1e-5)
+    assert file.origin.mean_return == pytest.approx(returns.mean().item(), rel=1e-5)
+    assert file.origin.std_return == pytest.approx(returns.std(correction=0).item(), rel=1e-5)
 
 
 def test_reference_returns_do_not_depend_on_what_is_collected(collected):
     sampled, deterministic = collected(actions="sampled"), collected(actions="deterministic", seed=500)
-    assert torch.equal(sampled.random_returns, deterministic.random_returns)
-    assert torch.equal(sampled.expert_returns, deterministic.expert_returns)
-    assert not torch.equal(sampled.random_returns, sampled.expert_returns)
-    assert len(set(sampled.expert_returns.tolist())) == 100  # a hundred different episodes
+    assert sampled.origin.random_returns == deterministic.origin.random_returns
+    assert sampled.origin.expert_returns == deterministic.origin.expert_returns
+    assert sampled.origin.random_returns != sampled.origin.expert_returns
+    assert len(set(sampled.origin.expert_returns)) == 100  # a hundred different episodes
 
 
 # Seeds
@@ -135,16 +166,16 @@ def test_same_seed_gives_the_same_demonstrations(collected, experts, tmp_path, a
     first = collected(actions=actions)
     torch.manual_seed(12345)  # what the caller's random state is does not matter
     again = read(collect("Hopper-v5", str(experts["Hopper-v5"]), str(tmp_path / "again.pt"), 1500, actions))
-    for key in ("observations", "actions", "rewards", "episode_lengths", "random_returns", "expert_returns"):
+    for key in ("observations", "actions", "rewards", "lengths"):
         assert torch.equal(getattr(again, key), getattr(first, key)), key
-    assert (again.mean_reward, again.std_reward, again.metadata) == (first.mean_reward, first.std_reward, first.metadata)
+    assert replace(again.origin, path=first.origin.path, sha256=first.origin.sha256) == first.origin
 
 
 def test_episode_i_has_seed_plus_i(collected):
     """Start states are drawn from the episode's seed alone, so seeds 2, 3 ... begin where seeds 0, 1, 2 ... went on."""
 
     def starts(file):
-        return file.observations[file.episode_lengths.cumsum(0) - file.episode_lengths]
+        return file.observations[file.lengths.cumsum(0) - file.lengths]
 
     from_0, from_2 = starts(collected(seed=0)), starts(collected(seed=2))
     assert torch.equal(from_0[2:12], from_2[:10])

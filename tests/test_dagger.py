@@ -62,8 +62,8 @@ def test_the_expert_labels_what_the_learner_visits(dagger):
 def test_rounds_take_place_where_they_are_due_however_rare_the_curve(eval_freq, max_steps, dagger, monkeypatch):
     played = []
 
-    def take_note(callback, trainer, module):
-        played.append(trainer.global_step)
+    def take_note(callback, _):
+        played.append(callback.lesson.learner.trainer.global_step)
         callback.rounds_done += 1
 
     monkeypatch.setattr(DAgger, "_round", take_note)
@@ -133,7 +133,8 @@ def test_dagger_without_an_expert_is_refused(dagger, tmp_path, capsys):
 @pytest.mark.parametrize(("option", "value"), [("rounds", 0), ("round_every", 0), ("episodes", 0), ("beta", 1.5)])
 def test_settings_out_of_range_are_refused(dagger, capsys, option, value):
     error = refused(capsys, "fit", "--model", "MSE", *dagger(**{option: value}), *BUDGET.split())
-    assert f"DAgger's {option} {value}: wanted" in error
+    assert option in error
+    assert f"{value}: wanted" in error
 
 
 def test_strategies_that_act_themselves_are_refused(dagger, capsys):

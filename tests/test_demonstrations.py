@@ -1,5 +1,6 @@
 """The data module: budgets and splits by episode, checks against the environment, references, state."""
 
+import inspect
 import itertools
 import shutil
 import warnings
@@ -11,11 +12,13 @@ import torch
 from conftest import build_strategy, write_pairs
 from lightning.pytorch import Callback, Trainer
 
+from lightning_bc.arguments import Parser
 from lightning_bc.demonstrations import Demonstrations
 from lightning_bc.environments import environment_spaces
 from lightning_bc.errors import InputError
 from lightning_bc.references import References
 from lightning_bc.strategies import MSE
+from lightning_bc.strategies.contract import Data, Needs
 
 UNEQUAL = (5, 3, 8, 1, 6, 2, 7, 4, 9, 5, 3, 7)
 
@@ -200,20 +203,21 @@ def test_demonstrations_of_another_environment_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
-        ("batch_size", 0),
-        ("batch_size", -1),
-        ("subsample", 0),
-        ("episodes", 0),
-        ("episode_length", 0),
-        ("validation_fraction", 1.0),
-        ("validation_fraction", -0.1),
-        ("validation_fraction", float("nan")),
+        ("batch_size", "0"),
+        ("batch_size", "-1"),
+        ("subsample", "0"),
+        ("episodes", "0"),
+        ("episode_length", "0"),
+        ("validation_fraction", "1.0"),
+        ("validation_fraction", "-0.1"),
+        ("validation_fraction", "nan"),
     ],
-    ids=str,
 )
 def test_flag_that_makes_no_sense_is_named(flag, value):
-    with pytest.raises(InputError, match=rf"--data\.{flag} {value}: wanted .+"):
-        Demonstrations(**{flag: value})
+    parser = Parser()
+    parser.add_class_arguments(Demonstrations, "data")
+    with pytest.raises(InputError, match=rf"(?s)data\.{flag}.*{value}: wanted .+"):
+        parser.parse_args([f"--data.{flag}", value])
 
 
 def test_batch_larger_than_the_data_warns_and_goes_on(path):
@@ -373,6 +377,36 @@ def test_resumed_training_sees_the_very_same_batches(path, tmp_path, settings, s
     fit(path, served=whole, **settings)
     _, _, rest = fit(path, ckpt_path=tmp_path / "middle.ckpt", **settings)
     assert whole.batches[:saved_after] + rest == whole.batches
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_strategies_with_a_history_or_a_horizon_are_served_windows(path, monkeypatch):
+    monkeypatch.setattr(MSE, "history", 3)
+    monkeypatch.setattr(MSE, "horizon", 4)
+    training, validation = [], []
+    for step, seen in (("training_step", training), ("validation_step", validation)):
+        monkeypatch.setattr(MSE, step, lambda self, batches, batch_index, seen=seen: seen.extend(batches))
+    monkeypatch.setattr(Served, "on_train_batch_start", lambda *_: None)
+    fit(path, max_epochs=1)
+    assert [[tuple(column.shape) for column in batch] for batch in training] == [
+        [(pairs, 3, 17), (pairs, 4, 6), (pairs, 4)] for pairs in (10, 10, 10, 10, 5)
+    ]
+    held_out = sum(UNEQUAL[9:])
+    assert [tuple(column.shape) for column in validation[-1]] == [(held_out, 3, 17), (held_out, 4, 6), (held_out, 4)]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_file_without_a_transition_is_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(MSE, "needs", Needs.TRANSITIONS)
+    with pytest.raises(InputError, match="MSE learns from transitions"):
+        fit(write_pairs(tmp_path / "cheetah.pt", (1,) * 12), max_epochs=1)
+
+
+def test_demonstrations_are_the_data_that_strategies_ask():
+    wanted = {name for name in vars(Data) | Data.__annotations__ if not name.startswith("_")}
+    assert wanted - set(dir(Demonstrations())) == set()
+    for name in ("extend", "pairs_seen"):
+        assert inspect.signature(getattr(Demonstrations, name)) == inspect.signature(getattr(Data, name))
 
 
 def test_absent_default_file_without_a_shipped_expert_names_both_ways_out(tmp_path, monkeypatch):

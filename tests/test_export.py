@@ -5,11 +5,12 @@ import functools
 import pytest
 import torch
 from conftest import BUDGET, INTERACTIVE_BUDGET, build_strategy, fit, refused, write_pendulum
+from learners import LEARNERS, each
 
 from lightning_bc.cli import main
 from lightning_bc.demonstrations.experts import CleanRLActor
 from lightning_bc.networks import MLP
-from lightning_bc.strategies import AIRL, GAIL, MSE, SAC, load_strategy
+from lightning_bc.strategies import MSE, SAC, TD3, load_strategy
 from lightning_bc.tools.export import cleanrl_state
 
 TWO_LAYERS = " --model.network MLP --model.network.hidden_sizes [16,12]"
@@ -28,7 +29,7 @@ def trained(cls):
     return strategy
 
 
-@pytest.mark.parametrize("cls", [SAC, GAIL, AIRL, MSE], ids=lambda cls: cls.__name__)
+@each([*LEARNERS, MSE])
 def test_the_deterministic_actions_are_the_same(cls):
     strategy = trained(cls)
     actor = CleanRLActor(cleanrl_state(strategy))
@@ -38,7 +39,7 @@ def test_the_deterministic_actions_are_the_same(cls):
         torch.testing.assert_close(actor(observations(), deterministic=True), wanted, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("cls", [SAC, MSE], ids=lambda cls: cls.__name__)
+@each([SAC, TD3, MSE])
 def test_normalization_goes_into_the_first_layer(cls):
     strategy = trained(cls)
     strategy.border.fit(torch.tensor([5.0, -1.0, 0.3]) + torch.tensor([3.0, 0.2, 1.0]) * observations())
@@ -58,6 +59,21 @@ def test_sampled_actions_have_the_same_distribution():
         torch.manual_seed(1)
         torch.testing.assert_close(actor(observations(), deterministic=False), wanted, rtol=0, atol=1e-6)
         assert (wanted - strategy(observations(), deterministic=True)).std() > 0.1  # it is not the mean
+
+
+def test_a_td3_actor_has_cleanrls_names_and_bounds():
+    strategy = trained(TD3)
+    state = cleanrl_state(strategy)
+    shapes = {"fc1": (32, 3), "fc2": (24, 32), "fc_mu": (2, 24)}
+    expected = {f"{layer}.weight": shape for layer, shape in shapes.items()}
+    expected |= {f"{layer}.bias": shape[:1] for layer, shape in shapes.items()}
+    expected |= {"action_scale": (2,), "action_bias": (2,)}
+    assert {name: tuple(value.shape) for name, value in state.items()} == expected
+    assert torch.equal(state["action_scale"], torch.tensor([1.5, 1.5]))
+    assert torch.equal(state["action_bias"], torch.tensor([-0.5, 1.5]))
+    far = 1e4 * observations()                                      # where tanh is on its bounds
+    actions = CleanRLActor(state)(far)
+    assert (((actions - state["action_bias"]) / state["action_scale"]).abs() > 0.999).float().mean() > 0.9
 
 
 def test_the_file_is_an_expert_with_cleanrls_names(tmp_path, monkeypatch, capsys):

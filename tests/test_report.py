@@ -8,19 +8,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
 import yaml
 from conftest import REPOSITORY, write_pendulum
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.tensorboard import SummaryWriter
 
 from lightning_bc.cli import main
 from lightning_bc.report.chart import COLUMNS, make_charts
 from lightning_bc.report.parameters import changed_parameters
 from lightning_bc.report.plots import Band, Scale, band, line_styles, scale
-from lightning_bc.runs.records import AXES, RETURN, read_records
+from lightning_bc.runs.curve import AXES, CURVE_FILE, RETURN
+from lightning_bc.runs.records import read_records
 
 BENCHMARK = runpy.run_path(str(REPOSITORY / "benchmarks" / "report.py"))
 CONFIG = BENCHMARK["default_config"]()
@@ -88,7 +89,7 @@ def test_runs_that_differ_by_their_seed_alone_are_one_row_with_known_figures():
 
 def test_the_latex_chart_has_every_row_and_no_bare_special_character():
     write_method("a", [9000.0, 9100.0])
-    data = {"path": "a_b&c%.pt", "sha256": "1", "training_pairs": 1, "training_episodes": 1, "actions": None}
+    data = {"path": "a_b&c%.pt", "sha256": "1", "actions": None}
     write_method("b", [9000.0], lr=1e-4, data=data)
     report()
     text = Path("results/HalfCheetah-v5/chart.tex").read_text()
@@ -113,22 +114,22 @@ def test_the_sentence_names_the_best_method_with_its_interval():
 def test_from_ten_seeds_on_the_interquartile_mean_is_shown_and_said():
     write_method("a", [-1000.0, *[9000.0] * 9])
     row = charts()[0].best.row
-    assert row["normalized"] == pytest.approx((9000 + 293) / 9993)
-    assert row["final_return_mean"] == 8000
-    assert row["notes"] == "interquartile mean"
+    assert row.normalized == pytest.approx((9000 + 293) / 9993)
+    assert row.final_return_mean == 8000
+    assert row.notes == "interquartile mean"
 
 
 def test_a_seed_that_ran_twice_counts_once():
     write_method("a", [9000.0, 9100.0])
     write_method("a", [9200.0])
     row = charts()[0].best.row
-    assert row["seeds"] == 2
-    assert row["final_return_mean"] == 9150                         # seed 0: 9200, the newer
-    assert "1 repeated with the same seed" in row["notes"]
+    assert row.seeds == 2
+    assert row.final_return_mean == 9150                            # seed 0: 9200, the newer
+    assert "1 repeated with the same seed" in row.notes
 
 
 def test_other_data_are_another_row_and_labels_say_what_differs():
-    data = {"path": "x.pt", "sha256": "0", "training_pairs": 1000, "training_episodes": 1, "actions": "sampled"}
+    data = {"path": "x.pt", "sha256": "0", "training_pairs": 1000, "actions": "sampled"}
     write_method("a", [1.0], data=data)
     write_method("a", [2.0], data=data | {"sha256": "1", "actions": "deterministic"})
     write_method("a", [3.0], data=data, lr=1e-4)
@@ -189,33 +190,23 @@ def test_nothing_that_a_configuration_names_is_imported():
     assert "antigravity" not in sys.modules
 
 
+def test_callbacks_that_do_not_teach_do_not_make_another_method():
+    config = json.loads(json.dumps(CONFIG))
+    config["trainer"]["callbacks"] = [
+        {"class_path": "lightning.pytorch.callbacks.LearningRateMonitor", "init_args": {"log_momentum": False}},
+        {"class_path": "antigravity.Callback", "init_args": {"size": 3}},
+    ]
+    write_run("a", 0)
+    write_run("a", 1, config=config)
+    assert [(method.label, len(method.runs)) for method in charts()[0].methods] == [("GaussianMixture", 2)]
+    dagger = {"class_path": "lightning_bc.callbacks.DAgger", "init_args": {"expert": "a.pt", "rounds": 10}}
+    config["trainer"]["callbacks"] = [dagger]
+    write_run("a", 2, config=config)
+    labels = {method.label for method in charts()[0].methods}
+    assert labels == {"GaussianMixture", "GaussianMixture with DAgger"}
+
+
 # Curves
-
-
-def test_a_curve_is_what_tensorboard_reads():
-    folder = write_run("a", points=30)
-    read = read_records(Path("lightning_logs"))[0][0].curve
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    for tag in (RETURN, *AXES):
-        assert read[tag].tolist() == [event.value for event in events.Scalars(tag)]
-
-
-def test_a_resumed_runs_curve_is_what_tensorboard_reads():
-    """The killed session went on after its checkpoint at step 20; the resumed one plays these points again."""
-    folder = write_run("a", points=5)
-    path = next(folder.glob("events*"))
-    path.write_bytes(path.read_bytes()[:-7])                        # cut off in the middle of a record
-    path.rename(folder / "events.out.tfevents.0.first")
-    with SummaryWriter(str(folder), purge_step=21) as writer:
-        for step in (30, 40):
-            for tag in (RETURN, *AXES):
-                writer.add_scalar(tag, step, step)
-    records, broken = read_records(Path("lightning_logs"))
-    assert broken == {}
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    assert records[0].curve[RETURN].tolist() == [event.value for event in events.Scalars(RETURN)]
-    assert records[0].curve["optimizer_steps"].tolist() == [0, 10, 20, 30, 40]
-    assert records[0].curve[RETURN][3:].tolist() == [30, 40]
 
 
 def test_the_band_is_over_runs_on_a_common_axis():
@@ -265,7 +256,7 @@ def test_every_axis_gives_pictures_tables_and_a_page(axis):
     write_method("b", [9050.0], lr=1e-4)
     report("--x", axis)
     names = {str(path.relative_to("results")) for path in Path("results").rglob("*") if path.is_file()}
-    assert {name for name in names if not name.startswith("configs/")} == {
+    assert names == {
         "report.md",
         "report.html",
         *(f"HalfCheetah-v5/{name}" for name in ("chart.md", "chart.csv", "chart.tex", "curves.svg")),
@@ -288,11 +279,12 @@ def test_the_page_needs_no_network_and_links_to_each_runs_configuration():
     report()
     page = Path("results/report.html").read_text()
     assert not re.search(r"<(?:script|img|link)[^>]+(?:src|href)=[\"'](?:https?:)?//", page)
-    targets = re.findall(r'<a href="(configs/[^"]+)"', page)
+    targets = re.findall(r'<a href="([^"]+config.yaml)"', page)
     assert len(targets) == 2
     for target in targets:
-        assert yaml.safe_load(Path("results", target).read_text())["model"] == CONFIG["model"]
-        assert f"python -m lightning_bc fit --config results/{target}" in page
+        assert yaml.safe_load(Path("results", unquote(target)).read_text())["model"] == CONFIG["model"]
+    for run in Path("lightning_logs").iterdir():
+        assert f"python -m lightning_bc fit --config {run}/config.yaml" in page
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on the path")
@@ -389,31 +381,26 @@ def test_an_unfinished_run_is_marked_and_not_counted(capsys):
         assert str(folder) in Path("results", page).read_text()
 
 
-def damage(path):
-    """Flip a byte in the value of the last return, as a failing disk might."""
-    content = bytearray(path.read_bytes())
-    content[content.rindex(RETURN.encode()) + len(RETURN) + 2] ^= 0xFF
-    path.write_bytes(content)
-
-
 @pytest.mark.parametrize(
     "breaking",
     [
-        damage,
-        lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
-        lambda path: path.write_bytes(b"this is no event file at all"),
+        lambda path: path.write_text(path.read_text().replace("40,40", "40,4\0")),
+        lambda path: path.write_text("\n".join(path.read_text().split("\n")[:-2]) + "\n"),
+        lambda path: path.write_text("this is no curve at all\n"),
+        lambda path: path.write_bytes(b"\xff\xfe\x00"),
+        lambda path: path.write_text(""),
         Path.unlink,
     ],
-    ids=["damaged", "torn", "other", "missing"],
+    ids=["damaged", "ends early", "other", "no text", "empty", "missing"],
 )
-def test_a_run_with_broken_events_is_named_and_its_score_still_counts(breaking):
+def test_a_run_with_a_broken_curve_is_named_and_its_score_still_counts(breaking):
     write_method("a", [9000.0, 9100.0])
-    folder = write_run("a", seed=2, score=9200.0)
-    breaking(next(folder.glob("events*")))
+    path = write_run("a", seed=2, score=9200.0) / CURVE_FILE
+    breaking(path)
     records, broken = read_records(Path("lightning_logs"))
-    assert [str(folder) in path for path in broken] == [True]
+    assert list(broken) == [str(path)]
     method = make_charts(records)[0].best
-    assert method.row["seeds"] == 3
+    assert method.row.seeds == 3
     assert method.notes == ("1 without a readable curve",)
     assert len(band(method, "optimizer_steps").runs) == 2
 
@@ -426,7 +413,7 @@ def test_a_broken_file_is_named_and_the_rest_goes_on(file, content):
     path.write_text(content)
     records, broken = read_records(Path("lightning_logs"))
     assert list(broken) == [str(path)]
-    assert make_charts(records)[0].best.row["seeds"] == 1
+    assert make_charts(records)[0].best.row.seeds == 1
 
 
 def test_results_that_lack_a_key_name_it_and_the_report_says_so(capsys):

@@ -7,9 +7,12 @@ import yaml
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_bc.callbacks.rollouts import Rollouts
-from lightning_bc.files import write
+from lightning_bc.errors import InputError
+from lightning_bc.files import write, write_text
+from lightning_bc.strategies import Strategy
 
 
 class Checkpoints(Checkpoint):
@@ -32,17 +35,45 @@ class Checkpoints(Checkpoint):
         self.run, self.config, self.config_path = run, config, config_path
         self.saved_step = -1
         self.best_return = float("-inf")
+        self.run_length: int | None = None                          # as the strategy counts; None has no end
+        self._loader_state: dict[str, Any] | None = None
 
     @property
     def last_path(self) -> Path:
         """The file to resume from, and the one that final figures are for."""
         return self.directory / "last.ckpt"
 
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Say how a run that is resumed with another length goes on; refuse one that would become shorter.
+
+        Raises:
+            InputError: the run was to be longer.
+        """
+        assert isinstance(module, Strategy)
+        before, now = self.run_length, module.run_length
+        self.run_length = now
+        if before == now or self.saved_step < 0:
+            return
+        unit = "environment steps" if module.learns_by_acting else "optimizer steps"
+        if now is not None and (before is None or now < before):
+            raise InputError(
+                f"--run {self.run}: was to end after {before or 'no number of'} {unit}, and now it would after {now}. "
+                "A run can be made longer, not shorter."
+            )
+        words = "from here on along the cosine over the new length" if module.schedule == "cosine" else "constant"
+        rank_zero_only(print)(f"lengthened to {now or 'no end of'} {unit}, from {before}; learning rate: {words}\n")
+
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Write the configuration: by now the input has passed every check."""
-        if trainer.is_global_zero and not self.config_path.exists():
-            self.config_path.parent.mkdir(parents=True, exist_ok=True)
-            self.config_path.write_text(yaml.safe_dump(self.config, sort_keys=False))
+        """Bring the loader to its place, and write the configuration: by now the input has passed every check.
+
+        Lightning leaves the loader at its beginning where a checkpoint stands at an epoch's end, as that of a finished run.
+        """
+        loader: Any = trainer.train_dataloader
+        if self._loader_state is not None:
+            loader.load_state_dict(self._loader_state)
+            self._loader_state = None
+        if trainer.is_global_zero:
+            write_text(self.config_path, yaml.safe_dump(self.config, sort_keys=False))
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
@@ -58,14 +89,22 @@ class Checkpoints(Checkpoint):
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Say in the checkpoint which run it is of, and how that was configured."""
         checkpoint["run"], checkpoint["config"] = self.run, self.config
+        loader: Any = trainer.train_dataloader
+        if hasattr(loader, "state_dict"):                           # who draws for itself has none
+            checkpoint["loader"] = loader.state_dict()
+
+    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the loader's place until there is a loader."""
+        self._loader_state = checkpoint.get("loader")
 
     def state_dict(self) -> dict[str, Any]:
         """What was saved so far."""
-        return {"saved_step": self.saved_step, "best_return": self.best_return}
+        return {"saved_step": self.saved_step, "best_return": self.best_return, "run_length": self.run_length}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self.saved_step, self.best_return = state["saved_step"], state["best_return"]
+        self.run_length = state["run_length"]
 
     def _save(self, trainer: Trainer) -> None:
         if trainer.global_step == self.saved_step:

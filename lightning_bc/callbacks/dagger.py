@@ -7,12 +7,13 @@ i = 1, 2, ... the policy
     pi_i = beta_i expert + (1 - beta_i) learner,    beta_i = beta^i
 
 plays (each step is the expert's with probability beta_i), the expert labels every observation on the way, and the pairs join
-the training set. With beta = 0 the learner plays alone from the first round on, as the demonstrations were the round before.
+the training set. With beta = 0, the default, the learner plays alone in every round; the demonstrations count as round 0.
 
 The learner goes on from where it is, it is not trained anew.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,64 +21,71 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lightning_bc.bounds import ClosedUnitInterval, PositiveInt
 from lightning_bc.demonstrations.collect import check_fits
 from lightning_bc.demonstrations.experts import Expert, load_expert
+from lightning_bc.demonstrations.trajectories import recorded
 from lightning_bc.environments import Environments, make
 from lightning_bc.episodes import SELECTION_BANK, Player, play
-from lightning_bc.errors import InputError, refuse_unless_good
-from lightning_bc.strategies import OfflineStrategy, Strategy, data_of
+from lightning_bc.errors import InputError
+from lightning_bc.strategies import OfflineStrategy, data_of
+from lightning_bc.strategies.contract import Data
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the rounds of one fit need."""
+
+    learner: OfflineStrategy
+    expert: Expert
+    environments: Environments
 
 
 class DAgger(Callback):
     """Aggregate the expert's answers on the learner's own states, in rounds, under any offline strategy.
 
     Args:
-        expert: file of the expert that is asked, a CleanRL actor or a checkpoint.
+        expert: file of the expert that labels, a CleanRL actor or a checkpoint.
         round_every: optimizer steps between two rounds.
         rounds: how many rounds there are.
-        episodes: episodes a round.
+        episodes: episodes per round.
         beta: the expert plays a step of round i with probability beta^i.
     """
 
-    def __init__(self, expert: str, round_every: int = 500, rounds: int = 10, episodes: int = 1, beta: float = 0.0) -> None:
+    teaches = True
+    """It adds to what is learnt from, so that tables name the method by it."""
+
+    lesson: Lesson                                                  # made in setup
+
+    def __init__(
+        self,
+        expert: str,
+        round_every: PositiveInt = 500,
+        rounds: PositiveInt = 10,
+        episodes: PositiveInt = 1,
+        beta: ClosedUnitInterval = 0.0,
+    ) -> None:
         self.path, self.round_every, self.rounds, self.episodes, self.beta = expert, round_every, rounds, episodes, beta
         self.rounds_done = 0
-        self.expert: Expert | None = None
-        self._environments: Environments | None = None
 
     def check(self, module: LightningModule, environment_id: str) -> None:
         """Refuse what cannot work.
 
         Raises:
-            InputError: a setting is out of its range, the strategy does not learn from demonstrations, or the expert cannot
-                be read or is not one for this environment.
+            InputError: the strategy does not learn from demonstrations alone, or the expert cannot be read or is not one for
+                this environment.
         """
-        refuse_unless_good(
-            "DAgger's ",
-            (
-                ("round_every", self.round_every, "at least 1", self.round_every >= 1),
-                ("rounds", self.rounds, "at least 1", self.rounds >= 1),
-                ("episodes", self.episodes, "at least 1", self.episodes >= 1),
-                ("beta", self.beta, "0 to 1", 0 <= self.beta <= 1),
-            ),
-        )
-        if not isinstance(module, OfflineStrategy):
-            raise InputError(
-                f"DAgger works under strategies that learn from demonstrations; {type(module).__name__} acts in the "
-                "environment itself. Leave DAgger out of trainer.callbacks, or choose another model."
-            )
-        self.expert = load_expert(self.path)
-        check_fits(self.expert, self.path, environment_id)
+        self._learner_and_expert(module, environment_id)
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Check, make the environments, and have training stop for a round wherever one is due."""
         if stage == "fit":
             data = data_of(trainer)
             data.group_size = math.gcd(data.group_size, self.round_every)
-            environment_id = data.environment_id
-            if self.expert is None:                                 # the command line has checked before this
-                self.check(module, environment_id)
-            self._environments = make(environment_id, self.episodes)
+            learner, expert = self._learner_and_expert(module, data.environment_id)
+            if isinstance(expert, torch.nn.Module):
+                expert.to(trainer.strategy.root_device)
+            self.lesson = Lesson(learner, expert, make(data.environment_id, self.episodes))
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
@@ -85,13 +93,12 @@ class DAgger(Callback):
         """Play a round when one is due."""
         due = min(trainer.global_step // self.round_every, self.rounds)
         while self.rounds_done < due:
-            self._round(trainer, module)
+            self._round(data_of(trainer))
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Let the environments go."""
-        if self._environments is not None:
-            self._environments.close()
-            self._environments = None
+        if stage == "fit":
+            self.lesson.environments.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the rounds stand; the pairs are with the data."""
@@ -101,31 +108,33 @@ class DAgger(Callback):
         """Go on from there."""
         self.rounds_done = state["rounds_done"]
 
-    def _round(self, trainer: Trainer, module: LightningModule) -> None:
-        expert = self.expert
-        assert expert is not None
-        assert self._environments is not None
-        if isinstance(expert, torch.nn.Module):
-            expert.to(module.device)
-        assert isinstance(module, Strategy)
-        data = data_of(trainer)
+    def _learner_and_expert(self, module: LightningModule, environment_id: str) -> tuple[OfflineStrategy, Expert]:
+        if not isinstance(module, OfflineStrategy):
+            raise InputError(
+                f"DAgger works under strategies that learn from demonstrations; {type(module).__name__} acts in the "
+                "environment itself. Leave DAgger out of trainer.callbacks, or choose another model."
+            )
+        expert = load_expert(self.path)
+        check_fits(expert, self.path, environment_id)
+        return module, expert
+
+    def _round(self, data: Data) -> None:
+        learner, expert = self.lesson.learner, self.lesson.expert
         first = int(np.random.SeedSequence((data.seed, 2)).generate_state(1)[0]) % (SELECTION_BANK.first // 2)
         seeds = range(first + self.rounds_done * self.episodes, first + (self.rounds_done + 1) * self.episodes)
         self.rounds_done += 1
-        module.eval()
+        learner.eval()
         played = play(
-            Mixture(expert.player(), module.player(), self.beta**self.rounds_done),
-            self._environments,
+            Mixture(expert.player(), learner.player(), self.beta**self.rounds_done),
+            self.lesson.environments,
             seeds,
             record=True,
             label=expert.player(replan=True),
-            device=module.device,
+            device=learner.device,
         )
-        module.train()
-        assert played.observations is not None
-        assert played.actions is not None
-        new = (played.observations, played.actions, played.lengths)
-        data.extend(*(torch.from_numpy(column) for column in new))
+        learner.train()
+        labelled = recorded(played)
+        data.extend(labelled.observations, labelled.actions, labelled.lengths)
 
 
 class Mixture(Player):

@@ -69,7 +69,7 @@ class Progress(ProgressBar):
         seconds = now - self._started - self.rollouts.seconds_playing
         pairs = data.pairs_seen(trainer.global_step) - self._first_pairs
         shown = {"pairs/s": f"{pairs / seconds:,.0f}"} if pairs else {}
-        for name in ("loss", "critic_loss", "discriminator_loss"):
+        for name in module.shown:
             if (value := trainer.callback_metrics.get(f"train/{name}")) is not None:
                 shown[name.replace("_", " ")] = f"{float(value):.4g}"
         if self.rollouts.last_return is not None:

@@ -2,15 +2,18 @@
 
 import time
 import warnings
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_bc.environments import Environments, make
+from lightning_bc.episode_metrics import measure_all, recording_is_needed
 from lightning_bc.episodes import SELECTION_BANK, play
 from lightning_bc.errors import InputError
-from lightning_bc.strategies import Data, Strategy, data_of
+from lightning_bc.runs.curve import RETURN, Curve, Point
+from lightning_bc.strategies import Strategy, data_of
 
 STALLED_ENVIRONMENT_STEPS = 100_000
 STALLED_POINTS = 10
@@ -23,16 +26,23 @@ class Rollouts(Callback):
     """Play episodes while the policy learns, and log the reward-over-time curve.
 
     Before the first optimizer step, at every multiple of ``eval_freq`` and after the last one, the deterministic policy
-    plays the first ``episodes`` episodes of the selection bank. TensorBoard's x axis is Lightning's step; optimizer steps,
-    environment steps, training pairs seen and wall-clock seconds are logged beside it, as further axes. The metrics are
-    described in docs/metrics.md.
+    plays the first ``episodes`` episodes of the selection bank, and every metric of ``lightning_bc.episode_metrics`` is
+    taken of them. TensorBoard's x axis is Lightning's step; optimizer steps, environment steps, training pairs seen and
+    wall-clock seconds are logged beside it, as further axes. The metrics are described in docs/metrics.md.
+
+    A checkpoint holds the last point as ``checkpoint["point"]``.
 
     Args:
         eval_freq: optimizer steps, of strategies that act while they learn environment steps, between two points of the
             curve, and between two checkpoints and two validations.
-        episodes: episodes a point, played side by side.
+        episodes: episodes per point, played side by side.
         video: at the end of the run, write a video of the last checkpoint's first episode beside the logs.
+
+    Attributes:
+        curve: the file that points are also written to, which the command line sets; None writes none.
     """
+
+    _environments: Environments                                     # while a Trainer is at work
 
     def __init__(self, eval_freq: int = 80, episodes: int = 10, video: bool = False) -> None:
         for flag, value in (("eval_freq", eval_freq), ("episodes", episodes)):
@@ -40,21 +50,25 @@ class Rollouts(Callback):
                 raise InputError(f"--rollouts.{flag} {value}: wanted at least 1.")
         self.eval_freq, self.episodes, self.video = eval_freq, episodes, video
         self.last_step = self.last_position = -1                    # of Lightning, and as eval_freq counts
-        self.metrics: dict[str, float] = {}                         # of the last point
+        self.point: Point = {}                                      # the last one
         self.seconds_playing = 0.0                                  # over all sessions
         self.recent: list[tuple[float, float]] = []                 # environment steps, normalized return
         self.warned = False
         self._started = 0.0
         self._seconds_before = 0.0                                  # of the sessions before this one
-        self._environments: Environments | None = None
+        self._closing = ExitStack()
+        self.curve: Curve | None = None
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Make the environments once for the run."""
         self._environments = make(data_of(trainer).environment_id, self.episodes)
+        self._closing.callback(self._environments.close)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Play before the first step."""
         self._started = time.perf_counter()
+        if self.curve is not None and trainer.is_global_zero:
+            self.curve.resume(self.last_step)
         self._play_once(trainer, module)
 
     def on_train_batch_end(
@@ -79,44 +93,51 @@ class Rollouts(Callback):
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Let the environments go."""
-        if self._environments is not None:
-            self._environments.close()
-            self._environments = None
+        self._closing.close()
+
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the last point where whoever reads the checkpoint finds it."""
+        checkpoint["point"] = self.point
+
+    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on from the last point."""
+        self.point = checkpoint["point"]
+        self._seconds_before = self.point["seconds"]
+        self.seconds_playing = self._seconds_before - self.point["training_seconds"]
 
     def state_dict(self) -> dict[str, Any]:
         """Where the curve stands."""
-        names = ("last_step", "last_position", "metrics", "recent", "warned")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("last_step", "last_position", "recent", "warned")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the curve."""
         self.last_step, self.last_position = state["last_step"], state["last_position"]
-        self.metrics, self.recent, self.warned = state["metrics"], state["recent"], state["warned"]
-        self._seconds_before = self.metrics["seconds"]
-        self.seconds_playing = self._seconds_before - self.metrics["training_seconds"]
+        self.recent, self.warned = state["recent"], state["warned"]
 
     @property
     def last_return(self) -> float | None:
         """Mean return of the last point; None before the first."""
-        return self.metrics.get("rollout/return_mean")
+        return self.point.get(RETURN)
 
     def _play_once(self, trainer: Trainer, module: LightningModule) -> None:
-        """Play and log one point, unless this step already has one (gradient accumulation, a resumed run)."""
+        """Play and log one point, unless this step already has one (a resumed run, or one that ends at a point)."""
         assert isinstance(module, Strategy)
         step = trainer.global_step
         if step == self.last_step:
             return
-        played = self._play(module, data_of(trainer)) if trainer.is_global_zero else {}
+        played = self._play(trainer, module) if trainer.is_global_zero else {}
         self.last_step, self.last_position = step, module.position
-        self.metrics = trainer.strategy.broadcast(played)
-        self._log(trainer, self.metrics)
+        self.point = trainer.strategy.broadcast(played)
+        self._log(trainer, self.point)
         for logger in trainer.loggers:
             logger.save()  # to disk: the curve must not lag behind the checkpoint that is saved next
+        if self.curve is not None and trainer.is_global_zero:
+            self.curve.append(step, self.point)
         if module.learns_by_acting:
-            self._watch(self.metrics["environment_steps"], self.metrics["rollout/normalized_return"])
+            self._watch(self.point["environment_steps"], self.point["rollout/normalized_return"])
 
     def _watch(self, environment_steps: float, normalized_return: float) -> None:
-        """Warn, once a run, of a return that has not moved for long.
+        """Warn, once per run, of a return that has not moved for long.
 
         Looked at is the curve's end: STALLED_ENVIRONMENT_STEPS or STALLED_POINTS points, whichever is longer. It has not
         moved where the mean of its second half is under STALLED_RETURN and gains less than STALLED_GAIN on the first's.
@@ -144,31 +165,29 @@ class Rollouts(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
 
-    def _play(self, module: LightningModule, data: Data) -> dict[str, float]:
-        """The metrics of one point of the curve."""
-        assert isinstance(module, Strategy)
-        assert self._environments is not None
-        started = time.perf_counter()
+    def _play(self, trainer: Trainer, module: Strategy) -> Point:
+        """One point of the curve."""
+        data, started = data_of(trainer), time.perf_counter()
         was_training = module.training
         module.eval()
-        seeds = SELECTION_BANK.seeds(self.episodes)
-        episodes = play(module.player(), self._environments, seeds, device=module.device)
+        episodes = play(
+            module.player(),
+            self._environments,
+            SELECTION_BANK.seeds(self.episodes),
+            record=recording_is_needed(),
+            device=module.device,
+        )
         module.train(was_training)
-        returns = episodes.returns
+        measured = measure_all(episodes, data.references)
         seconds = time.perf_counter() - started
         self.seconds_playing += seconds
         seconds_of_run = self._seconds_before + time.perf_counter() - self._started
         return {
-            "rollout/return_mean": float(returns.mean()),
-            "rollout/return_std": float(returns.std()),
-            "rollout/return_min": float(returns.min()),
-            "rollout/return_max": float(returns.max()),
-            "rollout/normalized_return": float(data.references.normalized(returns.mean())),
-            "rollout/episode_length": float(episodes.lengths.mean()),
-            "rollout/seconds": seconds,
+            **{name: float(steps) for name, steps in module.steps_taken.items()},
+            "expert_queries": float(data.expert_queries),
+            "pairs": float(data.pairs_seen(module.global_step)),
             "seconds": seconds_of_run,
             "training_seconds": seconds_of_run - self.seconds_playing,
-            "pairs": float(data.pairs_seen(module.global_step)),
-            "expert_queries": float(data.expert_queries),
-            **{name: float(steps) for name, steps in module.steps_taken.items()},
+            "rollout/seconds": seconds,
+            **{f"rollout/{name}": value for name, value in measured.items()},
         }

@@ -1,5 +1,6 @@
 """TensorBoard's tabs: hyper-parameters beside the return reached, and the returns of all runs on one plot."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -19,7 +20,7 @@ LAYOUT = {
 
 
 class TensorBoardTabs(Callback):
-    """Fill the tabs HParams and Custom Scalars, once a run, where the logger is TensorBoard's.
+    """Fill the tabs HParams and Custom Scalars, once per run, where the logger is TensorBoard's.
 
     ``TensorBoardLogger.log_hyperparams`` would also log a value for each metric, a point of the curve that was never
     played; here the tab shows the curve's own last value.
@@ -28,7 +29,7 @@ class TensorBoardTabs(Callback):
         hyperparameters: the run's settings, by dotted name.
     """
 
-    def __init__(self, hyperparameters: dict[str, Any]) -> None:
+    def __init__(self, hyperparameters: Mapping[str, Any]) -> None:
         self.hyperparameters = {
             name: value if isinstance(value, int | float | str) else str(value) for name, value in hyperparameters.items()
         }

@@ -3,7 +3,8 @@
 from lightning_bc.demonstrations.batches import Batches
 from lightning_bc.demonstrations.collect import collect
 from lightning_bc.demonstrations.experts import load_expert
-from lightning_bc.demonstrations.formats import DemonstrationFile, read
 from lightning_bc.demonstrations.module import Demonstrations
+from lightning_bc.demonstrations.readers import peek, read
+from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 
-__all__ = ["Batches", "DemonstrationFile", "Demonstrations", "collect", "load_expert", "read"]
+__all__ = ["Batches", "Demonstrations", "Origin", "Trajectories", "collect", "load_expert", "peek", "read"]

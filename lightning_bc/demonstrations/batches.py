@@ -15,11 +15,25 @@ Batch = tuple[Tensor, ...]
 """(observations (batch, observation_dim), actions (batch, action_dim)); of windows as :meth:`Windows.cut` returns them."""
 
 
+def batches_per_pass(pairs: int, batch_size: int, world_size: int = 1) -> int:
+    """Batches of ``batch_size`` on each of ``world_size`` ranks that see each pair once."""
+    # A rest with fewer pairs than ranks joins the batch before it: no rank may go without.
+    return max(1, math.ceil((pairs - world_size + 1) / (batch_size * world_size)))
+
+
 class Nothing:
     """An endless stream of empty batches, for strategies that draw for themselves."""
 
     def __iter__(self) -> Iterator[list[Batch]]:
         return itertools.repeat([])
+
+    def extend(self, observations: Tensor, actions: Tensor, lengths: Tensor) -> None:
+        """There is nothing to add to."""
+        raise TypeError("no batches are served, so there is nothing to add to: train_dataloader() of pairs comes first")
+
+    def pairs_until(self, position: int) -> int:
+        """None were served."""
+        return 0
 
 
 class Batches:
@@ -94,8 +108,7 @@ class Batches:
     @property
     def batches_per_pass(self) -> int:
         """Batches that see each pair once."""
-        # A rest with fewer pairs than ranks joins the batch before it: no rank may go without.
-        return max(1, math.ceil((len(self.observations) - self.world_size + 1) / (self.batch_size * self.world_size)))
+        return batches_per_pass(len(self.observations), self.batch_size, self.world_size)
 
     def extend(self, observations: Tensor, actions: Tensor, lengths: Tensor) -> None:
         """Add episodes of ``lengths`` pairs (episodes,); from the next batch on, passes are over old and new pairs mixed."""

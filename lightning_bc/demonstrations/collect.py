@@ -2,25 +2,27 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from lightning_bc import versions
-from lightning_bc.demonstrations.experts import Expert, load_expert
+from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, Expert, load_expert
+from lightning_bc.demonstrations.readers import torch_file
 from lightning_bc.demonstrations.reference_returns import random_returns
+from lightning_bc.demonstrations.trajectories import Origin, Trajectories, joined, recorded
 from lightning_bc.environments import Environments, environment_spaces, make
 from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, play
 from lightning_bc.errors import InputError
-from lightning_bc.files import new_file, sha256, write
+from lightning_bc.files import new_file, sha256
 
 Actions = Literal["sampled", "deterministic", "exploratory"]
 
 NUM_ENVS = 128
-"""Sub-environments that play side by side: enough for the policy's batch to cost next to nothing a step."""
+"""Sub-environments that play side by side: enough for the policy's batch to cost next to nothing per step."""
 
 
 def collect(
@@ -64,27 +66,28 @@ def collect(
     started = time.perf_counter()
     with tqdm(total=pairs, unit=" pairs", unit_scale=True, desc=f"collecting {path.name}", mininterval=0.5) as bar:
         longest = environment_spaces(env).max_episode_steps or 1
-        content = _play_until(pairs, actor, environments, longest, actions, seed, bar.update)
+        played, returns = _play_until(pairs, actor, environments, longest, actions, seed, bar.update)
     seconds = time.perf_counter() - started
-    content |= {
-        "random_returns": torch.from_numpy(random_returns(env)),
-        "expert_returns": torch.from_numpy(play(actor.player(), environments, TEST_BANK.seeds(TEST_EPISODES)).returns),
-        "metadata": {
-            "environment_id": env,
-            "expert": str(expert),
-            "expert_sha256": sha256(expert),
-            "seed": seed,
-            "actions": actions,
-            "versions": versions(),
-        },
-    }
+    origin = Origin(
+        path=str(path),
+        environment_id=env,
+        expert=str(expert),
+        expert_sha256=sha256(expert),
+        actions=actions,
+        seed=seed,
+        versions=versions(),
+        mean_return=float(np.mean(returns)),
+        std_return=float(np.std(returns)),
+        random_returns=tuple(random_returns(env).tolist()),
+        expert_returns=tuple(play(actor.player(), environments, TEST_BANK.seeds(TEST_EPISODES)).returns.tolist()),
+    )
     environments.close()
-    write(path, content)
+    torch_file.write(path, replace(played, origin=origin))
     print(
-        f"{path}: {pairs:,} pairs of {len(content['episode_lengths']):,} episodes in {seconds:.0f} s "
-        f"({pairs / seconds:,.0f} pairs/s). Return of the demonstrations {content['mean_reward']:.0f} +- "
-        f"{content['std_reward']:.0f}; on the test bank the expert's mean action {content['expert_returns'].mean():.0f}, "
-        f"random actions {content['random_returns'].mean():.0f}."
+        f"{path}: {pairs:,} pairs of {len(played.lengths):,} episodes in {seconds:.0f} s "
+        f"({pairs / seconds:,.0f} pairs/s). Return of the demonstrations {origin.mean_return:.0f} +- "
+        f"{origin.std_return:.0f}; on the test bank the expert's mean action {np.mean(origin.expert_returns):.0f}, "
+        f"random actions {np.mean(origin.random_returns):.0f}."
     )
     return path
 
@@ -92,6 +95,24 @@ def collect(
 def default_path(env: str, actions: str = "sampled", pairs: int = 2_400_000) -> str:
     """Where ``collect`` writes unless told otherwise: the name says what the file holds."""
     return f"data/{env}-{actions}-{pairs}.pt"
+
+
+def collect_missing(env: str, path: str) -> None:
+    """Collect the default file of ``env`` with the shipped expert, unless it is there.
+
+    Raises:
+        InputError: no expert is shipped.
+    """
+    expert = SHIPPED_EXPERTS / f"{env}.pt"
+    if Path(path).exists():
+        return
+    if not expert.is_file():
+        raise InputError(
+            f"{path}: no such file, and no expert for {env} is shipped to collect it with ({expert} is missing). "
+            "Name your own demonstrations with --data.path, or collect them with\n"
+            f"    python -m lightning_bc collect --env {env} --expert EXPERT.pt"
+        )
+    collect(env, str(expert), path)
 
 
 def check_fits(actor: Expert, expert: str, env: str) -> None:
@@ -113,40 +134,27 @@ def _play_until(
     actions: Actions,
     seed: int,
     on_step: Callable[[int], Any],
-) -> dict[str, Any]:
-    """Play rounds of one episode a sub-environment until ``pairs`` are there; cut the last episode."""
+) -> tuple[Trajectories, list[float]]:
+    """Play rounds of one episode per sub-environment until ``pairs`` are there; cut the last episode.
+
+    Returns:
+        The trajectories, and the return of each episode that was not cut; of the first one in any case.
+    """
     policy = actor.player(deterministic=actions == "deterministic")
     label = actor.player(replan=True) if actions == "exploratory" else None
-    observations = np.empty((pairs, actor.observation_dim), np.float32)
-    recorded = np.empty((pairs, actor.action_dim), np.float32)
-    rewards = np.empty(pairs, np.float32)
-    lengths: list[int] = []
+    rounds: list[Trajectories] = []
     returns: list[float] = []
-    filled = 0
+    filled = episodes = 0
     while filled < pairs:
         # About as many episodes as are still needed; before the first is known, the time limit stands for its length.
-        mean_length = filled / len(lengths) if lengths else longest
+        mean_length = filled / episodes if episodes else longest
         wanted = min(environments.num_envs, max(1, int(np.ceil((pairs - filled) / mean_length))))
-        first = seed + len(lengths)
+        first = seed + episodes
         played = play(policy, environments, range(first, first + wanted), record=True, label=label, on_step=on_step)
-        for source, target in (
-            (played.observations, observations),
-            (played.actions, recorded),
-            (played.rewards, rewards),
-        ):
-            assert source is not None
-            target[filled : filled + len(source)] = source[: pairs - filled]
-        for length, episode_return in zip(played.lengths, played.returns, strict=True):
-            if filled < pairs:
-                lengths.append(min(int(length), pairs - filled))
-                if filled + length <= pairs or not returns:         # an episode that was cut has no return
-                    returns.append(float(episode_return))
-                filled += lengths[-1]
-    return {
-        "observations": torch.from_numpy(observations),
-        "actions": torch.from_numpy(recorded),
-        "rewards": torch.from_numpy(rewards),
-        "episode_lengths": torch.tensor(lengths),
-        "mean_reward": float(np.mean(returns)),
-        "std_reward": float(np.std(returns)),
-    }
+        rounds.append(recorded(played).cut(pairs - filled))
+        for length, episode_return in zip(played.lengths.tolist(), played.returns.tolist(), strict=True):
+            filled += length
+            if filled <= pairs or not returns:                      # an episode that was cut has no return
+                returns.append(episode_return)
+        episodes += wanted
+    return joined(rounds), returns

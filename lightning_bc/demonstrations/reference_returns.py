@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, load_expert
+from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.environments import environment_spaces, make
 from lightning_bc.episodes import TEST_BANK, TEST_EPISODES, Policy, play
 from lightning_bc.references import References
@@ -31,12 +32,26 @@ def random_returns(environment_id: str) -> np.ndarray:
     return returns
 
 
-def references_without_file(environment_id: str) -> References:
-    """Where no demonstrations say it: the random policy and the shipped expert play; without an expert its return is NaN."""
-    random, path = float(random_returns(environment_id).mean()), SHIPPED_EXPERTS / f"{environment_id}.pt"
+def references(environment_id: str, demonstrations: Trajectories | None) -> References:
+    """As the demonstrations' file says.
+
+    What it does not say, the random policy plays, and the mean return of the demonstrations stands in for the expert.
+    Without demonstrations the shipped expert plays; where there is none its return is NaN.
+    """
+    origin = Origin("nowhere") if demonstrations is None else demonstrations.origin
+    random = _mean(origin.random_returns) if origin.random_returns else float(random_returns(environment_id).mean())
+    if origin.expert_returns:
+        return References(random, _mean(origin.expert_returns), "expert's mean action, 100 test-bank episodes")
+    if demonstrations is not None:
+        return References(random, demonstrations.mean_return, "mean_reward of the data file (no expert at hand)")
+    path = SHIPPED_EXPERTS / f"{environment_id}.pt"
     if not path.is_file():
         return References(random, float("nan"), "unknown: no demonstrations are read and no expert is shipped")
     environments = make(environment_id, TEST_EPISODES)
     returns = play(load_expert(path).player(), environments, TEST_BANK.seeds(TEST_EPISODES)).returns
     environments.close()
     return References(random, float(returns.mean()), "shipped expert's mean action, 100 test-bank episodes")
+
+
+def _mean(returns: tuple[float, ...]) -> float:
+    return float(torch.tensor(returns, dtype=torch.float64).mean())

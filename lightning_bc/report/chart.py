@@ -1,23 +1,21 @@
 """The chart: runs that differ by their seed alone make one method, methods of one environment make one chart."""
 
-import csv
-import io
 import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from lightning_bc.demonstrations.references import References
+from lightning_bc.references import References
 from lightning_bc.report import statistics
-from lightning_bc.report.parameters import WHICH_PAIRS, callbacks, changed_parameters, class_name
-from lightning_bc.runs.records import Record
+from lightning_bc.report.parameters import WHICH_PAIRS, changed_parameters, class_name, teachers
+from lightning_bc.report.tables import show_duration, show_interval
+from lightning_bc.runs.records import FinishedRecord, Record
 
 COLUMNS = (
     "Method",
@@ -33,14 +31,31 @@ COLUMNS = (
     "Action latency",
     "Notes",
 )
-Row = dict[str, Any]
-"""A row of a table, by column."""
-
-MATRIX_SIZE = 12
-"""Methods in a table of each against each; more of them cannot be read."""
 
 SAME_SCALE = 0.01
 """Two experts' returns nearer than this share of the scale are one expert's, played on two machines."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the chart as numbers, which is a row of its CSV: units and meanings are in docs/report.md."""
+
+    method: str
+    parameters: str
+    demonstrations: str
+    seeds: int
+    expert_queries: float
+    environment_steps: float
+    final_return_mean: float
+    final_return_std: float | None
+    normalized: float
+    normalized_low: float | None
+    normalized_high: float | None
+    worst_seed: float
+    failed_episodes: float
+    training_seconds: float
+    action_latency_ms: float
+    notes: str
 
 
 @dataclass(frozen=True)
@@ -51,21 +66,21 @@ class Method:
         strategy: its name, with those of callbacks that teach it.
         parameters: those that differ from the defaults.
         demonstrations: what was learnt from, in words: kind, episodes, pairs.
-        runs: the finished runs, one a seed.
+        runs: the finished runs, one per seed.
         notes: what a reader must know of the row.
         label: a name that no other row of the chart has.
     """
 
     strategy: str
-    parameters: dict[str, Any]
+    parameters: Mapping[str, Any]
     demonstrations: tuple[str, ...]
-    runs: tuple[Record, ...]
+    runs: tuple[FinishedRecord, ...]
     notes: tuple[str, ...] = ()
     label: str = ""
 
     def over_runs(self, key: str) -> np.ndarray:
-        """One entry of results.json of every run, (runs,); NaN for null."""
-        return np.array([run.results[key] for run in self.runs], dtype=float)
+        """One entry of results.json of every run, (runs,); NaN where it is null."""
+        return np.array([getattr(run.results, key) for run in self.runs], dtype=float)
 
     @cached_property
     def score(self) -> float:
@@ -80,27 +95,28 @@ class Method:
 
     @cached_property
     def row(self) -> Row:
-        """The row as numbers, for the CSV: see docs/report.md."""
+        """The row as numbers."""
         scores, normalized = self.over_runs("score"), self.over_runs("normalized")
-        low, high = statistics.interval(normalized) or (None, None)
-        return {
-            "method": self.strategy,
-            "parameters": ", ".join(_in_words(self.parameters).values()),
-            "demonstrations": ", ".join(self.demonstrations),
-            "seeds": len(self.runs),
-            "expert_queries": self.over_runs("expert_queries").mean(),
-            "environment_steps": self.over_runs("environment_steps").mean(),
-            "final_return_mean": scores.mean(),
-            "final_return_std": scores.std(ddof=1) if len(scores) > 1 else None,
-            "normalized": float(statistics.center(normalized)),
-            "normalized_low": low,
-            "normalized_high": high,
-            "worst_seed": scores.min(),
-            "failed_episodes": self.over_runs("failed_episodes").mean(),
-            "training_seconds": np.median(self.over_runs("training_seconds")),
-            "action_latency_ms": np.median([run.results["action_latency_ms"]["1"] for run in self.runs]),
-            "notes": "; ".join(self.notes),
-        }
+        ends = statistics.interval(normalized)
+        low, high = (None, None) if ends is None else map(float, ends)
+        return Row(
+            method=self.strategy,
+            parameters=", ".join(_in_words(self.parameters).values()),
+            demonstrations=", ".join(self.demonstrations),
+            seeds=len(self.runs),
+            expert_queries=self.over_runs("expert_queries").mean(),
+            environment_steps=self.over_runs("environment_steps").mean(),
+            final_return_mean=scores.mean(),
+            final_return_std=scores.std(ddof=1) if len(scores) > 1 else None,
+            normalized=float(statistics.center(normalized)),
+            normalized_low=low,
+            normalized_high=high,
+            worst_seed=scores.min(),
+            failed_episodes=self.over_runs("failed_episodes").mean(),
+            training_seconds=np.median(self.over_runs("training_seconds")),
+            action_latency_ms=np.median([run.results.action_latency_ms["1"] for run in self.runs]),
+            notes="; ".join(self.notes),
+        )
 
 
 @dataclass(frozen=True)
@@ -135,43 +151,36 @@ class Chart:
     def cells(self, method: Method) -> list[str]:
         """The row in words, under ``COLUMNS``."""
         row = method.row
-        spread = "" if row["final_return_std"] is None else f" ± {self.show_return(row['final_return_std'])}"
-        episodes = sum(len(run.results["returns"]) for run in method.runs)
+        spread = "" if row.final_return_std is None else f" ± {self.show_return(row.final_return_std)}"
+        episodes = sum(len(run.results.returns) for run in method.runs)
         known = self.references.has_expert
         return [
             method.strategy,
-            row["parameters"],
-            row["demonstrations"],
-            f"{row['expert_queries']:,.0f}",
-            f"{row['environment_steps']:,.0f}",
-            f"{self.show_return(row['final_return_mean'])}{spread} ({_seeds(method)})",
-            show_interval(row["normalized"], row["normalized_low"], row["normalized_high"]) if known else "no expert",
-            self.show_return(row["worst_seed"]),
-            f"{round(row['failed_episodes'] * episodes)} of {episodes}" if known else "no expert",
-            _duration(row["training_seconds"]),
-            f"{row['action_latency_ms']:.2f} ms",
-            row["notes"],
+            row.parameters,
+            row.demonstrations,
+            f"{row.expert_queries:,.0f}",
+            f"{row.environment_steps:,.0f}",
+            f"{self.show_return(row.final_return_mean)}{spread} ({_seeds(method)})",
+            show_interval(row.normalized, row.normalized_low, row.normalized_high) if known else "no expert",
+            self.show_return(row.worst_seed),
+            f"{round(row.failed_episodes * episodes)} of {episodes}" if known else "no expert",
+            show_duration(row.training_seconds),
+            f"{row.action_latency_ms:.2f} ms",
+            row.notes,
         ]
 
     def sentence(self) -> str:
         """What was reached, and with what."""
         best, known = self.best, self.references.has_expert
         row = best.row
-        details = f"{row['parameters'] or 'default parameters'}; demonstrations: {row['demonstrations']}"
+        details = f"{row.parameters or 'default parameters'}; demonstrations: {row.demonstrations}"
         ends = best.score_interval
         interval = "1 seed, no interval"
         if ends is not None:
             interval = f"95% interval {self.show_return(ends[0])} to {self.show_return(ends[1])} over {_seeds(best)}"
-        normalized = f"; normalized {row['normalized']:.3f}" if known else ""
+        normalized = f"; normalized {row.normalized:.3f}" if known else ""
         reached = self.show_return(best.score)
         return f"With {best.strategy} ({details}) a return of {reached} was reached ({interval}{normalized})."
-
-
-def show_interval(value: float, low: float | None, high: float | None, decimals: int = 3) -> str:
-    """A value and its 95% interval over runs, in words."""
-    if low is None:
-        return f"{value:.{decimals}f} (1 seed, no interval)"
-    return f"{value:.{decimals}f} ({low:.{decimals}f} to {high:.{decimals}f})"
 
 
 # From runs to charts
@@ -180,13 +189,13 @@ def show_interval(value: float, low: float | None, high: float | None, decimals:
 def make_charts(records: Iterable[Record]) -> list[Chart]:
     """Sort runs into charts: one for each environment and expert, in the order of their names."""
     records = list(records)
-    scales: dict[tuple[str, References], list[Record]] = {}
+    scales: dict[tuple[str, References], list[FinishedRecord]] = {}
     for record in records:
-        if record.finished:
-            environment_id, references = record.results["environment_id"], record.references
+        if isinstance(record, FinishedRecord):
+            environment_id, references = record.results.environment_id, record.results.references
             known = (key for key in scales if key[0] == environment_id and _same_scale(key[1], references))
             scales.setdefault(next(known, (environment_id, references)), []).append(record)
-    unfinished = [record for record in records if not record.finished]
+    unfinished = [record for record in records if not isinstance(record, FinishedRecord)]
     several = Counter(environment_id for environment_id, _ in scales)
     charts = []
     for (environment_id, references), runs in scales.items():
@@ -207,10 +216,11 @@ def _same_scale(one: References, other: References) -> bool:
     )
 
 
-def _methods(runs: Sequence[Record], unfinished: Sequence[Record]) -> list[Method]:
-    groups: dict[str, list[Record]] = defaultdict(list)
+def _methods(runs: Sequence[FinishedRecord], unfinished: Sequence[Record]) -> list[Method]:
+    groups: dict[str, list[FinishedRecord]] = defaultdict(list)
     for run in runs:
-        pairs = run.results["data"].get("sha256"), run.results["data"].get("training_pairs")
+        data = run.results.data
+        pairs = None if data is None else (data.sha256, data.training_pairs)
         groups[json.dumps([_settings(run), pairs])].append(run)
     waiting = Counter(_settings(run, path=True) for run in unfinished)
     methods = []
@@ -262,108 +272,23 @@ def _settings(run: Record, path: bool = False) -> str:
 
 
 def _strategy(run: Record) -> str:
-    names = [class_name(chosen) for chosen in (run.config["model"], *callbacks(run.config))]
+    """The strategy's name, and those of the callbacks that teach it."""
+    names = [class_name(chosen) for chosen in (run.config["model"], *teachers(run.config))]
     return " with ".join(names)
 
 
-def _demonstrations(run: Record) -> tuple[str, ...]:
-    data = run.results["data"]
-    if not data:
+def _demonstrations(run: FinishedRecord) -> tuple[str, ...]:
+    data = run.results.data
+    if data is None:
         return ("none",)
-    kind = data["actions"] or re.split(r"[/\\:]", data["path"])[-1]
-    episodes = f"{data['training_episodes']:,} episode" + "s" * (data["training_episodes"] != 1)
-    return kind, episodes, f"{data['training_pairs']:,} pairs"
+    kind = data.actions or re.split(r"[/\\:]", data.path)[-1]
+    episodes = f"{data.training_episodes:,} episode" + "s" * (data.training_episodes != 1)
+    return kind, episodes, f"{data.training_pairs:,} pairs"
 
 
-def _in_words(parameters: dict[str, Any]) -> dict[str, str]:
+def _in_words(parameters: Mapping[str, Any]) -> dict[str, str]:
     return {name: f"{name} {f'{value:g}' if isinstance(value, float) else value}" for name, value in parameters.items()}
 
 
 def _seeds(method: Method) -> str:
     return f"{len(method.runs)} seed" + "s" * (len(method.runs) != 1)
-
-
-def _duration(seconds: float) -> str:
-    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min")):
-        if seconds < limit:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 3600:.1f} h"
-
-
-# From charts to text
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table as Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
-
-
-def latex_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table as LaTeX; it needs the package booktabs."""
-    lines = [" & ".join(map(_latex, line)) + r" \\" for line in rows]
-    return "\n".join(
-        [
-            rf"\begin{{tabular}}{{{'l' * len(header)}}}",
-            r"\toprule",
-            " & ".join(map(_latex, header)) + r" \\",
-            r"\midrule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-        ]
-    )
-
-
-_LATEX = str.maketrans({character: f"\\{character}" for character in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-})
-
-
-def _latex(text: str) -> str:
-    return text.translate(_LATEX)
-
-
-def csv_table(rows: Sequence[Row]) -> str:
-    """Rows of equal keys as CSV; what is not known is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: _known(value) for key, value in row.items()})
-    return text.getvalue()
-
-
-def _known(value: Any) -> Any:
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
-
-
-# Probability of improvement
-
-
-def improvements(methods: Sequence[Method]) -> list[Row]:
-    """For each two methods how probable it is that a run of one scores above a run of the other, with its 95% interval.
-
-    Methods of a single seed are left out: of two runs one is always above the other, which says nothing.
-    """
-    rows = []
-    for one, other in combinations((method for method in methods if len(method.runs) > 1), 2):
-        scores = one.over_runs("score"), other.over_runs("score")
-        probability = float(statistics.probability_of_improvement(*scores))
-        low, high = statistics.probability_interval(*scores)
-        rows += [
-            {"method": one.label, "over": other.label, "probability": probability, "low": low, "high": high},
-            {"method": other.label, "over": one.label, "probability": 1 - probability, "low": 1 - high, "high": 1 - low},
-        ]
-    return rows
-
-
-def matrix(compared: Sequence[Row]) -> list[tuple[str, list[Row | None]]]:
-    """The best of the compared methods: label, and the entry of :func:`improvements` over each of them, None over itself."""
-    entries = {(row["method"], row["over"]): row for row in compared}
-    labels = list(dict.fromkeys(row["method"] for row in compared))[:MATRIX_SIZE]  # best first, as methods are
-    return [(label, [entries.get((label, other)) for other in labels]) for label in labels]

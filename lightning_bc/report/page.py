@@ -1,19 +1,22 @@
 """The report as one HTML page that opens offline: curves to hover over, the chart, and every run."""
 
 import base64
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader
 from matplotlib.colors import to_rgb
 
-from lightning_bc.demonstrations.references import References
-from lightning_bc.report.chart import COLUMNS, Chart, Row, matrix
+from lightning_bc.references import References
+from lightning_bc.report.chart import COLUMNS, Chart
+from lightning_bc.report.comparison import Improvement, matrix
 from lightning_bc.report.plots import AXIS_LABELS, MARKERS, Band, Scale, line_styles, scale
+from lightning_bc.runs.folders import CONFIG_FILE
 
 _WHOLE = ("Method", "Final return", "Normalized", "Failed episodes", "Training time", "Action latency")
 """Columns whose cells are not broken into lines."""
@@ -36,25 +39,31 @@ class Section:
 
     chart: Chart
     bands: dict[str, Band]
-    improvements: Sequence[Row]
+    improvements: Sequence[Improvement]
     best: Path
 
 
-def write_page(path: Path, sections: Sequence[Section], axis: str, **shown: Any) -> None:
+def write_page(
+    path: Path, sections: Sequence[Section], axis: str, output: Path, *, logs: str, counted: int, left_out: Mapping[str, str]
+) -> None:
     """Write the page.
 
     Args:
         path: the file.
         sections: one for each chart, in their order.
         axis: what the curves are drawn over.
-        shown: what page.html names besides.
+        output: the folder where the page will lie, from which it links to the runs' configurations.
+        logs: the folder of runs.
+        counted: how many runs were.
+        left_out: what is not counted or not whole, with the reason.
     """
-    template = Environment(loader=PackageLoader("lightning_bc", "results"), autoescape=True).get_template("page.html")
-    contents = [_content(section, axis, first=number == 0) for number, section in enumerate(sections)]
-    path.write_text(template.render(sections=contents, columns=COLUMNS, whole=_WHOLE, **shown))
+    template = Environment(loader=PackageLoader("lightning_bc.report", "."), autoescape=True).get_template("page.html")
+    contents = [_content(section, axis, output, first=number == 0) for number, section in enumerate(sections)]
+    shown = {"sections": contents, "columns": COLUMNS, "whole": _WHOLE, "logs": logs, "counted": counted}
+    path.write_text(template.render(shown, left_out=left_out))
 
 
-def _content(section: Section, axis: str, first: bool) -> dict[str, Any]:
+def _content(section: Section, axis: str, output: Path, first: bool) -> dict[str, object]:
     chart = section.chart
     cells = matrix(section.improvements)
     return {
@@ -65,8 +74,13 @@ def _content(section: Section, axis: str, first: bool) -> dict[str, Any]:
         ),
         "rows": [(method, chart.cells(method)) for method in chart.methods],
         "colours": {label: colour for label, (colour, _) in line_styles(chart).items()},
+        "runs": [
+            (method.label, run, config := run.folder / CONFIG_FILE, quote(Path(os.path.relpath(config, output)).as_posix()))
+            for method in chart.methods
+            for run in method.runs
+        ],
         "matrix": cells,
-        "compared": len({row["method"] for row in section.improvements}),
+        "compared": len({entry.method for entry in section.improvements}),
         "best": "data:image/svg+xml;base64," + base64.b64encode(section.best.read_bytes()).decode(),
     }
 
@@ -132,7 +146,7 @@ def _add_scales(figure: go.Figure, horizontal: Scale) -> None:
 
 def _traces(references: References, band: Band, label: str, colour: str, dashes: str) -> list[go.Scatter]:
     """The band, and over it the line; a method without extent along the axis is a point."""
-    shared: dict[str, Any] = {"legendgroup": label, "name": label}
+    shared = {"legendgroup": label, "name": label}
     lines, columns = [f"<b>{label}</b>", "%{x:,.6~g}: return %{y:,.5~g}"], [references.normalized(band.center)]
     if references.has_expert:
         lines.append("normalized %{customdata[0]:.3f}")

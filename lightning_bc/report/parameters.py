@@ -2,24 +2,28 @@
 
 import functools
 import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 import yaml
 from jsonargparse import ArgumentParser
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
-from lightning_bc.callbacks import DAgger
+import lightning_bc.callbacks  # noqa: F401  so that those that teach are known
 from lightning_bc.demonstrations import Demonstrations
 from lightning_bc.networks import Network
 from lightning_bc.strategies import strategies
 
+Chosen = Mapping[str, Any]
+"""A class that a configuration names, {class_path, init_args}, or a part of a configuration."""
+
+Parameters = dict[str, Any]
+"""Values by the parameter's name."""
+
 TRAINER_PARAMETERS = (
     "max_epochs",
     "max_steps",
-    "gradient_clip_val",
-    "gradient_clip_algorithm",
-    "accumulate_grad_batches",
     "precision",
     "devices",
     "num_nodes",
@@ -30,7 +34,7 @@ WHICH_PAIRS = ("path", "episodes", "subsample", "validation_fraction", "episode_
 """The settings of the data that say which pairs were learnt from; the column Demonstrations has them."""
 
 
-def changed_parameters(config: dict[str, Any]) -> dict[str, Any]:
+def changed_parameters(config: Chosen) -> Parameters:
     """The parameters of a run that differ from the defaults, by name.
 
     Where another network or optimizer than the strategy's was chosen, its name and what differs from its own defaults.
@@ -42,29 +46,34 @@ def changed_parameters(config: dict[str, Any]) -> dict[str, Any]:
     usual = _defaults(Trainer) | {"max_epochs": 1 if trainer["max_epochs"] else None}
     data = {name: value for name, value in config["data"].items() if name not in WHICH_PAIRS}
     found = _differing(trainer, usual) | _differing(data, _defaults(Demonstrations)) | _differing_arguments(config["model"])
-    for callback in callbacks(config):
+    for callback in teachers(config):
         found |= _differing_arguments(callback)
     return found
 
 
-def callbacks(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """The callbacks that a run was given."""
-    return config["trainer"].get("callbacks") or []
+def teachers(config: Chosen) -> list[Chosen]:
+    """The callbacks of a run that change what is learnt, as their classes say by ``teaches = True``.
+
+    Others (a monitor of the learning rate, a class that is not known here) do not make another method of it.
+    """
+    callbacks: Sequence[Chosen] = config["trainer"].get("callbacks") or []
+    return [callback for callback in callbacks if getattr(_known_classes().get(class_name(callback)), "teaches", False)]
 
 
-def class_name(chosen: dict[str, Any]) -> str:
+def class_name(chosen: Chosen) -> str:
     """The last part of a class_path."""
     return chosen["class_path"].rpartition(".")[2]
 
 
-def _differing(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+def _differing(values: Chosen, defaults: Chosen) -> Parameters:
     """Those of ``values`` that are not their ``defaults``; a class that was chosen, by its name, with its own arguments."""
-    found: dict[str, Any] = {}
+    found: Parameters = {}
     for name, value in values.items():
         default = defaults.get(name)
         if isinstance(value, dict) and "class_path" in value:
             if default and class_name(default) == class_name(value):
-                found |= _differing(value.get("init_args") or {}, default["init_args"])
+                usual = _defaults(_known_classes().get(class_name(value))) | default["init_args"]
+                found |= _differing(value.get("init_args") or {}, usual)
             else:
                 found |= {name: class_name(value)} | _differing_arguments(value)
         elif value != default:
@@ -72,13 +81,13 @@ def _differing(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, An
     return found
 
 
-def _differing_arguments(chosen: dict[str, Any]) -> dict[str, Any]:
+def _differing_arguments(chosen: Chosen) -> Parameters:
     """The arguments of a {class_path, init_args} that differ from what the class's own signature says."""
     return _differing(chosen.get("init_args") or {}, _defaults(_known_classes().get(class_name(chosen))))
 
 
 @functools.cache
-def _defaults(cls: type | None) -> dict[str, Any]:
+def _defaults(cls: type | None) -> Parameters:
     """The defaults of all arguments of ``cls``, as a configuration writes them; of a class that is not known, none."""
     if cls is None:
         return {}
@@ -90,4 +99,12 @@ def _defaults(cls: type | None) -> dict[str, Any]:
 def _known_classes() -> dict[str, type]:
     """Strategies, networks, callbacks and optimizers, by name. Nothing that a configuration names is imported for it."""
     optimizers = [cls for cls in vars(torch.optim).values() if inspect.isclass(cls)]
-    return {cls.__name__: cls for cls in (*optimizers, *Network.__subclasses__(), DAgger, *strategies().values())}
+    known = (*optimizers, *_subclasses(Network), *_subclasses(Callback), *strategies().values())
+    return {cls.__name__: cls for cls in known}
+
+
+def _subclasses(cls: Any) -> Iterator[type]:
+    """All of them, of the subclasses too."""
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)

@@ -35,7 +35,7 @@ MARKERS = dict(zip(DASHES, ("o", "s", "^", "D"), strict=True))
 WIDE = 8.0
 """Where the longest curve is so many times as long as the shortest, the axis is logarithmic: the short ones are read too."""
 
-NAMES_A_COLUMN = 20
+NAMES_PER_COLUMN = 20
 """Of the legend."""
 
 STYLE: Any = {
@@ -123,7 +123,7 @@ def draw_curves(path: Path, chart: Chart, bands: dict[str, Band], methods: Seque
     """
     alone, styles = len(methods) == 1, line_styles(chart)
     with rc_context(STYLE):
-        columns = math.ceil(len(methods) / NAMES_A_COLUMN)
+        columns = math.ceil(len(methods) / NAMES_PER_COLUMN)
         figure = Figure(figsize=(6.5 if alone else 6.5 + 2.5 * columns, 4.2), layout="constrained")
         axes = figure.subplots()
         for method in methods:

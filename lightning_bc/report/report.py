@@ -1,28 +1,19 @@
 """The report: curves, chart, sentence and page from the runs under a folder."""
 
 import re
-import shutil
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
 from lightning_bc.errors import InputError
-from lightning_bc.report.chart import (
-    COLUMNS,
-    Chart,
-    csv_table,
-    improvements,
-    latex_table,
-    make_charts,
-    markdown_table,
-    matrix,
-    show_interval,
-)
+from lightning_bc.report.chart import COLUMNS, Chart, make_charts
+from lightning_bc.report.comparison import improvements, matrix
 from lightning_bc.report.page import Section, write_page
 from lightning_bc.report.plots import band, draw_curves
-from lightning_bc.runs.folders import CONFIG_FILE
-from lightning_bc.runs.records import Record, read_records
+from lightning_bc.report.tables import csv_table, latex_table, markdown_table, show_interval
+from lightning_bc.runs.records import FinishedRecord, Record, read_records
 
 Axis = Literal["optimizer_steps", "environment_steps", "expert_queries", "seconds"]
 
@@ -44,10 +35,9 @@ def report(logs: str, output: str = "docs/results", x: Axis = "optimizer_steps")
     with tempfile.TemporaryDirectory(dir=Path(output).parent, prefix=".report-") as folder:
         new = Path(folder)
         sections = [_write_chart(new / file_name(chart.name), chart, x) for chart in charts]
-        _write_configs(new / "configs", charts)
         (new / "report.md").write_text(_markdown(sections, left_out))
         counted = sum(len(method.runs) for chart in charts for method in chart.methods)
-        write_page(new / "report.html", sections, x, logs=logs, output=output, counted=counted, left_out=left_out)
+        write_page(new / "report.html", sections, x, Path(output), logs=logs, counted=counted, left_out=left_out)
         for path in sorted(path for path in new.rglob("*") if path.is_file()):
             target = Path(output) / path.relative_to(new)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -64,8 +54,9 @@ def _read(logs: Path, output: Path) -> tuple[list[Record], dict[str, str]]:
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output}: is a file; wanted a folder.")
     records, left_out = read_records(logs)
-    left_out |= {str(run.folder): "unfinished: no results.json, not counted" for run in records if not run.finished}
-    if not any(run.finished for run in records):
+    unfinished = [run for run in records if not isinstance(run, FinishedRecord)]
+    left_out |= {str(run.folder): "unfinished: no results.json, not counted" for run in unfinished}
+    if len(unfinished) == len(records):
         found = "".join(f"\n  {path}: {reason}" for path, reason in left_out.items()) if logs.is_dir() else ""
         raise InputError(
             f"{logs}: {'holds no finished run' if logs.is_dir() else 'no such folder'}. A finished run is a folder with "
@@ -85,19 +76,11 @@ def _write_chart(folder: Path, chart: Chart, axis: str) -> Section:
     rows = [chart.cells(method) for method in chart.methods]
     (folder / "chart.md").write_text(markdown_table(COLUMNS, rows))
     (folder / "chart.tex").write_text(latex_table(COLUMNS, rows))
-    (folder / "chart.csv").write_text(csv_table([method.row for method in chart.methods]))
+    (folder / "chart.csv").write_text(csv_table([asdict(method.row) for method in chart.methods]))
     compared = improvements(chart.methods)
     if compared:
-        (folder / "improvement.csv").write_text(csv_table(compared))
+        (folder / "improvement.csv").write_text(csv_table([asdict(entry) for entry in compared]))
     return Section(chart, bands, compared, folder / _picture(chart.best.label))
-
-
-def _write_configs(folder: Path, charts: list[Chart]) -> None:
-    """The configuration of every counted run, so that it can be repeated where the logs are not."""
-    folder.mkdir()
-    for chart in charts:
-        for run in (run for method in chart.methods for run in method.runs):
-            shutil.copyfile(run.folder / CONFIG_FILE, folder / f"{run.name}.yaml")
 
 
 def _markdown(sections: list[Section], left_out: dict[str, str]) -> str:
@@ -115,7 +98,7 @@ def _markdown(sections: list[Section], left_out: dict[str, str]) -> str:
             cells = matrix(section.improvements)
             header = ["", *(label for label, _ in cells)]
             shown = [
-                [label, *(show_interval(c["probability"], c["low"], c["high"], 2) if c else "" for c in row)]
+                [label, *(show_interval(c.probability, c.low, c.high, 2) if c else "" for c in row)]
                 for label, row in cells
             ]
             parts += [

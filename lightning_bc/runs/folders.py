@@ -1,11 +1,12 @@
 """Runs on disk: their names, folders and configurations.
 
-A run's name, strategy-data-seed-UTC time-4 hexadecimal digits, is fixed before anything is built and names both of its
-folders: lightning_logs/<run>/ (TensorBoard events, config.yaml, results.json) and checkpoints/<run>/ (last.ckpt,
-best.ckpt).
+A run's name is fixed before anything is built: the one that --run gives it, else strategy-data-seed-UTC time-4 hexadecimal
+digits. It names both of its folders: lightning_logs/<run>/ (config.yaml, curve.csv, results.json, TensorBoard events) and
+checkpoints/<run>/ (last.ckpt, best.ckpt).
 """
 
 import secrets
+import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 import yaml
 
+from lightning_bc.demonstrations.readers import stem
 from lightning_bc.errors import InputError
 
 LOGS = Path("lightning_logs")
@@ -25,7 +27,24 @@ RESULTS_FILE = "results.json"
 def new_name(strategy: str, data: str, seed: int) -> str:
     """A fresh name; two runs never share one."""
     started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    return f"{strategy}-{Path(data.removeprefix('minari:')).stem}-{seed}-{started}-{secrets.token_hex(2)}"
+    return f"{strategy}-{stem(data)}-{seed}-{started}-{secrets.token_hex(2)}"
+
+
+def check_name(run: str, source: str) -> str:
+    """``run``, a name that leads to no other folder than its own.
+
+    Args:
+        source: the flag or file that it comes from.
+
+    Raises:
+        InputError: it is empty, begins with a dot, or holds a path's separators.
+    """
+    if not run or run.startswith(".") or {"/", "\\", "\0"} & set(run):
+        raise InputError(
+            f"{source}: {run!r} cannot name a run: wanted the name of one folder, without separators and without a dot in "
+            "front."
+        )
+    return run
 
 
 def started_at(run: str) -> str:
@@ -38,36 +57,59 @@ def last_checkpoint(run: str) -> Path:
     return CHECKPOINTS / run / "last.ckpt"
 
 
+def results_path(run: str) -> Path:
+    """Where a finished run's results lie."""
+    return LOGS / run / RESULTS_FILE
+
+
 def config_path(run: str) -> Path:
     """Where a run's configuration lies."""
     return LOGS / run / CONFIG_FILE
 
 
-def open_checkpoint(path: str | Path) -> dict[str, Any]:
+def open_checkpoint(path: str | Path, flag: str = "--ckpt_path") -> dict[str, Any]:
     """What a checkpoint holds, on the CPU; nothing in the file is run.
+
+    Args:
+        flag: by which it was named.
 
     Raises:
         InputError: there is no such file, it cannot be read, or ``fit`` has not saved it.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"--ckpt_path {path}: no such file. Checkpoints lie in {CHECKPOINTS}/RUN/last.ckpt.")
+        raise InputError(f"{flag} {path}: no such file. Checkpoints lie in {CHECKPOINTS}/RUN/last.ckpt.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(
-            f"--ckpt_path {path}: cannot be read ({type(error).__name__}). It is truncated, or not a checkpoint."
+            f"{flag} {path}: cannot be read ({type(error).__name__}). It is truncated, or not a checkpoint."
         ) from error
     if not isinstance(checkpoint, dict) or "config" not in checkpoint or "run" not in checkpoint:
-        raise InputError(f"--ckpt_path {path}: is not a checkpoint that lightning_bc fit has saved.")
+        raise InputError(f"{flag} {path}: is not a checkpoint that lightning_bc fit has saved.")
+    if missing := [key for key in ("state_dict", "callbacks", "global_step", "strategy") if key not in checkpoint]:
+        raise InputError(f"{flag} {path}: is not whole: {', '.join(missing)} missing. Use another checkpoint.")
+    check_name(str(checkpoint["run"]), f"{flag} {path}")
     return checkpoint
 
 
+def read_config(run: str) -> dict[str, Any] | None:
+    """The configuration of a run; None, and a warning, where the file cannot be used."""
+    try:
+        config = yaml.safe_load(config_path(run).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        config = None
+    if not isinstance(config, dict):
+        warnings.warn(f"{config_path(run)}: is empty or torn, and the run is left out.", stacklevel=2)
+        return None
+    return config
+
+
 def resumable() -> dict[str, dict[str, Any]]:
-    """The configurations of all runs that have a last checkpoint, newest first."""
+    """The configurations of all runs that have a last checkpoint, the one that was saved last first."""
     runs = [path.parent.name for path in LOGS.glob(f"*/{CONFIG_FILE}") if last_checkpoint(path.parent.name).is_file()]
-    newest_first = sorted(runs, key=started_at, reverse=True)
-    return {run: yaml.safe_load(config_path(run).read_text()) for run in newest_first}
+    newest_first = sorted(runs, key=lambda run: last_checkpoint(run).stat().st_mtime_ns, reverse=True)
+    return {run: config for run in newest_first if (config := read_config(run)) is not None}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

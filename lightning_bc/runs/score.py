@@ -1,55 +1,118 @@
-"""Scores: one trained policy on the test bank, and results.json."""
+"""Scores: one trained policy on the test bank."""
 
-import json
-import math
 import time
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from lightning_bc.environments import make
-from lightning_bc.episodes import TEST_BANK, TEST_EPISODES, play
+from lightning_bc import versions
+from lightning_bc.environments import Environments, make
+from lightning_bc.episode_metrics import measure_all, recording_is_needed
+from lightning_bc.episodes import TEST_BANK, TEST_EPISODES, Episodes, play
+from lightning_bc.errors import InputError
 from lightning_bc.references import References
+from lightning_bc.runs.results import Results
 from lightning_bc.strategies.base import Strategy
 
 LATENCY_CALLS = 200
 
 
-def score(strategy: Strategy, environment_id: str, references: References) -> dict[str, Any]:
+def score(
+    strategy: Strategy,
+    environment_id: str,
+    references: References,
+    source: Mapping[str, Any],
+    path: Path,
+    checkpoint: Mapping[str, Any],
+) -> Results:
     """Play the test bank and say how well that went.
 
     The score is the mean return of 100 test-bank episodes with deterministic actions; the same with sampled actions is
-    given beside it. See docs/metrics.md for each key.
+    given beside it. See docs/metrics.md for each entry.
+
+    Args:
+        strategy: the trained policy, with the checkpoint's weights.
+        environment_id: where it acts.
+        references: what returns are measured against.
+        source: the demonstrations that it learnt from, as the data module describes them; empty for none.
+        path: file of the checkpoint.
+        checkpoint: what it holds: which run it is of, and how far training was at the last point of the curve.
+
+    Raises:
+        InputError: the checkpoint holds no point of a curve.
     """
+    if "point" not in checkpoint:
+        raise InputError(
+            f"{path}: holds no point of the curve, so nothing says how long it was trained. It was saved by an earlier "
+            "version or without lightning_bc's Rollouts; train it anew with python -m lightning_bc fit."
+        )
+    point = checkpoint["point"]
     strategy.eval()
-    environments = make(environment_id, TEST_EPISODES)
-    returns = {
-        deterministic: play(
-            strategy.player(deterministic), environments, TEST_BANK.seeds(TEST_EPISODES), device=strategy.device
-        ).returns
-        for deterministic in (True, False)
-    }
-    environments.close()
-    mean = float(returns[True].mean())
-    return {
-        "environment_id": environment_id,
-        "strategy": type(strategy).__name__,
-        "score": mean,
-        "score_std": float(returns[True].std()),
-        "normalized": float(references.normalized(mean)),
-        "failed_episodes": float(references.failed(returns[True]).mean()) if references.has_expert else float("nan"),
-        "sampled_score": float(returns[False].mean()),
-        "sampled_normalized": float(references.normalized(returns[False].mean())),
-        "references": references.as_dict(),
-        "action_latency_ms": {str(batch): latency(strategy, batch) for batch in (1, 10)},
-        "network_evaluations": network_evaluations(strategy),
-        "parameters": sum(parameter.numel() for parameter in strategy.parameters()),
-        "test_seeds": [TEST_BANK.first, TEST_BANK.first + TEST_EPISODES - 1],
-        "returns": returns[True].tolist(),
-        "sampled_returns": returns[False].tolist(),
-    }
+    with closing(make(environment_id, TEST_EPISODES)) as environments:
+        played = {deterministic: _play(strategy, environments, deterministic) for deterministic in (True, False)}
+    measured = {deterministic: measure_all(episodes, references) for deterministic, episodes in played.items()}
+    best, sampled = measured[True], measured[False]
+    return Results.from_dict(
+        {
+            "run": checkpoint["run"],
+            "checkpoint": str(path),
+            "environment_id": environment_id,
+            "strategy": type(strategy).__name__,
+            "score": best["return_mean"],
+            "score_std": best["return_std"],
+            "normalized": best["normalized_return"],
+            "failed_episodes": best["failed_episodes"],
+            "sampled_score": sampled["return_mean"],
+            "sampled_normalized": sampled["normalized_return"],
+            "references": references.as_dict(),
+            "action_latency_ms": {str(batch): latency(strategy, batch) for batch in (1, 10)},
+            "network_evaluations": network_evaluations(strategy),
+            "parameters": sum(parameter.numel() for parameter in strategy.parameters()),
+            "test_seeds": [TEST_BANK.first, TEST_BANK.first + TEST_EPISODES - 1],
+            "returns": played[True].returns.tolist(),
+            "sampled_returns": played[False].returns.tolist(),
+            **{name: int(point[name]) for name in ("optimizer_steps", "environment_steps", "expert_queries", "pairs")},
+            "seconds": point["seconds"],
+            "training_seconds": point["training_seconds"],
+            "seed": checkpoint["config"]["seed_everything"],
+            "data": source,
+            "versions": versions(),
+            "metrics": best,
+            "sampled_metrics": sampled,
+        }
+    )
+
+
+def _play(strategy: Strategy, environments: Environments, deterministic: bool) -> Episodes:
+    """The episodes of the test bank."""
+    return play(
+        strategy.player(deterministic),
+        environments,
+        TEST_BANK.seeds(TEST_EPISODES),
+        record=recording_is_needed(),
+        device=strategy.device,
+    )
+
+
+def in_words(results: Results) -> str:
+    """What the terminal shows of a score."""
+    references = results.references
+    normalized = sampled = failed = scale = ""
+    if references.has_expert:
+        normalized, sampled = (f", normalized {value:.3f}" for value in (results.normalized, results.sampled_normalized))
+        failed = f", failed episodes {results.failed_episodes:.0%}"
+        scale = f"0 is random actions ({references.random_return:.0f}), 1 is {references.expert_return:.0f}, the "
+    return (
+        f"score {results.score:.0f} +- {results.score_std:.0f}{normalized}{failed} "
+        "(100 test-bank episodes, deterministic actions)\n"
+        f"with sampled actions {results.sampled_score:.0f}{sampled}\n"
+        f"scale: {scale}{references.expert_source}\n"
+        f"checkpoint        {results.checkpoint}"
+    )
 
 
 def latency(strategy: Strategy, batch: int) -> float:
@@ -78,20 +141,3 @@ def _observations(strategy: Strategy, batch: int) -> torch.Tensor:
     """Zeros that the strategy can answer: (batch, observation_dim), of windows (batch, history, observation_dim)."""
     window = (strategy.history,) if strategy.has_windows else ()
     return torch.zeros(batch, *window, strategy.observation_dim, device=strategy.device)
-
-
-def write_results(path: Path, results: dict[str, Any]) -> None:
-    """Write results.json in one move; what is not a number, where no expert is known, is null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(_without_nan(results), indent=1, allow_nan=False) + "\n")
-    temporary.replace(path)
-
-
-def _without_nan(value: Any) -> Any:
-    """``value`` with null in place of each number that JSON does not know."""
-    if isinstance(value, dict):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -17,11 +17,20 @@ from lightning_bc.episodes import Memory, Memoryless, Player, forked_random_stat
 from lightning_bc.errors import InputError
 from lightning_bc.networks import Network
 from lightning_bc.strategies.contract import Metric, Needs, data_of
+from lightning_bc.strategies.optimizers import Cosine
 
 Metrics = dict[str, Tensor]
 Schedule = Literal["cosine", "constant"]
 Batch = tuple[Tensor, ...]
 """Observations and actions in the environment's units; of windows, also which actions lie within the episode."""
+
+
+VALIDATION: Mapping[str, Metric] = {
+    "loss": Metric("that of `train/loss`", "the same loss, mean over the held-out pairs"),
+    "action_mean_squared_error": Metric("squared", "mean over pairs and dimensions of (a - p)^2"),
+    "explained_variance": Metric("1", "mean over dimensions of 1 - Var(a - p) / Var(a); 1 is perfect"),
+}
+"""What strategies that learn from demonstrations measure on held-out episodes, by name without ``validation/``."""
 
 
 class Strategy(LightningModule, ABC):
@@ -49,7 +58,10 @@ class Strategy(LightningModule, ABC):
     """What it learns from."""
 
     logs: ClassVar[Mapping[str, Metric]] = {}
-    """What training logs beside the loss, by name without ``train/``; docs/metrics.md is made of it."""
+    """What training logs, by name without ``train/``, the loss included; docs/metrics.md is made of it."""
+
+    shown: ClassVar[tuple[str, ...]] = ("loss",)
+    """What of it the progress bar shows."""
 
     stochastic: ClassVar[bool] = True
     """Whether sampled actions differ from the deterministic one."""
@@ -74,6 +86,9 @@ class Strategy(LightningModule, ABC):
 
     chunk: int = 1
     """How many actions ``act`` answers with, at most ``horizon``."""
+
+    gradient_clip_val: float | None = None
+    """Largest norm of the gradient of all parameters, of offline strategies; None leaves gradients as they are."""
 
     network: Network
 
@@ -168,9 +183,7 @@ class Strategy(LightningModule, ABC):
         # Asking the Trainer (estimated_stepping_batches) would make it build the loader early and lose the loader's
         # restored position, so the data module is asked first.
         steps = data_of(self.trainer).optimizer_steps
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
-            optimizer, T_max=steps or int(self.trainer.estimated_stepping_batches)
-        )
+        scheduler = Cosine(optimizer, T_max=steps or int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -263,6 +276,8 @@ class OfflineStrategy(Strategy):
             loss, metrics = self.loss(*self.across(batch))
             optimizer.zero_grad()
             self.manual_backward(loss)
+            if self.gradient_clip_val is not None:
+                torch.nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip_val)
             optimizer.step()
             if scheduler is not None:
                 scheduler.step()

@@ -1,6 +1,8 @@
-"""The optimizers that strategies begin with; ``--model.optimizer`` takes any of torch's in their place."""
+"""The optimizers that strategies begin with, in whose place ``--model.optimizer`` takes any of torch's; and the schedule."""
 
+import warnings
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,3 +37,27 @@ class Adam(torch.optim.Adam):
 
     def __init__(self, params: Iterable[Tensor], lr: PositiveFloat = 5e-4, fused: bool = True) -> None:
         super().__init__(params, lr=lr, fused=fused)
+
+
+class Cosine(torch.optim.lr_scheduler.CosineAnnealingLR):
+    """Half a cosine from the optimizer's learning rate to zero (Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983).
+
+        lr_t = lr_0 (1 + cos(pi t / T)) / 2
+
+    A run that goes on with another length T goes on where the cosine over the new length stands at its step t: torch's own
+    state would bring the old length back, and its recursion from lr_t to lr_(t + 1) the old learning rate.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the step of a checkpoint; the length is this run's. The optimizer's state was loaded before."""
+        length, steps = self.T_max, state_dict["last_epoch"]
+        super().load_state_dict(state_dict)
+        if self.T_max == length:
+            return
+        self.T_max, self.last_epoch, self._step_count = length, 0, 1
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = base
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")                         # that the optimizer takes no steps meanwhile
+            for _ in range(steps):                                  # the recursion, as an uninterrupted run takes it
+                self.step()

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from lightning_bc.errors import InputError
-from lightning_bc.sweep.fits import fit, last_return, test_results
+from lightning_bc.sweep.fits import fit, last_return, run_name, test_results
 from lightning_bc.sweep.search import Search, Settled, as_flags, check
 from lightning_bc.sweep.study import Numbered, open_storage, open_study, storage_in_words
 from lightning_bc.sweep.workers import Stage, in_words, value_of
@@ -51,7 +51,7 @@ def _sweep(search: Search) -> int:
     study = open_study(storage, search.name, search.identity, search.optuna_sampler(), pruner)
 
     def selection_return(trial: Trial, seed: int) -> float:
-        return last_return(fit(trial, [*search.flags, *as_flags(trial.params)], seed))
+        return last_return(fit(run_name(trial, seed), [*search.flags, *as_flags(trial.params)], seed))
 
     searching = Stage(study, search.space, search.trials, lambda _: range(search.seeds), selection_return, search.jobs)
     place = storage_in_words(search.storage, search.name)
@@ -80,7 +80,7 @@ def _run_anew(search: Search, storage: optuna.storages.BaseStorage, best: Frozen
     identity = {"chosen_from": search.name, "trial": best.number, "flags": flags, "seeds": list(fresh)}
 
     def test_score(trial: Trial, seed: int) -> float:
-        results = test_results(fit(trial, flags, seed))
+        results = test_results(fit(run_name(trial, seed), flags, seed))
         shown = {key: results[key] for key in ("run", "score", "normalized", "failed_episodes")}
         trial.set_user_attr("results", shown)
         return results["score"]

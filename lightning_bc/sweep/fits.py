@@ -1,12 +1,9 @@
 """One run of ``python -m lightning_bc fit`` in a process of its own, and what a trial reads of it."""
 
 import json
-import os
-import re
 import shutil
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,44 +11,39 @@ from optuna.trial import Trial
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_bc.runs import folders as runs
+from lightning_bc.sweep.study import place
 from lightning_bc.sweep.workers import FitFailedError
 
 # A fit must not outlive its worker: another one may resume it. Linux's setpriv sees to that, however the worker dies.
 DIE_WITH_WORKER = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
 
-_RUN = re.compile(r"run (\S+?)(?:, resumed.*)?\n")
+
+def run_name(trial: Trial, seed: int) -> str:
+    """The name of the run of a trial's setting with one seed, the same for every worker that takes the setting up."""
+    index, _ = place(trial.study, trial.number)
+    return f"{trial.study.study_name}-{index}-{seed}"
 
 
-def fit(trial: Trial, flags: Sequence[str], seed: int) -> str:
-    """Run ``fit``, or resume what a worker that died has left of it here; the run's name, kept as the trial's attribute.
+def fit(run: str, flags: Sequence[str], seed: int) -> str:
+    """Run ``fit`` under the name ``run``, which goes on where a worker that died left its checkpoint here; the name again.
 
     Raises:
         FitFailedError: with the last lines of what it printed.
     """
-    known = f"run {seed}"
-    run = trial.user_attrs.get(known, "")
-    command = [sys.executable, "-m", "lightning_bc", "fit", *flags, "--seed_everything", str(seed)]
-    if run and runs.last_checkpoint(run).is_file():
-        command += ["--ckpt_path", str(runs.last_checkpoint(run))]
-    printed: deque[str] = deque(maxlen=20)
-    with subprocess.Popen(
+    command = [sys.executable, "-m", "lightning_bc", "fit", *flags, "--seed_everything", str(seed), "--run", run]
+    fitted = subprocess.run(
         [*DIE_WITH_WORKER, *command],
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},                 # the run's name must be known before a kill
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
         start_new_session=True,                                     # Ctrl-C reaches the worker alone
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            printed.append(line)
-            if (match := _RUN.fullmatch(line)) and match[1] != run:
-                run = match[1]
-                trial.set_user_attr(known, run)
-    if process.returncode != 0:
-        raise FitFailedError(f"exit status {process.returncode}; its last lines:\n{''.join(printed).rstrip()}")
+        check=False,
+    )
+    if fitted.returncode != 0:
+        last = "\n".join(fitted.stdout.rstrip().splitlines()[-20:])
+        raise FitFailedError(f"exit status {fitted.returncode}; its last lines:\n{last}")
     return run
 
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from lightning_bc.errors import InputError
 from lightning_bc.files import new_file, write
 from lightning_bc.runs.folders import open_checkpoint
-from lightning_bc.strategies import Strategy, load_strategy
+from lightning_bc.strategies import Strategy, load_strategy, strategies
 
 _LAYERS = [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
 
 
 def export(ckpt_path: str, output: str) -> None:
-    """Write a checkpoint's actor under CleanRL's names: a SAC actor of SAC, GAIL and AIRL, a TD3 actor of MSE.
+    """Write a checkpoint's actor under CleanRL's names: a SAC actor, or a TD3 actor where the policy is deterministic.
 
     Args:
         ckpt_path: the checkpoint, for example checkpoints/RUN/last.ckpt.
@@ -45,8 +45,9 @@ def cleanrl_state(strategy: Strategy) -> dict[str, Tensor]:
     """
     heads = strategy.cleanrl_heads
     if not heads:
+        known = ", ".join(name for name, cls in strategies().items() if cls.cleanrl_heads)
         raise InputError(
-            f"{type(strategy).__name__} chooses its actions otherwise than CleanRL's actors. SAC, GAIL, AIRL and MSE with "
+            f"{type(strategy).__name__} chooses its actions otherwise than CleanRL's actors. {known} and MSE with "
             "squash: true can be exported; collect takes every checkpoint as it is."
         )
     layers = list(getattr(strategy.actor, "layers", []))

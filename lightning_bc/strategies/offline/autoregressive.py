@@ -45,6 +45,7 @@ from torch.nn import functional as F
 from lightning_bc.bounds import NonNegativeFloat, PositiveInt
 from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, OfflineStrategy, Schedule
+from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.optimizers import AdamW
 
 _FEATURES = 64
@@ -70,6 +71,13 @@ class Autoregressive(OfflineStrategy):
     """
 
     multimodal = True
+    logs = {
+        "loss": Metric("nat per pair, and bin widths squared", "`train/cross_entropy` + `train/place_error`"),
+        "cross_entropy": Metric(
+            "nat per pair", "-(1/B) sum_pairs sum_d sum_k q_dk log p(b_d = k given o and the actions before d)"
+        ),
+        "place_error": Metric("bin widths squared", "(1/B) sum_pairs sum_d sum_k q_dk (x_d - m_dk)^2"),
+    }
 
     edges: Tensor
     before: Tensor

@@ -46,6 +46,7 @@ from lightning_bc.bounds import ClosedUnitInterval, PositiveInt
 from lightning_bc.errors import InputError
 from lightning_bc.networks import MLP, TIME_FEATURES, NetworkFactory, sinusoidal_features
 from lightning_bc.strategies.base import Metrics, OfflineStrategy, Schedule
+from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.squashing import LARGEST_ACTION, unsquash
 from lightning_bc.strategies.offline.windows import mean_squared_error
 from lightning_bc.strategies.optimizers import AdamW
@@ -73,6 +74,12 @@ class Diffusion(OfflineStrategy):
     """
 
     multimodal = True
+    logs = {
+        "loss": Metric(
+            "squared, before the tanh",
+            "mean over batch and dimensions of (f(o, noisy u, t) - u)^2; with `prediction: epsilon`, of the noise",
+        ),
+    }
 
     signal: Tensor
     start_noise: Tensor

@@ -34,6 +34,7 @@ from torch import Tensor
 from lightning_bc.bounds import ClosedUnitInterval, PositiveInt
 from lightning_bc.networks import MLP, TIME_FEATURES, NetworkFactory, sinusoidal_features
 from lightning_bc.strategies.base import Metrics, OfflineStrategy, Schedule
+from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.squashing import unsquash
 from lightning_bc.strategies.offline.windows import mean_squared_error
 from lightning_bc.strategies.optimizers import AdamW
@@ -57,6 +58,9 @@ class FlowMatching(OfflineStrategy):
     """
 
     multimodal = True
+    logs = {
+        "loss": Metric("squared, before the tanh", "mean over batch and dimensions of (f(o, point, t) - u)^2"),
+    }
 
     start_noise: Tensor
 

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from lightning_bc.bounds import PositiveFloat
 from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, OfflineStrategy, Schedule
+from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.squashing import log_volume, unsquash
 from lightning_bc.strategies.optimizers import AdamW
 
@@ -42,6 +43,11 @@ class Gaussian(OfflineStrategy):
         optimizer: which optimizer, with its learning rate and weight decay.
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
+
+    logs = {
+        "loss": Metric("nat per pair", "-(1/B) sum_pairs [log Normal(u; mu(o), sigma) - sum_d log(1 - a_d^2)]"),
+        "scale": Metric("before the tanh", "mean of sigma over dimensions and, in a mixture, components"),
+    }
 
     def __init__(
         self,

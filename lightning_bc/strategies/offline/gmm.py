@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from lightning_bc.bounds import PositiveFloat, PositiveInt
 from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, OfflineStrategy, Schedule
+from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.squashing import log_volume, unsquash
 from lightning_bc.strategies.optimizers import AdamW
 
@@ -45,6 +46,13 @@ class GaussianMixture(OfflineStrategy):
     """
 
     multimodal = True
+    logs = {
+        "loss": Metric(
+            "nat per pair", "-(1/B) sum_pairs [log sum_k pi_k(o) Normal(u; mu_k(o), sigma_k) - sum_d log(1 - a_d^2)]"
+        ),
+        "components_used": Metric("components", "mean of exp(-sum_k pi_k(o) log pi_k(o)), 1 to all of them"),
+        "scale": Metric("before the tanh", "mean of sigma over dimensions and, in a mixture, components"),
+    }
 
     def __init__(
         self,

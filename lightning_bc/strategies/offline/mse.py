@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, OfflineStrategy, Schedule
+from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.squashing import unsquash
 from lightning_bc.strategies.optimizers import AdamW
 
@@ -38,6 +39,12 @@ class MSE(OfflineStrategy):
     """
 
     stochastic = False
+    logs = {
+        "loss": Metric(
+            "squared, the first before the tanh",
+            "mean over batch and dimensions of (f(o) - u)^2; with `squash: false`, of (f(o) - a)^2",
+        ),
+    }
 
     def __init__(
         self,

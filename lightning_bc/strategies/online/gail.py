@@ -8,36 +8,120 @@ positive where the expert goes more often than the learner does, negative where 
 under the learner minimises KL(p_learner || p_expert). (Ho's paper labels the learner 1 and minimises log D; the reward there
 is - log D of that, never negative, and so rewards mere survival.)
 
-Off-policy and with a gradient penalty: adversarial.py.
+Off-policy, with a gradient penalty and absorbing states: rewards.py, demonstrated.py.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
+from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lightning_bc.strategies.online.adversarial import AdversarialStrategy
+from lightning_bc.bounds import NonNegativeFloat, PositiveFloat, PositiveInt, UnitIntervalAboveZero, UnitIntervalBelowOne
+from lightning_bc.networks import MLP, NetworkFactory
+from lightning_bc.strategies.base import Metrics
+from lightning_bc.strategies.contract import Needs, Transitions
+from lightning_bc.strategies.online.agent import Descend, Parts
+from lightning_bc.strategies.online.demonstrated import AbsorbingStates
 from lightning_bc.strategies.online.discriminators import Discriminator
+from lightning_bc.strategies.online.loop import OnlineStrategy
+from lightning_bc.strategies.online.rewards import DiscriminatorReward
+from lightning_bc.strategies.online.soft_actor_critic import SoftActorCritic
+from lightning_bc.strategies.optimizers import Adam
 
 
-class GAIL(AdversarialStrategy):
+class StateAction(nn.Module):
+    """f(s, a): a discriminator that does not look at the next state.
+
+    Args:
+        states: whose inputs it is given.
+    """
+
+    def __init__(self, states: AbsorbingStates) -> None:
+        super().__init__()
+        self.width = states.state_dim + states.action_dim
+        self.discriminator = Discriminator(self.width)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """f (batch,) of ``inputs`` (batch, 2 state_dim + action_dim), which begin with state and action."""
+        return self.discriminator(inputs[:, : self.width])
+
+
+class GAIL(OnlineStrategy):
     """Soft actor-critic on the logit of a discriminator of (state, action).
 
     Args:
-        options: those of every adversarial strategy.
+        observation_dim: size of an observation.
+        action_low: lower bounds of the actions, (action_dim,).
+        action_high: upper bounds of the actions, (action_dim,).
+        network: maps observations to 2 action_dim outputs of the actor: means and raw log standard deviations.
+        total_environment_steps: where the run ends.
+        num_envs: sub-environments that are stepped together.
+        learning_starts: environment steps with random actions before the first update.
+        updates_per_step: updates for each environment step.
+        batch_size: transitions per update.
+        replay_capacity: transitions that are remembered.
+        discount: gamma, how much a reward one step later is worth.
+        initial_temperature: what entropy is worth at first; it then follows the policy's entropy. From 1, where Haarnoja
+            begins, it falls for ten thousand updates before the reward counts for much.
+        target_rate: how far the slow critics move towards the others at each update.
+        actor_every: updates of the critics for each one of actor and temperature.
+        discriminator_every: updates of the critics for each one of the discriminator.
+        penalty: weight of the discriminator's gradient penalty.
+        optimizer: of each of the networks.
+        schedule: the learning rate stays as it is; "constant" is the only choice.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.discriminator = Discriminator(self.state_dim + self.action_dim)
+    needs = Needs.TRANSITIONS
+    logs = SoftActorCritic.logs | DiscriminatorReward.logs
+    shown = ("critic_loss", "discriminator_loss")
+    cleanrl_heads = ("fc_mean", "fc_logstd")
+    agent: SoftActorCritic
 
-    def score(self, inputs: Tensor) -> Tensor:
-        """f(s, a)."""
-        return self.discriminator(inputs[:, : self.state_dim + self.action_dim])
+    def __init__(
+        self,
+        observation_dim: int,
+        action_low: Sequence[float],
+        action_high: Sequence[float],
+        network: NetworkFactory = MLP,
+        total_environment_steps: PositiveInt = 400_000,
+        num_envs: PositiveInt = 8,
+        learning_starts: PositiveInt = 5000,
+        updates_per_step: PositiveFloat = 0.5,
+        batch_size: PositiveInt = 256,
+        replay_capacity: PositiveInt = 1_000_000,
+        discount: UnitIntervalBelowOne = 0.99,
+        initial_temperature: PositiveFloat = 0.1,
+        target_rate: UnitIntervalAboveZero = 0.005,
+        actor_every: PositiveInt = 2,
+        discriminator_every: PositiveInt = 4,
+        penalty: NonNegativeFloat = 10.0,
+        optimizer: OptimizerCallable = Adam,
+        schedule: Literal["constant"] = "constant",
+    ) -> None:
+        super().__init__(
+            observation_dim, action_low, action_high, optimizer, schedule, total_environment_steps, num_envs,
+            learning_starts, updates_per_step, batch_size, replay_capacity,
+        )  # fmt: skip
+        self.agent = SoftActorCritic(
+            observation_dim, self.action_dim, network, discount, initial_temperature, target_rate, actor_every
+        )
+        states = AbsorbingStates(observation_dim, self.action_dim)
+        self.reward = DiscriminatorReward(StateAction(states), states, discount, penalty, discriminator_every, self.watch)
 
-    def logits(self, inputs: Tensor) -> Tensor:
-        """f(s, a)."""
-        return self.score(inputs)
+    def update(self, batch: Transitions, number: int, descend: Descend) -> Metrics:
+        """A step of the discriminator, then of critics, actor and temperature on its reward."""
+        metrics = self.reward.update(batch, self.demonstrated.sample, number, descend)
+        mixed = self.demonstrated.mixed(batch)
+        loss, more = self.agent.critic_loss(mixed, self.reward)
+        descend("critic", loss)
+        return metrics | more | self.agent.improve(mixed, number, descend)
 
-    def discriminator_parameters(self) -> list[nn.Parameter]:
-        """All of it."""
-        return list(self.discriminator.parameters())
+    def parts(self) -> Parts:
+        """With the discriminator."""
+        return self.agent.parts() | {"discriminator": list(self.reward.parameters())}
+
+    def check(self) -> None:
+        """Look at the discriminator too."""
+        super().check()
+        self.reward.check()

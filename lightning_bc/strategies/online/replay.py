@@ -1,10 +1,12 @@
 """Replay: the transitions of the past, on the training device, in a ring."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_bc.border import Border
 from lightning_bc.strategies.contract import Transitions
 
 
@@ -54,3 +56,14 @@ class Replay:
         """Go on from there."""
         self._added = state["added"]
         self._rows[: len(self)] = state["rows"].to(self._rows.device)
+
+
+def normalised(batch: Transitions, border: Border) -> Transitions:
+    """``batch`` with its observations as agents see them."""
+    observations, following = border.observe(batch.observations), border.observe(batch.next_observations)
+    return replace(batch, observations=observations, next_observations=following)
+
+
+def joined(first: Transitions, second: Transitions) -> Transitions:
+    """Both, one behind the other."""
+    return Transitions(*(torch.cat(columns) for columns in zip(first.columns, second.columns, strict=True)))

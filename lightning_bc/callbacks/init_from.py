@@ -1,0 +1,33 @@
+"""A new run from another run's weights."""
+
+from collections.abc import Mapping
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from lightning_bc.strategies import Strategy
+
+
+class InitFrom(Callback):
+    """Put ``weights`` into the strategy before the first step, once it has taken its statistics from the data.
+
+    What a strategy has in buffers, mean and scale of observations among it, comes from the checkpoint too, since the
+    weights are of use with them alone. Counters of steps begin anew.
+
+    Args:
+        source: where the weights come from, for people.
+        weights: the state dict.
+    """
+
+    def __init__(self, source: str, weights: Mapping[str, Tensor]) -> None:
+        self.source, self.weights = source, weights
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Load them; setup is over."""
+        assert isinstance(module, Strategy)
+        counters = {name for name, value in self.weights.items() if value.ndim == 0 and not value.is_floating_point()}
+        fresh = module.state_dict()
+        module.load_state_dict({name: fresh[name] if name in counters else value for name, value in self.weights.items()})
+        module.border.is_given = True
+        rank_zero_only(print)(f"weights, and mean and scale of observations, from {self.source}\n")

@@ -1,0 +1,85 @@
+"""Readers of demonstrations, one file per format: a module in this folder is enough to be found.
+
+A reader has
+
+    ANSWERS_TO                   the endings (".npz") or prefixes ("minari:") of the paths that it reads
+    read(path) -> Trajectories   everything, checked
+    peek(path) -> Origin         what the file says about itself, without its arrays and so without their SHA-256
+
+and makes both with :mod:`lightning_bc.demonstrations.readers._checks`, which says what is needed and which words refuse it.
+"""
+
+import functools
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Protocol, cast
+
+from lightning_bc.demonstrations.trajectories import Origin, Trajectories
+from lightning_bc.errors import InputError
+
+
+class Reader(Protocol):
+    """What a module in this folder fulfils."""
+
+    ANSWERS_TO: tuple[str, ...]
+
+    def read(self, path: str) -> Trajectories:
+        """Read and check everything."""
+
+    def peek(self, path: str) -> Origin:
+        """Read what the file says about itself."""
+
+
+@functools.cache
+def readers() -> dict[str, Reader]:
+    """Every reader by the endings and prefixes that it answers to."""
+    found: dict[str, Reader] = {}
+    for info in pkgutil.iter_modules(__path__):
+        if not info.name.startswith("_"):
+            reader = cast(Reader, importlib.import_module(f"{__name__}.{info.name}"))
+            found |= dict.fromkeys(reader.ANSWERS_TO, reader)
+    return found
+
+
+def read(path: str | Path) -> Trajectories:
+    """Read and check demonstrations.
+
+    Raises:
+        InputError: no reader answers to the path, or what lies there is missing, truncated, holds pickled objects, lacks a
+            key, or an array has the wrong shape, type or length, or is empty or not finite. The message names the file,
+            the field and the way out.
+    """
+    return _reader_of(str(path)).read(str(path))
+
+
+def peek(path: str | Path) -> Origin:
+    """What a file says about itself, without reading its arrays.
+
+    Raises:
+        InputError: as :func:`read` does for a file that cannot be opened.
+    """
+    return _reader_of(str(path)).peek(str(path))
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is something to peek into: a file that is there, or a path with a reader's prefix."""
+    return _prefix(str(path)) != "" or Path(path).is_file()
+
+
+def stem(path: str | Path) -> str:
+    """What demonstrations are called in names of runs and tables: no folder, no ending, no prefix."""
+    path = str(path)
+    return Path(path.removeprefix(_prefix(path)).replace("\\", "/")).stem
+
+
+def _prefix(path: str) -> str:
+    return next((name for name in readers() if name.endswith(":") and path.startswith(name)), "")
+
+
+def _reader_of(path: str) -> Reader:
+    reader = readers().get(_prefix(path) or Path(path).suffix.lower())
+    if reader is None:
+        known = ", ".join(f"{name}..." if name.endswith(":") else f"*{name}" for name in sorted(readers()))
+        raise InputError(f"{path}: is of no known kind of demonstrations. Known: {known}. Convert it to one of them.")
+    return reader

@@ -1,0 +1,72 @@
+"""Dictionaries saved with ``torch.save``, with the names of :mod:`lightning_bc.demonstrations.readers._checks`."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy._core.multiarray as _multiarray
+import torch
+
+from lightning_bc import files
+from lightning_bc.demonstrations.readers import _checks
+from lightning_bc.demonstrations.trajectories import Origin, Trajectories
+from lightning_bc.errors import InputError
+
+ANSWERS_TO = (".pt", ".pth")
+
+# What a pickled NumPy array or scalar needs to be rebuilt: data, no code.
+_NUMPY_GLOBALS: list[Any] = [
+    np.ndarray,
+    np.dtype,
+    _multiarray._reconstruct,
+    _multiarray.scalar,
+    *{type(np.dtype(code)) for code in np.typecodes["All"]},
+    (_multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),  # files written with NumPy 1
+    (_multiarray.scalar, "numpy.core.multiarray.scalar"),
+]
+
+
+def read(path: str) -> Trajectories:
+    """Read and check everything."""
+    return _checks.trajectories(path, _load(path, mmap=False), files.sha256(path))
+
+
+def peek(path: str) -> Origin:
+    """Read what the file says about itself; its arrays are mapped and not read."""
+    return _checks.origin(path, _load(path, mmap=True))
+
+
+def write(path: str | Path, made: Trajectories) -> None:
+    """Write trajectories whole or not at all; the counterpart of :func:`read`."""
+    origin = made.origin
+    stated = {key: getattr(origin, key) for key in _checks.METADATA}
+    content = {
+        "observations": made.observations,
+        "actions": made.actions,
+        "rewards": made.rewards,
+        "episode_lengths": made.lengths if made.knows_episodes else None,
+        "terminated": made.terminated,
+        "final_observations": made.final_observations,
+        "mean_reward": origin.mean_return,
+        "std_reward": origin.std_return,
+        "random_returns": torch.tensor(origin.random_returns, dtype=torch.float64) if origin.random_returns else None,
+        "expert_returns": torch.tensor(origin.expert_returns, dtype=torch.float64) if origin.expert_returns else None,
+        "metadata": {key: value for key, value in stated.items() if value is not None},
+    }
+    files.write(path, {key: value for key, value in content.items() if value is not None})
+
+
+def _load(path: str, mmap: bool) -> dict[str, Any]:
+    file = _checks.existing(path)
+    try:
+        with torch.serialization.safe_globals(_NUMPY_GLOBALS):
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(file))
+    except Exception as error:
+        raise _checks.unreadable(path, error) from error
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path}: holds a {type(content).__name__}, wanted a dictionary with the keys "
+            f"{', '.join((*_checks.NEEDED, *_checks.COMPUTABLE))}."
+        )
+    return content

@@ -1,0 +1,137 @@
+"""Which run a command means, and whether that run may go on under the present configuration.
+
+A run goes on as it began. Three kinds of differences do not count: what is for the display alone, the path of the same data
+file, and a greater length.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_bc.errors import InputError
+from lightning_bc.files import sha256
+from lightning_bc.runs import folders
+
+DISPLAY = {
+    *(f"trainer.enable_{what}" for what in ("progress_bar", "model_summary", "autolog_hparams", "checkpointing")),
+    *("trainer.logger", "trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.model_registry"),
+    *("trainer.profiler", "trainer.barebones", "trainer.detect_anomaly", "trainer.max_time", "rollouts.video"),
+}
+"""Settings, and those below them, that change nothing of what is learnt."""
+
+LENGTHS = ("trainer.max_steps", "trainer.max_epochs", "model.init_args.total_environment_steps")
+"""Settings that may grow."""
+
+PATH = "data.path"
+
+Differences = dict[str, tuple[Any, Any]]
+"""Values (before, now) by dotted key."""
+
+
+def with_own_configuration(args: Sequence[str]) -> list[str]:
+    """``args`` with, where they name a checkpoint or run and no model, the checkpoint's own configuration in front."""
+    given = {name: value for name, value in _flags(args) if name in ("-c", "--config", "--model", "--ckpt_path", "--run")}
+    path = given.get("--ckpt_path")
+    if path is None and "--run" in given:
+        path = str(folders.last_checkpoint(folders.check_name(given["--run"], "--run")))
+        if not Path(path).is_file():
+            return list(args)
+    if path in (None, "last") or given.keys() & {"-c", "--config", "--model"}:
+        return list(args)
+    return ["--config", yaml.safe_dump(folders.open_checkpoint(path)["config"], sort_keys=False), *args]
+
+
+def _flags(args: Sequence[str]) -> list[tuple[str, str]]:
+    """Names and values of what is given as --name value or --name=value."""
+    parts = [arg.partition("=") for arg in args]
+    return [(name, value if equals else after) for (name, equals, value), after in zip(parts, [*args[1:], ""], strict=False)]
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], data_sha256: str | None = None) -> Differences:
+    """What counts as different between a run's saved configuration and the present one; lengths do.
+
+    Args:
+        data_sha256: of the file that the run learns from.
+    """
+    different = folders.differences(before, now)
+    if PATH in different and data_sha256 is not None:
+        path = different[PATH][1]
+        if path is not None and Path(path).is_file() and sha256(path) == data_sha256:
+            del different[PATH]
+    return {key: values for key, values in different.items() if not _is_display(key)}
+
+
+def _is_display(key: str) -> bool:
+    return any(f"{key}.".startswith(f"{name}.") for name in DISPLAY)
+
+
+def without_longer(different: Differences) -> Differences:
+    """Without the lengths that may be: passes may give way to steps, and only the data tell whether that is longer.
+
+    Steps never give way to passes: the Trainer has counted all of them as one.
+    """
+    to_passes = different.get("trainer.max_epochs", (None, None))
+    kept = {key: values for key, values in different.items() if key not in LENGTHS or _is_shorter(*values)}
+    return kept | ({"trainer.max_epochs": to_passes} if to_passes[0] == -1 else {})
+
+
+def _is_shorter(before: int | None, now: int | None) -> bool:
+    return before is not None and now is not None and 0 < now < before
+
+
+def newest_run_like(now: Mapping[str, Any], used: Sequence[str]) -> str:
+    """The newest run with a checkpoint that may go on as ``now``; one of the same length before those that are shorter.
+
+    Args:
+        used: which parts of a configuration the command uses.
+
+    Raises:
+        InputError: there is none; the nearest two are listed.
+    """
+    now = {key: now.get(key) for key in used}
+    compared: dict[str, Differences] = {}
+    for run, config in folders.resumable().items():
+        saved = {key: config.get(key) for key in used}
+        compared[run] = differences(saved, now)
+        if without_longer(compared[run]).keys() == {PATH}:          # the file may be the same one
+            compared[run] = differences(saved, now, data_sha256(folders.open_checkpoint(folders.last_checkpoint(run))))
+    for fits in (lambda different: not different, lambda different: not without_longer(different)):
+        for run, different in compared.items():
+            if fits(different):
+                return run
+    nearest = sorted(compared, key=lambda run: len(without_longer(compared[run])))[:2]
+    listed = "".join(f"\n  {run}: {folders.in_words(without_longer(compared[run]))}" for run in nearest)
+    words = f"; the nearest, with what differs (theirs, yours):{listed}\n" if listed else "; there is none at all. "
+    raise InputError(
+        f"--ckpt_path last: no run under {folders.LOGS} has this configuration and a checkpoint{words}"
+        "Leave --ckpt_path away to start a new run."
+    )
+
+
+def data_sha256(checkpoint: Mapping[str, Any]) -> str | None:
+    """SHA-256 of the file that a checkpoint's run learns from."""
+    return checkpoint.get("Demonstrations", {}).get("source", {}).get("sha256")
+
+
+def begun_otherwise(run: str, now: Mapping[str, Any]) -> Differences:
+    """What differs from the configuration that lies in the folder of a ``run`` without a checkpoint."""
+    before = folders.read_config(run) if folders.config_path(run).exists() else None
+    return {} if before is None else differences(before, now)
+
+
+def refuse(source: str, run: str, different: Differences) -> None:
+    """Raise InputError if anything is ``different`` that may not be.
+
+    Args:
+        source: the flag that names the run, with its value.
+    """
+    if not different:
+        return
+    lengths = any(key in LENGTHS for key in different)
+    way_out = " A run can be made longer, not shorter, and one that counts steps in steps." if lengths else ""
+    raise InputError(
+        f"{source}: was made with another configuration; what differs (its, yours): {folders.in_words(different)}.{way_out} "
+        f"Use the run's own, --config {folders.config_path(run)}, or start a new run under another name."
+    )

@@ -1,0 +1,60 @@
+"""What exists only while a strategy acts and learns."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_bc.border import Border
+from lightning_bc.environments import Environments
+from lightning_bc.strategies.base import Metrics
+from lightning_bc.strategies.contract import Transitions
+from lightning_bc.strategies.online.replay import Replay
+
+
+class Interaction:
+    """What exists while a strategy trains: its sub-environments, its replay, and what was measured last.
+
+    Args:
+        environments: that are stepped together.
+        replay: where what happens is stored.
+        border: between the environments' units and the learner's.
+        device: where the learner computes.
+    """
+
+    def __init__(self, environments: Environments, replay: Replay, border: Border, device: torch.device) -> None:
+        self.environments, self.replay, self.border, self.device = environments, replay, border, device
+        self.measured: Metrics = {}                                 # the last of each: not all come with every update
+
+    @property
+    def observations(self) -> Tensor:
+        """Where the sub-environments stand, in their units, (num_envs, observation_dim)."""
+        return self._tensor(self.environments.observations)
+
+    def step(self, scaled: Tensor) -> None:
+        """Play ``scaled`` actions (num_envs, action_dim) in [-1, 1], and store what happened."""
+        observations = self.observations
+        played = self.border.unscaled(scaled).cpu().numpy()
+        following, rewards, terminated, truncated, infos = self.environments.step(played)
+        for ended in np.flatnonzero(terminated | truncated):        # what followed, not the next episode's first
+            following[ended] = infos["final_obs"][ended]
+        columns = (self._tensor(column) for column in (rewards, following, terminated))
+        self.replay.add(Transitions(observations, scaled, *columns))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an exact resume needs."""
+        return {
+            "replay": self.replay.state_dict(),
+            "environments": self.environments.state_dict(),
+            "measured": self.measured,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.replay.load_state_dict(state["replay"])
+        self.environments.load_state_dict(state["environments"])
+        self.measured = {name: value.to(self.device) for name, value in state["measured"].items()}
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.float32, device=self.device)

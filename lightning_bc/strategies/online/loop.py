@@ -1,0 +1,254 @@
+"""The loop of strategies that act in the environment while they learn: act, store, update.
+
+    while environment_steps < learning_starts:  play uniformly random actions
+    repeat:  play the learning actor's actions, one step of each sub-environment;  make the updates that are due
+
+What is learnt, and from what reward, is the strategy's: its ``update``.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from lightning_bc.environments import make
+from lightning_bc.episodes import SELECTION_BANK
+from lightning_bc.errors import InputError
+from lightning_bc.networks import Network
+from lightning_bc.strategies.base import Metrics, Strategy
+from lightning_bc.strategies.contract import Needs, Transitions, data_of
+from lightning_bc.strategies.online.agent import Agent, Descend, Parts
+from lightning_bc.strategies.online.demonstrated import Demonstrated
+from lightning_bc.strategies.online.interaction import Interaction
+from lightning_bc.strategies.online.replay import Replay, normalised
+from lightning_bc.strategies.online.watch import Watch
+
+COUNTED = "critic"
+"""The part whose optimizer steps through Lightning, once per training_step, so that ``global_step`` counts these."""
+
+
+class OnlineStrategy(Strategy):
+    """A strategy that learns by acting, off-policy.
+
+    One ``training_step`` steps all sub-environments once, stores what happened, and makes ``updates_per_step`` updates for
+    each of their steps; before the first one, random actions fill the replay. Lightning's ``global_step`` counts
+    training_steps; environment steps and updates are in the buffers ``environment_steps`` and ``optimizer_steps``.
+
+    A final class sets ``agent`` in its constructor and defines ``update``. What exists only while it trains is
+    ``interaction``, and, where it ``needs`` demonstrated transitions, ``demonstrated``; by these observations are then
+    standardised.
+
+    Args:
+        observation_dim: size of an observation.
+        action_low: lower bounds of the actions, (action_dim,).
+        action_high: upper bounds of the actions, (action_dim,).
+        optimizer: of each of the networks.
+        schedule: the learning rate stays as it is; "constant" is the only choice.
+        total_environment_steps: where the run ends.
+        num_envs: sub-environments that are stepped together.
+        learning_starts: environment steps with random actions before the first update.
+        updates_per_step: updates for each environment step.
+        batch_size: transitions of the replay per update.
+        replay_capacity: transitions that are remembered.
+
+    Raises:
+        InputError: if two of these contradict each other.
+    """
+
+    environment_steps: Tensor
+    optimizer_steps: Tensor
+    agent: Agent
+    interaction: Interaction
+    demonstrated: Demonstrated
+    learns_by_acting = True
+    log_every = 100
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_low: Sequence[float],
+        action_high: Sequence[float],
+        optimizer: OptimizerCallable,
+        schedule: Literal["constant"],
+        total_environment_steps: int,
+        num_envs: int,
+        learning_starts: int,
+        updates_per_step: float,
+        batch_size: int,
+        replay_capacity: int,
+    ) -> None:
+        super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
+        self.total_environment_steps, self.num_envs = total_environment_steps, num_envs
+        self.learning_starts, self.updates_per_step = learning_starts, updates_per_step
+        self.batch_size, self.replay_capacity = batch_size, replay_capacity
+        self._refuse_contradictions()
+        self.automatic_optimization = False
+        self.watch = Watch()
+        self.register_buffer("environment_steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("optimizer_steps", torch.zeros((), dtype=torch.int64))
+        self._resumed: dict[str, Any] = {}
+
+    def _refuse_contradictions(self) -> None:
+        batch, total, num_envs = self.batch_size, self.total_environment_steps, self.num_envs
+        least = f"{1 / num_envs:g}: an update each time that the sub-environments step"
+        for name, wanted, is_good in (
+            ("replay_capacity", f"at least a batch, {batch}", self.replay_capacity >= batch),
+            ("learning_starts", f"at least a batch, {batch}", self.learning_starts >= batch),
+            (
+                "learning_starts",
+                f"less than --model.total_environment_steps, {total}: there the run ends",
+                self.learning_starts < total,
+            ),
+            ("updates_per_step", f"at least 1 / num_envs, {least}", self.updates_per_step * num_envs >= 1),
+        ):
+            if not is_good:
+                raise InputError(f"--model.{name} {getattr(self, name)}: wanted {wanted}.")
+
+    # What a strategy defines
+
+    @abstractmethod
+    def update(self, batch: Transitions, number: int, descend: Descend) -> Metrics:
+        """One update.
+
+        Args:
+            batch: of the replay, as agents see it.
+            number: how many updates came before.
+            descend: steps the optimizer of a part: see ``parts``.
+
+        Returns:
+            Scalars to log by name.
+        """
+
+    def parts(self) -> Parts:
+        """What each optimizer moves; more than the agent's where something else learns too."""
+        return self.agent.parts()
+
+    def check(self) -> None:
+        """Warn of what goes wrong; called as often as metrics are logged."""
+        self.agent.check(self.watch)
+
+    # What others ask of a strategy
+
+    @property
+    def steps_taken(self) -> dict[str, int]:
+        """Both counters; Lightning's counts training_steps."""
+        return {"optimizer_steps": int(self.optimizer_steps), "environment_steps": int(self.environment_steps)}
+
+    @property
+    def position(self) -> int:
+        """Environment steps."""
+        return self.steps_taken["environment_steps"]
+
+    @property
+    def run_length(self) -> int:
+        """All environment steps."""
+        return self.total_environment_steps
+
+    @property
+    def actor(self) -> Network:
+        """The averaged one."""
+        return self.agent.averaged
+
+    def act(self, observations: Tensor, deterministic: bool) -> Tensor:
+        """The averaged actor's actions."""
+        return self.agent.act(observations, deterministic)
+
+    # The loop
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer per part; all are in checkpoints."""
+        return [self.optimizer(parameters) for parameters in self.parts().values()]
+
+    def on_train_start(self) -> None:
+        """Make sub-environments and replay, new or as the checkpoint left them, then restore the random state."""
+        data = data_of(self.trainer)
+        self.interaction = Interaction(
+            make(data.environment_id, self.num_envs),
+            Replay(self.replay_capacity, self.observation_dim, self.action_dim, self.device),
+            self.border,
+            self.device,
+        )
+        if self.needs is Needs.TRANSITIONS:
+            self.demonstrated = Demonstrated(data.training_transitions, self.border)
+        if self._resumed:
+            self.interaction.load_state_dict(self._resumed)
+            self.watch.load_state_dict(self._resumed["watch"])
+            self._resumed = {}
+        else:
+            learning_bank = SELECTION_BANK.first - self.num_envs
+            seed = int(np.random.SeedSequence((data.seed, 1)).generate_state(1)[0]) % learning_bank
+            self.interaction.environments.reset(seed=seed)
+        self._stop_at_the_end()
+        super().on_train_start()
+
+    def training_step(self, batch: Any, batch_index: int) -> None:
+        """Step the sub-environments, and make the updates that are due."""
+        while self.environment_steps < self.learning_starts:
+            self._step(2 * torch.rand(self.num_envs, self.action_dim, device=self.device) - 1)
+        if self.optimizer_steps == 0:
+            self._fit_border()
+        with torch.no_grad():
+            self._step(self.agent.explore(self.border.observe(self.interaction.observations)).clamp(-1.0, 1.0))
+        learning_since = max(self.learning_starts, self.num_envs)
+        due = math.floor((int(self.environment_steps) - learning_since) * self.updates_per_step)
+        self.learn(max(1, due - int(self.optimizer_steps)))
+        if self.global_step % self.log_every == 0:
+            measured = {f"train/{name}": value for name, value in self.interaction.measured.items()}
+            self.log_dict(measured, logger=False, batch_size=1)
+            self.check()
+        self._stop_at_the_end()
+
+    def learn(self, updates: int) -> None:
+        """Make ``updates`` updates from the replay."""
+        optimizers = dict(zip(self.parts(), self.optimizers(), strict=True))
+        first, interaction = int(self.optimizer_steps), self.interaction
+        for number in range(first, first + updates):
+            is_last = number == first + updates - 1
+            batch = normalised(interaction.replay.sample(self.batch_size), self.border)
+            interaction.measured |= self.update(batch, number, partial(self._descend, optimizers, is_last))
+            self.optimizer_steps += 1
+
+    def _descend(self, optimizers: dict[str, Any], is_last: bool, part: str, loss: Tensor) -> None:
+        is_counted = is_last and part == COUNTED
+        optimizer = optimizers[part] if is_counted else optimizers[part].optimizer
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+
+    def _fit_border(self) -> None:
+        """The environments' observations stay as they are, where there are no demonstrations to standardise them by."""
+        if self.needs is Needs.TRANSITIONS:
+            self.demonstrated.fit_border(self.interaction.replay)
+
+    def _step(self, scaled: Tensor) -> None:
+        self.interaction.step(scaled)
+        self.environment_steps += self.num_envs
+
+    def _stop_at_the_end(self) -> None:
+        if self.environment_steps >= self.total_environment_steps:
+            self.trainer.should_stop = True
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what an exact resume needs."""
+        super().on_save_checkpoint(checkpoint)
+        if hasattr(self, "interaction"):
+            checkpoint["interaction"] = self.interaction.state_dict() | {"watch": self.watch.state_dict()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep it until training starts."""
+        super().on_load_checkpoint(checkpoint)
+        self._resumed = checkpoint.get("interaction", {})
+
+    def teardown(self, stage: str) -> None:
+        """Let the sub-environments go."""
+        if hasattr(self, "interaction"):
+            self.interaction.environments.close()
+            del self.interaction

@@ -1,0 +1,411 @@
+"""``fit``, ``validate`` and ``test``, from LightningCLI: with run folders, and resuming that never ignores a flag."""
+
+import json
+import logging
+import os
+import shlex
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+
+from lightning_bc.arguments import Parser
+from lightning_bc.callbacks import AtomicCheckpointIO, Checked, Checkpoints, InitFrom, Progress, Rollouts, TensorBoardTabs
+from lightning_bc.demonstrations import Demonstrations, readers
+from lightning_bc.demonstrations.collect import default_path
+from lightning_bc.errors import InputError
+from lightning_bc.fit_help import page
+from lightning_bc.runs import folders as runs
+from lightning_bc.runs import resume
+from lightning_bc.runs.curve import CURVE_FILE, Curve
+from lightning_bc.runs.results import results_name
+from lightning_bc.runs.score import in_words, score
+from lightning_bc.runs.weights import check_weights
+from lightning_bc.strategies import Needs, Strategy, strategies, strategy_of_checkpoint
+from lightning_bc.tools.video import write_video
+from lightning_bc.trainer_flags import TRAINER_DEFAULTS, refuse_unsupported, settle_length
+
+DEFAULT_ENVIRONMENT = "HalfCheetah-v5"
+
+RUN_VARIABLE = "LIGHTNING_BC_RUN"
+"""By it the processes that Lightning starts for further devices know the run's name."""
+
+USED = {
+    "fit": ("seed_everything", "trainer", "model", "data", "env", "rollouts", "init_from"),
+    "validate": ("model", "env", "data"),
+    "test": ("model", "env"),
+}
+"""The parts of a configuration that a command uses: a policy may be tested however it was trained."""
+
+
+class FinishedError(Exception):
+    """The run that --run names is finished: there is nothing to do."""
+
+
+def run(command: str, args: list[str]) -> int:
+    """Run ``fit``, ``validate`` or ``test``; the exit status."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    # Lightning's own use of a function that torch has deprecated
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
+    # no validation set, and a validation without rollouts, are as intended
+    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
+    warnings.filterwarnings("ignore", message="You passed in a `val_dataloader` but have no `validation_step`")
+    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")
+    try:
+        CommandLine(command, args)
+    except FinishedError:
+        return 0
+    except MisconfigurationException as error:
+        raise InputError(f"Lightning refuses these settings: {' '.join(str(error).split())}") from error
+    except SIGTERMException:
+        return 143
+    return 0
+
+
+class CommandLine(LightningCLI):
+    """LightningCLI with one --env flag, run folders, and resuming that never ignores a flag."""
+
+    def __init__(self, command: str, args: list[str]) -> None:
+        self.run = ""
+        self.command = command
+        self.checkpoint_path: Path | None = None
+        self.checkpoint: dict[str, Any] = {}
+        self.args = args
+        strategies()                                                # the parser knows the classes that are imported
+        super().__init__(
+            Strategy,
+            Demonstrations,
+            subclass_mode_model=True,
+            auto_configure_optimizers=False,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults=TRAINER_DEFAULTS,
+            parser_class=Parser,
+            parser_kwargs={"prog": "python -m lightning_bc"},
+            args=[command, *resume.with_own_configuration(args)],
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The Trainer's methods that are commands, and their arguments that are not flags."""
+        fixed = {"model", "datamodule", "weights_only"}
+        return {
+            "fit": fixed | {"train_dataloaders", "val_dataloaders"},
+            "validate": fixed | {"dataloaders", "verbose"},
+            "test": fixed | {"dataloaders", "verbose"},
+        }
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add --env, --run, --model.init_from and the rollouts, and tie together what must agree."""
+        parser.page = partial(page, parser, self.command, self.args)  # type: ignore[attr-defined]
+        parser.add_argument(
+            "--run",
+            type=str | None,
+            default=None,
+            help="name of the run: what has begun under it goes on, what is finished is printed; default: a new name",
+        )
+        parser.add_argument(
+            "--model.init_from",
+            dest="init_from",
+            type=str | None,
+            default=None,
+            help="start a new run from this checkpoint's weights and normalisation",
+        )
+        parser.add_argument(
+            "--env",
+            type=str | None,
+            default=None,
+            help="Gymnasium environment id; default: the data file's, or the checkpoint's, else " + DEFAULT_ENVIRONMENT,
+        )
+        parser.add_class_arguments(Rollouts, "rollouts")
+        parser.link_arguments("env", "data.environment_id", compute_fn=lambda env: env or DEFAULT_ENVIRONMENT)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.link_arguments("rollouts.eval_freq", "data.group_size")
+        for name in ("observation_dim", "action_low", "action_high"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, then settle everything that the rest is built from: checkpoint, environment, data file, run."""
+        self.config = parser.parse_args(args)
+        config = self.config[self.command]
+        source, wanted = self._wanted_checkpoint(config)
+        # Lightning would let a checkpoint's hyper-parameters silently replace flags; here it is kept out of its sight.
+        config.ckpt_path = None
+        if wanted and wanted != "last":
+            self._open_checkpoint(Path(wanted))
+        strategy = strategies()[config.model.class_path.rpartition(".")[2]]
+        if strategy.needs is Needs.NOTHING and config.data.path == default_path("{env}"):
+            config.data.path = None
+        self._settle_environment(config)
+        settle_length(config, strategy)
+        refuse_unsupported(config.trainer, strategy)
+        self.saved_config = self._dump(config)
+        if wanted == "last":
+            self._open_checkpoint(Path(runs.last_checkpoint(resume.newest_run_like(self.saved_config, USED[self.command]))))
+        if self.checkpoint:
+            self._refuse_contradictions(source)
+        elif self.command != "fit":
+            raise InputError(
+                f"{self.command} needs --ckpt_path: the file of a checkpoint, or last for the newest run with this "
+                "configuration; or the name of a run, --run."
+            )
+        elif config.run:
+            resume.refuse(source, config.run, resume.begun_otherwise(config.run, self.saved_config))
+        if self.command == "fit" and config.run:
+            self._end_if_finished(config.run)
+        self.run = self.checkpoint.get("run") or config.run or self._name(
+            strategy.__name__, config.data.path or config.env, config.seed_everything
+        )
+
+    def instantiate_classes(self) -> None:
+        """As LightningCLI does; what a constructor refuses comes out alone, not among what jsonargparse tried."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, InputError):
+                cause = cause.__cause__
+            if cause is None:
+                raise
+            raise cause from None
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The Trainer with the run's logger, checkpoints and progress; nothing on disk for validate and test."""
+        trainer = self._get(self.config_init, "trainer")
+        # Lightning refuses to clip where steps are taken by hand; the strategy does it
+        self.model.gradient_clip_val, trainer.gradient_clip_val = trainer.gradient_clip_val, None
+        if self.command != "fit":
+            return super().instantiate_trainer(logger=False, enable_checkpointing=False, **kwargs)
+        rollouts: Rollouts = self._get(self.config_init, "rollouts")
+        learnt_with = {key: self.saved_config[key] for key in ("seed_everything", "env", "model", "data")}
+        if trainer.logger is not False or trainer.enable_checkpointing is not False:
+            rollouts.curve = Curve(runs.LOGS / self.run / CURVE_FILE)
+        callbacks = [*(trainer.callbacks or []), TensorBoardTabs(runs.flatten(learnt_with)), rollouts]
+        if trainer.enable_checkpointing is not False:
+            directory, config_path = runs.last_checkpoint(self.run).parent, runs.config_path(self.run)
+            callbacks.append(Checkpoints(directory, rollouts, self.run, self.saved_config, config_path))
+        if trainer.enable_progress_bar is not False:
+            callbacks.append(Progress(rollouts))
+        if (source := self.config[self.command].init_from) and not self.checkpoint:
+            callbacks.insert(0, InitFrom(source, self._initial_weights(Path(source))))
+        if trainer.logger in (None, True):
+            kwargs["logger"] = TensorBoardLogger(
+                save_dir=runs.LOGS,
+                name="",
+                version=self.run,
+                default_hp_metric=False,
+                purge_step=self._purge_step(),
+            )
+        plugins = [*(trainer.plugins or []), AtomicCheckpointIO()]
+        return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
+
+    def _purge_step(self) -> int | None:
+        """From where on TensorBoard drops what lies there: events after the checkpoint are of a session that was killed."""
+        if self.checkpoint:
+            return self.checkpoint["global_step"] + 1
+        return 0 if (runs.LOGS / self.run).exists() else None
+
+    def _initial_weights(self, path: Path) -> dict[str, torch.Tensor]:
+        """The weights that a new run starts from; refused unless they are of the same strategy and shapes."""
+        checkpoint = runs.open_checkpoint(path, "--model.init_from")
+        theirs, ours = strategy_of_checkpoint(path, checkpoint).__name__, type(self.model).__name__
+        if theirs != ours:
+            raise InputError(f"--model.init_from {path}: is a checkpoint of {theirs}, and this run is of {ours}.")
+        check_weights(f"--model.init_from {path}", self.model, checkpoint["state_dict"])
+        return checkpoint["state_dict"]
+
+    # The commands
+
+    def fit(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
+        """Train, and score the last checkpoint on the test bank."""
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        learns_from = datamodule.path or "its own play"
+        rank_zero_only(print)(
+            f"{type(model).__name__}, {parameters:,} parameters, on {datamodule.environment_id}, from {learns_from}\n"
+            f"run {self.run}{self._resumed()}\n"
+            f"curve: tensorboard --logdir {runs.LOGS}\n"
+        )
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Checked):
+                callback.check(model, datamodule.environment_id)    # before any folder is made
+        try:
+            self.trainer.fit(model, datamodule=datamodule, ckpt_path=self.checkpoint_path, weights_only=True)
+        except (SystemExit, SIGTERMException):                      # Ctrl-C, which Lightning turns into an exit; SIGTERM
+            go_on = f"its last checkpoint goes on with python -m lightning_bc fit --run {shlex.quote(self.run)}"
+            is_there = runs.last_checkpoint(self.run).is_file()
+            rank_zero_only(print)(f"\nstopped; {go_on if is_there else 'there is no checkpoint yet'}")
+            raise
+        path = runs.last_checkpoint(self.run)
+        if not self.trainer.is_global_zero or not path.is_file():   # no file under --trainer.enable_checkpointing false
+            return
+        self._open_checkpoint(path)
+        self.test(model, datamodule)
+        rollouts: Rollouts = self._get(self.config_init, "rollouts")
+        if rollouts.video:
+            self._write_video(model, datamodule.environment_id)
+        name = shlex.quote(self.run)
+        print(
+            f"\nview the curve    tensorboard --logdir {runs.LOGS}\n"
+            f"lengthen          python -m lightning_bc fit --run {name} {self._longer()}\n"
+            f"test              python -m lightning_bc test --run {name}"
+        )
+
+    def validate(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
+        """Loss, squared error and explained variance on held-out episodes."""
+        self.trainer.validate(
+            model, datamodule=datamodule, ckpt_path=self.checkpoint_path, weights_only=True, verbose=False
+        )
+        metrics = {name: value for name, value in self.trainer.callback_metrics.items() if name.startswith("validation/")}
+        for name, value in metrics.items():
+            print(f"{name:40} {float(value):.5g}")
+        if not metrics:
+            raise InputError(
+                f"{datamodule.path}: no episodes are held out to validate on. Set --data.validation_fraction above 0; "
+                "below 10 episodes there is no validation set."
+            )
+
+    def test(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
+        """Play the test bank with a checkpoint's policy, without demonstrations, and write results.json."""
+        assert self.checkpoint_path is not None
+        checkpoint, path = self.checkpoint, self.checkpoint_path
+        check_weights(f"--ckpt_path {path}", model, checkpoint["state_dict"])
+        model.load_state_dict(checkpoint["state_dict"])
+        datamodule.load_state_dict(checkpoint[type(datamodule).__qualname__])
+        model.to(self.trainer.strategy.root_device)
+        environment_id, references = datamodule.environment_id, datamodule.references
+        results = score(model, environment_id, references, datamodule.source, path, checkpoint)
+        target = runs.LOGS / self.run / results_name(path)
+        results.write(target)
+        print(f"\n{in_words(results)}\nresults           {target}")
+
+    def _longer(self) -> str:
+        """The flag that lengthens this run, with twice its length."""
+        trainer = self.config[self.command].trainer
+        if self.model.learns_by_acting:
+            return f"--model.total_environment_steps {2 * self.model.run_length}"
+        if trainer.max_steps > 0:
+            return f"--trainer.max_steps {2 * trainer.max_steps}"
+        return f"--trainer.max_epochs {2 * trainer.max_epochs}"
+
+    def _write_video(self, model: Strategy, environment_id: str) -> None:
+        """A video of the last checkpoint beside the logs; where none can be made, the run is as good without."""
+        path = runs.LOGS / self.run / "rollout.mp4"
+        try:
+            write_video(path, environment_id, {"learner": model}, device=model.device)
+        except InputError as error:
+            print(f"no video: {error}")
+        else:
+            print(f"video             {path}")
+
+    # Settling
+
+    def _wanted_checkpoint(self, config: Namespace) -> tuple[str, str | None]:
+        """The flag that names a checkpoint, and that checkpoint: a file, "last", or None."""
+        if not config.run:
+            return f"--ckpt_path {config.ckpt_path}", config.ckpt_path
+        if config.ckpt_path:
+            raise InputError(
+                f"--run {config.run} --ckpt_path {config.ckpt_path}: give one of them. --run goes on from the run's last "
+                "checkpoint where there is one."
+            )
+        last = runs.last_checkpoint(runs.check_name(config.run, "--run"))
+        is_there = last.is_file() or self.command != "fit"
+        return f"--run {config.run}", str(last) if is_there else None
+
+    def _open_checkpoint(self, path: Path) -> None:
+        self.checkpoint_path, self.checkpoint = path, runs.open_checkpoint(path)
+        if Demonstrations.__qualname__ not in self.checkpoint:
+            raise InputError(f"--ckpt_path {path}: is not whole: its data state is missing. Use another checkpoint.")
+
+    def _end_if_finished(self, run: str) -> None:
+        """Print the results of a run that has them, unless it is to be lengthened.
+
+        Raises:
+            FinishedError: they were printed.
+        """
+        path = runs.results_path(run)
+        before = self.checkpoint.get("config") or (runs.read_config(run) if path.is_file() else None)
+        if not path.is_file() or before is None:
+            return
+        if resume.differences(before, self.saved_config, resume.data_sha256(self.checkpoint)):
+            return
+        results = json.loads(path.read_text())
+        rank_zero_only(print)(
+            f"run {run} is finished: score {results['score']:.0f} +- {results['score_std']:.0f}\n"
+            f"results           {path}"
+        )
+        raise FinishedError
+
+    def _settle_environment(self, config: Namespace) -> None:
+        """The flag, else the checkpoint's or the data file's word, else the default; no two may contradict."""
+        said_by = {"--env": config.env}
+        path = "{env}" if config.data.path is None else str(config.data.path)
+        if self.checkpoint:
+            said_by[f"--ckpt_path {self.checkpoint_path}"] = self.checkpoint[Demonstrations.__qualname__]["environment_id"]
+        elif "{env}" not in path and readers.exists(path):
+            said_by[f"--data.path {path}"] = readers.peek(path).environment_id
+        said = {source: env for source, env in said_by.items() if env}
+        if len(set(said.values())) > 1:
+            words = " and ".join(f"{source} says {env}" for source, env in said.items())
+            raise InputError(f"one run has one environment, but {words}. Leave --env away, or choose what goes with it.")
+        config.env = config.data.environment_id = next(iter(said.values()), DEFAULT_ENVIRONMENT)
+        if config.data.path is not None:
+            config.data.path = path.replace("{env}", config.env)
+
+    @staticmethod
+    def _name(strategy: str, data: str, seed: int) -> str:
+        """A new run's name; the processes that Lightning starts for further devices take over the first one's."""
+        if "LOCAL_RANK" not in os.environ:
+            os.environ[RUN_VARIABLE] = runs.new_name(strategy, data, seed)
+        elif RUN_VARIABLE not in os.environ:
+            raise InputError("processes that torchrun or a scheduler starts cannot agree on a new name: give --run NAME.")
+        return os.environ[RUN_VARIABLE]
+
+    def _dump(self, config: Namespace) -> dict[str, Any]:
+        dumped = yaml.safe_load(self._parser(self.command).dump(config, skip_unset=False))
+        return {key: value for key, value in dumped.items() if key not in ("config", "ckpt_path", "run")}
+
+    def _refuse_contradictions(self, source: str) -> None:
+        """A checkpoint goes on as it began: refuse another strategy, and every flag that says otherwise."""
+        assert self.checkpoint_path is not None
+        run = self.checkpoint["run"]
+        theirs = strategy_of_checkpoint(self.checkpoint_path, self.checkpoint).__name__
+        ours = self.config[self.command].model.class_path.rpartition(".")[2]
+        if theirs != ours:
+            raise InputError(
+                f"{source}: is a checkpoint of {theirs}, and the configuration says {ours}. Use the run's own: --config "
+                f"{runs.config_path(run)}"
+            )
+        before, now = (
+            {key: config.get(key) for key in USED[self.command]} for config in (self.checkpoint["config"], self.saved_config)
+        )
+        different = resume.differences(before, now, resume.data_sha256(self.checkpoint))
+        resume.refuse(source, run, resume.without_longer(different))
+
+    def _resumed(self) -> str:
+        return f", resumed at optimizer step {self.checkpoint['global_step']}" if self.checkpoint else ""
+
+
+class Settled(CommandLine):
+    """A command parsed, settled and built, but not run: refused as it would be; ``saved_config`` is what it means."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+    def prepare_data(self) -> None:
+        """Read, and where it is missing collect, the demonstrations, as the first thing that ``fit`` does."""
+        self.trainer.strategy.connect(self.model)
+        self.trainer.state.fn = TrainerFn.FITTING
+        self.datamodule.trainer = self.trainer
+        self.datamodule.prepare_data()

@@ -1,0 +1,40 @@
+"""Scores: what the terminal says of one, and checkpoints that have none."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, build_strategy
+
+from lightning_bc.errors import InputError
+from lightning_bc.references import References
+from lightning_bc.runs.results import Results, results_name
+from lightning_bc.runs.score import in_words, score
+from lightning_bc.strategies import strategies
+
+KEPT = next((REPOSITORY / "docs" / "results" / "runs").glob("SAC-*/results.json"))
+
+
+def test_a_checkpoint_without_a_point_of_the_curve_is_refused_before_anything_is_played():
+    strategy = build_strategy(strategies()["MSE"])
+    with pytest.raises(InputError, match=r"mine\.ckpt: holds no point of the curve.*python -m lightning_bc fit"):
+        score(strategy, "nowhere-v0", References(0.0, 1.0, "made up"), {}, Path("mine.ckpt"), {"run": "mine"})
+
+
+def test_only_the_last_checkpoints_results_are_the_runs():
+    assert results_name(Path("checkpoints/run/last.ckpt")) == "results.json"
+    assert results_name(Path("checkpoints/run/best.ckpt")) == "results-best.json"
+
+
+def test_the_words_of_a_score_say_what_it_is_measured_against():
+    results = replace(
+        Results.read(KEPT), score=5000.0, score_std=10.4, normalized=0.5, failed_episodes=0.07,
+        references=References(-300.0, 10_300.0, "expert's mean action"),
+    )  # fmt: skip
+    words = in_words(results)
+    assert "score 5000 +- 10, normalized 0.500, failed episodes 7% (100 test-bank episodes, deterministic actions)" in words
+    assert "scale: 0 is random actions (-300), 1 is 10300, the expert's mean action" in words
+    unknown = replace(results, references=References(-300.0, math.nan, "no expert known"))
+    assert "score 5000 +- 10 (100 test-bank" in in_words(unknown)
+    assert "scale: no expert known" in in_words(unknown)

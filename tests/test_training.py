@@ -1,0 +1,413 @@
+"""``fit`` as a person runs it again: under the same name, longer, from other weights; and Lightning's flags."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import write_pairs
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_arguments import refused
+
+from lightning_bc.cli import main
+from lightning_bc.runs import resume, score
+from lightning_bc.strategies.optimizers import AdamW, Cosine
+
+SMALL = "--rollouts.eval_freq 4 --rollouts.episodes 1 --data.batch_size 10 --data.validation_fraction 0"
+CONSTANT = "--model.schedule constant"
+PAIRS = 120
+"""Of pendulum.pt; a pass has twelve batches."""
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A working directory with demonstrations of InvertedPendulum-v5, and a short test bank."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(score, "TEST_EPISODES", 2)
+    return write_pairs(
+        "pendulum.pt",
+        lengths=(10,) * 12,
+        observation_dim=4,
+        action_dim=1,
+        metadata={"environment_id": "InvertedPendulum-v5"},
+    )
+
+
+def fit(run, flags="", strategy="MSE", data="pendulum.pt"):
+    main(["fit", "--run", run, "--model", strategy, "--data.path", str(data), *SMALL.split(), *flags.split()])
+    return checkpoint(run)
+
+
+def checkpoint(run):
+    return torch.load(f"checkpoints/{run}/last.ckpt", weights_only=True)
+
+
+def config(run):
+    return yaml.safe_load(Path(f"lightning_logs/{run}/config.yaml").read_text())
+
+
+def assert_equal_runs(first, second):
+    assert first["global_step"] == second["global_step"]
+    assert first["state_dict"].keys() == second["state_dict"].keys()
+    for name, value in first["state_dict"].items():
+        assert torch.equal(value, second["state_dict"][name]), name
+    assert torch.equal(first["random_state"]["cpu"], second["random_state"]["cpu"])
+
+
+# --run
+
+
+def test_a_finished_run_is_printed_and_nothing_is_done(data, capsys):
+    fit("mine", "--trainer.max_steps 4")
+    files = [Path("checkpoints/mine/last.ckpt"), Path("lightning_logs/mine/results.json")]
+    before = [path.stat().st_mtime_ns for path in files]
+    capsys.readouterr()
+    fit("mine", "--trainer.max_steps 4 --trainer.enable_progress_bar false --rollouts.video true")
+    results = json.loads(files[1].read_text())
+    assert f"run mine is finished: score {results['score']:.0f}" in capsys.readouterr().out
+    assert [path.stat().st_mtime_ns for path in files] == before
+
+
+def test_a_run_without_results_goes_on_from_its_checkpoint(data, capsys):
+    whole = fit("whole", "--trainer.max_steps 8")
+    fit("mine", "--trainer.max_steps 8")
+    Path("lightning_logs/mine/results.json").unlink()
+    capsys.readouterr()
+    assert_equal_runs(fit("mine", "--trainer.max_steps 8"), whole)
+    assert "run mine, resumed at optimizer step 8" in capsys.readouterr().out
+    assert Path("lightning_logs/mine/results.json").is_file()
+
+
+def test_a_run_that_left_no_checkpoint_starts_again(data):
+    fit("mine", "--trainer.max_steps 4")
+    Path("checkpoints/mine/last.ckpt").unlink()
+    Path("lightning_logs/mine/results.json").unlink()
+    assert fit("mine", "--trainer.max_steps 4")["global_step"] == 4
+
+
+@pytest.mark.parametrize("kept", [("checkpoints/mine/last.ckpt",), ("lightning_logs/mine/results.json",), ()])
+def test_another_configuration_under_the_same_name_is_refused(kept, data, capsys):
+    fit("mine", "--trainer.max_steps 4")
+    for path in ("checkpoints/mine/last.ckpt", "lightning_logs/mine/results.json"):
+        if path not in kept:
+            Path(path).unlink()
+    flags = ["--run", "mine", "--model", "MSE", "--data.path", data, *SMALL.split(), "--trainer.max_steps", "4"]
+    error = refused(capsys, "fit", *flags, "--model.optimizer.lr", "0.5")
+    assert "--run mine" in error
+    assert "model.init_args.optimizer.init_args.lr 0.003, 0.5" in error
+
+
+@pytest.mark.parametrize("name", ["../mine", "a/b", "..", ".hidden", "a\\b"])
+def test_a_name_that_leads_elsewhere_is_refused(name, data, capsys):
+    assert "cannot name a run" in refused(capsys, "fit", "--run", name, "--model", "MSE", "--data.path", data)
+    assert not Path("lightning_logs").exists()
+
+
+def test_a_checkpoint_cannot_choose_another_folder(data, capsys):
+    fit("mine", "--trainer.max_steps 4")
+    torch.save(checkpoint("mine") | {"run": "../../elsewhere"}, "moved.ckpt")
+    assert "'../../elsewhere' cannot name a run" in refused(capsys, "test", "--ckpt_path", "moved.ckpt")
+
+
+def test_a_checkpoint_that_is_not_whole_names_what_is_missing(data, capsys):
+    fit("mine", "--trainer.max_steps 4")
+    whole = checkpoint("mine")
+    for missing in ("callbacks", "Demonstrations", "layers"):
+        state = {key: value for key, value in whole["state_dict"].items() if not (missing == "layers" and "0.bias" in key)}
+        content = {key: value for key, value in whole.items() if key != missing} | {"state_dict": state}
+        torch.save(content, "part.ckpt")
+        error = refused(capsys, "test", "--ckpt_path", "part.ckpt")
+        words = {"callbacks": "callbacks missing", "Demonstrations": "data state", "layers": "layers.0.bias"}
+        assert words[missing] in error
+
+
+def test_run_and_ckpt_path_are_not_given_together(data, capsys):
+    assert "give one of them" in refused(capsys, "fit", "--model", "MSE", "--run", "mine", "--ckpt_path", "last")
+
+
+def test_a_name_of_which_the_shell_would_make_two_words_is_quoted(data, capsys):
+    fit("exp 1=(a)", "--trainer.max_steps 4")
+    assert "test              python -m lightning_bc test --run 'exp 1=(a)'" in capsys.readouterr().out
+
+
+def test_processes_that_a_scheduler_started_need_a_name(data, capsys, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.delenv("LIGHTNING_BC_RUN", raising=False)
+    assert "give --run NAME" in refused(capsys, "fit", "--model", "MSE", "--data.path", data)
+
+
+# A checkpoint brings its configuration
+
+
+@pytest.mark.parametrize("named", [["--run", "mine"], ["--ckpt_path", "checkpoints/mine/last.ckpt"]])
+def test_test_and_validate_need_no_configuration(named, data, capsys):
+    fit("mine", "--trainer.max_steps 4 --data.validation_fraction 0.1 --model.network.hidden_sizes [8]")
+    path = Path("lightning_logs/mine/results.json")
+    before = json.loads(path.read_text())
+    path.unlink()
+    main(["test", *named])
+    assert json.loads(path.read_text())["returns"] == before["returns"]
+    main(["validate", *named])
+    assert "validation/loss" in capsys.readouterr().out
+
+
+# Which run is meant, and what does not count as different
+
+
+def test_display_settings_and_the_place_of_the_same_file_do_not_count(data):
+    fit("mine", "--trainer.max_steps 8")
+    Path("elsewhere.pt").write_bytes(Path(data).read_bytes())
+    moved = ["fit", "--model", "MSE", "--data.path", "elsewhere.pt", *SMALL.split(), "--trainer.max_steps", "8"]
+    moved[-1] = "12"
+    display = ["--trainer.enable_progress_bar", "false", "--trainer.default_root_dir", "x", "--rollouts.video", "false"]
+    main([*moved, *display, "--ckpt_path", "last"])
+    assert [path.name for path in Path("checkpoints").iterdir()] == ["mine"]
+    assert config("mine")["data"]["path"] == "elsewhere.pt"
+
+
+def test_another_file_counts_as_different(data, capsys):
+    fit("mine", "--trainer.max_steps 8")
+    write_pairs("other.pt", lengths=(10,) * 13, observation_dim=4, action_dim=1)
+    command = ["fit", "--model", "MSE", "--data.path", "other.pt", "--env", "InvertedPendulum-v5", *SMALL.split()]
+    error = refused(capsys, *command, "--trainer.max_steps", "8", "--ckpt_path", "last")
+    assert "data.path 'pendulum.pt', 'other.pt'" in error
+
+
+def test_last_lists_the_nearest_two_runs(data, capsys):
+    for seed in range(4):
+        fit(f"run{seed}", f"--trainer.max_steps 4 --seed_everything {seed} --rollouts.eval_freq {4 if seed < 2 else 2}")
+    command = ["fit", "--model", "MSE", "--data.path", data, *SMALL.split(), "--trainer.max_steps", "4"]
+    error = refused(capsys, *command, "--seed_everything", "9", "--ckpt_path", "last")
+    assert "run1: seed_everything 1, 9" in error
+    assert "run0" in error
+    assert "run2" not in error
+    assert "run3" not in error
+
+
+@pytest.mark.parametrize("content", ["", "model: [", "- 1"])
+def test_a_torn_configuration_hides_no_other_run(content, data, capsys):
+    fit("mine", "--trainer.max_steps 4")
+    fit("torn", "--trainer.max_steps 4 --seed_everything 1")
+    Path("lightning_logs/torn/config.yaml").write_text(content)
+    command = ["fit", "--model", "MSE", "--data.path", data, *SMALL.split(), "--trainer.max_steps", "4"]
+    with pytest.warns(UserWarning, match=r"torn/config.yaml: is empty or torn"):
+        main([*command, "--ckpt_path", "last"])
+    assert "run mine, resumed" in capsys.readouterr().out
+
+
+# A longer run
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("--trainer.max_steps 8", "--trainer.max_steps 22"),
+        ("--trainer.max_steps 7", "--trainer.max_steps 22"),        # no multiple of a point's four steps
+        ("--trainer.max_steps 15", "--trainer.max_steps 27"),       # in the second pass
+        ("--trainer.max_epochs 1", "--trainer.max_epochs 3"),
+        ("", "--trainer.max_epochs 3"),
+        ("", "--trainer.max_steps 31"),                             # of a pass, more steps
+    ],
+)
+@pytest.mark.parametrize("batch_size", [9])                         # 14 batches a pass: no multiple of four
+def test_a_lengthened_run_equals_the_longer_one(before, after, batch_size, data, capsys):
+    flags = f"{CONSTANT} --data.batch_size {batch_size}"
+    through = fit("through", f"{flags} {after}", "Gaussian")
+    fit("mine", f"{flags} {before}", "Gaussian")
+    capsys.readouterr()
+    assert_equal_runs(fit("mine", f"{flags} {after}", "Gaussian"), through)
+    assert f"lengthened to {through['global_step']} optimizer steps, from" in capsys.readouterr().out
+    assert json.loads(Path("lightning_logs/mine/results.json").read_text())["optimizer_steps"] == through["global_step"]
+    assert config("mine") == config("through") == checkpoint("mine")["config"]
+
+
+def test_a_run_is_lengthened_twice(data):
+    through = fit("through", f"{CONSTANT} --trainer.max_steps 21")
+    for steps in (5, 13, 21):
+        last = fit("mine", f"{CONSTANT} --trainer.max_steps {steps}")
+    assert_equal_runs(last, through)
+    steps = [event.step for event in curve("mine")]
+    assert steps == sorted({0, *range(4, 21, 4), 5, 13, 21})
+
+
+def curve(run):
+    events = EventAccumulator(f"lightning_logs/{run}")
+    events.Reload()
+    return events.Scalars("rollout/return_mean")
+
+
+ONLINE = (
+    "--model.num_envs 2 --model.learning_starts 8 --model.batch_size 8 --model.replay_capacity 100 --rollouts.eval_freq 10 "
+    "--model.total_environment_steps"
+)
+
+
+def test_an_online_run_is_lengthened(data, capsys):
+    through = fit("through", f"{ONLINE} 60", "SAC")
+    fit("mine", f"{ONLINE} 34", "SAC")
+    capsys.readouterr()
+    longer = fit("mine", f"{ONLINE} 60", "SAC")
+    assert_equal_runs(longer, through)
+    assert longer["hyper_parameters"]["total_environment_steps"] == 60
+    assert "lengthened to 60 environment steps, from 34; learning rate: constant" in capsys.readouterr().out
+    error = refused(capsys, "fit", "--run", "mine", "--model.total_environment_steps", "40")
+    assert "total_environment_steps 60, 40" in error
+    assert "longer, not shorter" in error
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("--trainer.max_steps 12", "--trainer.max_steps 4"),
+        ("--trainer.max_epochs 1", "--trainer.max_steps 4"),        # only the data tell how long a pass is
+        ("--trainer.max_steps 12", "--trainer.max_epochs 4"),       # the Trainer has counted the steps as one pass
+    ],
+)
+def test_a_run_is_not_shortened(before, now, data, capsys):
+    fit("mine", before)
+    command = ["fit", "--run", "mine", "--model", "MSE", "--data.path", data, *SMALL.split(), *now.split()]
+    assert "longer, not shorter" in refused(capsys, *command)
+    assert checkpoint("mine")["global_step"] == 12
+
+
+def test_the_cosine_is_that_of_the_new_length(data, capsys):
+    fit("mine", "--trainer.max_steps 8")
+    capsys.readouterr()
+    last = fit("mine", "--trainer.max_steps 16 --rollouts.eval_freq 4")
+    assert "learning rate: from here on along the cosine over the new length" in capsys.readouterr().out
+    assert last["lr_schedulers"][0]["T_max"] == 16
+    assert last["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_cosine_that_goes_on_with_another_length_is_where_an_uninterrupted_one_is():
+    def rates(length, steps, state=None):
+        optimizer = AdamW([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        if state is not None:
+            optimizer.load_state_dict(state[0])
+        schedule = Cosine(optimizer, length)
+        if state is not None:
+            schedule.load_state_dict(state[1])
+        found = []
+        for _ in range(steps):
+            optimizer.step()
+            schedule.step()
+            found.append(optimizer.param_groups[0]["lr"])
+        return found, (optimizer.state_dict(), schedule.state_dict())
+
+    through, _ = rates(30, 30)
+    assert through == pytest.approx([0.05 * (1 + math.cos(math.pi * step / 30)) for step in range(1, 31)], abs=1e-12)
+    for stopped in (4, 10):
+        _, state = rates(10, stopped)
+        assert rates(30, 30 - stopped, state)[0] == through[stopped:]
+        assert rates(10, 10 - stopped, state)[0] == rates(10, 10)[0][stopped:]
+
+
+# Other weights to start from
+
+
+def test_a_new_run_starts_from_a_checkpoints_weights(data, capsys):
+    before = fit("first", "--trainer.max_steps 8", "Autoregressive")
+    environment = {"environment_id": "InvertedPendulum-v5"}
+    write_pairs("other.pt", lengths=(7,) * 12, observation_dim=4, action_dim=1, metadata=environment)
+    flags = "--trainer.max_steps 4 --model.optimizer.lr 1e-12 --model.optimizer.weight_decay 0"
+    capsys.readouterr()
+    after = fit("second", f"{flags} --model.init_from checkpoints/first/last.ckpt", "Autoregressive", "other.pt")
+    assert "weights, and mean and scale of observations, from checkpoints/first/last.ckpt" in capsys.readouterr().out
+    assert after["global_step"] == 4
+    assert config("second")["init_from"] == "checkpoints/first/last.ckpt"
+    for name, value in before["state_dict"].items():
+        torch.testing.assert_close(after["state_dict"][name], value, atol=1e-8, rtol=0)
+
+
+def test_a_run_that_started_from_weights_is_resumed_without_them(data):
+    fit("first", "--trainer.max_steps 8")
+    flags = f"{CONSTANT} --model.init_from first.ckpt --trainer.max_steps"
+    Path("checkpoints/first/last.ckpt").rename("first.ckpt")
+    through = fit("through", f"{flags} 16")
+    fit("mine", f"{flags} 8")
+    Path("first.ckpt").unlink()
+    assert_equal_runs(fit("mine", f"{flags} 16"), through)
+
+
+def test_an_online_run_starts_from_weights_with_its_counters_at_zero(data):
+    before = fit("first", f"{ONLINE} 30", "GAIL")
+    rates = "--model.optimizer.lr 1e-12"
+    after = fit("second", f"{ONLINE} 20 {rates} --model.init_from checkpoints/first/last.ckpt", "GAIL")
+    assert after["state_dict"]["environment_steps"] == 20
+    assert torch.equal(after["state_dict"]["border.mean"], before["state_dict"]["border.mean"])
+    name = next(name for name in before["state_dict"] if name.startswith("network.") and name.endswith("weight"))
+    torch.testing.assert_close(after["state_dict"][name], before["state_dict"][name], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--model Gaussian", "is a checkpoint of MSE, and this run is of Gaussian"),
+        ("--model MSE --model.network.hidden_sizes [8]", "network.layers.0.weight (256, 4), and this MSE has it (8, 4)"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(flags, words, data, capsys):
+    fit("first", "--trainer.max_steps 4")
+    command = ["fit", "--data.path", data, *SMALL.split(), "--run", "second"]
+    command += ["--model.init_from", "checkpoints/first/last.ckpt"]
+    assert words in refused(capsys, *command, *flags.split())
+    assert not Path("lightning_logs/second").exists()
+
+
+# Lightning's own flags
+
+
+def test_gradients_are_clipped(data, monkeypatch):
+    norms = []
+
+    def clip(parameters, largest, clip=torch.nn.utils.clip_grad_norm_):
+        parameters = list(parameters)
+        clip(parameters, largest)
+        norms.append(torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm().item())
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
+    fit("mine", "--trainer.max_steps 4 --trainer.gradient_clip_val 0.01")
+    assert norms == [pytest.approx(0.01, rel=1e-3)] * 4
+    fit("other", "--trainer.max_steps 4")
+    assert len(norms) == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--trainer.accumulate_grad_batches 2", "--trainer.accumulate_grad_batches 2: is not supported"),
+        ("--trainer.limit_train_batches 1", "--trainer.limit_train_batches 1: is not supported"),
+        ("--trainer.limit_train_batches 0.5", "--trainer.limit_train_batches 0.5: is not supported"),
+        ("--trainer.overfit_batches 1", "--trainer.overfit_batches 1: is not supported"),
+        ("--trainer.max_epochs -1", "--model.schedule constant"),
+        ("--trainer.max_epochs -1 --trainer.max_time 00:00:00:01", "--model.schedule constant"),
+        ("--trainer.gradient_clip_val -1", "--trainer.gradient_clip_val -1: wanted above 0"),
+        ("--trainer.gradient_clip_val 1 --trainer.gradient_clip_algorithm value", "wanted norm"),
+        ("--model SAC --trainer.gradient_clip_val 1", "SAC does not clip"),
+        ("--trainer.accelerator cpu --trainer.devices 0", "Lightning refuses"),
+    ],
+)
+def test_what_the_trainer_cannot_be_told_is_refused_in_one_line(flags, words, data, capsys):
+    error = refused(capsys, "fit", "--model", "MSE", "--data.path", data, *SMALL.split(), *flags.split())
+    assert words in error
+    assert "\n" not in error
+
+
+def test_all_batches_may_be_asked_for_in_words(data):
+    assert fit("mine", "--trainer.limit_train_batches 1.0 --trainer.overfit_batches 0")["global_step"] == 12
+
+
+def test_a_run_without_an_end_stops_when_its_time_is_up(data):
+    fit("mine", f"{CONSTANT} --trainer.max_epochs -1 --trainer.max_time 00:00:00:01")
+    assert checkpoint("mine")["global_step"] > 12
+
+
+def test_lengths_may_grow_and_display_may_change():
+    before = {"trainer": {"max_steps": 10, "enable_progress_bar": None, "logger": None}, "seed_everything": 0}
+    now = {"trainer": {"max_steps": 20, "enable_progress_bar": False, "logger": {"class_path": "X"}}, "seed_everything": 1}
+    different = resume.differences(before, now)
+    assert different == {"trainer.max_steps": (10, 20), "seed_everything": (0, 1)}
+    assert resume.without_longer(different) == {"seed_everything": (0, 1)}
+    assert resume.without_longer(resume.differences(now, before)).keys() == {"trainer.max_steps", "seed_everything"}
