@@ -10,6 +10,7 @@ from conftest import build_strategy, write_pairs
 
 from lightning_bc.cli import main
 from lightning_bc.demonstrations import Batches
+from lightning_bc.demonstrations.windows import Windows
 from lightning_bc.environments import make
 from lightning_bc.episodes import SELECTION_BANK, play
 from lightning_bc.strategies import strategies
@@ -36,6 +37,26 @@ def test_batches_stay_on_the_device_and_repeat_themselves():
         assert torch.equal(one[0], other[0])
         seen.append(one[0])
     assert torch.equal(torch.cat(seen).sort(0).values, observations)
+
+
+def test_windows_are_cut_on_the_device():
+    observations, lengths = torch.arange(24.0).reshape(12, 2), torch.tensor([5, 7])
+
+    def batches_on(device):
+        pairs = observations.to(device)
+        return Batches(pairs, pairs, 12, seed=3, windows=Windows(lengths, 3, 4, torch.device(device)))
+
+    there, here = batches_on("cuda"), batches_on("cpu")
+    rows = torch.arange(12)
+    for found, wanted in zip(
+        there.windows.cut(there.observations, there.actions, rows.to("cuda")),
+        here.windows.cut(here.observations, here.actions, rows),
+        strict=True,
+    ):
+        assert found.device.type == "cuda"
+        assert torch.equal(found.cpu(), wanted)
+    ((batch,),) = list(there)
+    assert {tensor.device.type for tensor in batch} == {"cuda"}
 
 
 def test_episodes_leave_the_random_states_alone_and_repeat_themselves():
