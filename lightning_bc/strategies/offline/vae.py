@@ -57,8 +57,13 @@ class VAE(OfflineStrategy):
 
     multimodal = True
     logs = {
-        "kl": Metric("nat per pair", "KL(q(z given o, u) || Normal(0, I)), mean over the batch: what the code tells"),
-        "scale": Metric("before the tanh", "mean of sigma over dimensions"),
+        "loss": Metric(
+            "nat per pair",
+            "(1/B) sum_pairs [KL(q(z given o, u), Normal(0, I)) - log Normal(u; f(o, z), sigma) + sum_d log(1 - a_d^2)], "
+            "z from q",
+        ),
+        "kl": Metric("nat per pair", "KL(q(z given o, u), Normal(0, I)), mean over the batch: what the code tells"),
+        "scale": Metric("before the tanh", "mean of sigma over dimensions and, in a mixture, components"),
     }
 
     codes: Tensor
