@@ -6,8 +6,8 @@ A deterministic actor climbs the first critic; three things keep it from climbin
     Q_i(o, a) <- r + gamma (1 - terminated) min_j Q_slow_j(o', a')              the least of two critics
     m <- argmax E[ Q_1(o, tanh m(o)) ]                                         delayed: at every second update
 
-It collects with noise of its own, since the policy has none. Nothing pays for entropy, so its actions lie on their
-bounds where that is best: it makes the kind of expert whose actions saturate. The reward is the environment's, and no
+It collects with noise of its own, since the policy has none. Nothing pays for entropy, so its actions may lie on their
+bounds where that is best, as those of an entropy-seeking expert do not. The reward is the environment's, and no
 demonstrations are read (``data.path: null``). Deviations: the critics are layer-normalised (critics.py), and what plays
 is the average of the actor's weights (agent.py).
 """
