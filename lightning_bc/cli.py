@@ -54,9 +54,7 @@ def _sweep(name: str, args: list[str]) -> int:
         from lightning_bc.sweep import sweep
     except ModuleNotFoundError as error:
         raise InputError(f"sweep needs the optional extra ({error}): pip install -e '.[sweep]'") from error
-    from lightning_bc.training import Settled
-
-    return sweep(args, settle=lambda flags: Settled("fit", flags))
+    return sweep(args)
 
 
 COMMANDS = {

@@ -99,6 +99,15 @@ def test_each_command_has_its_own_help(command, capsys):
     assert f"python -m lightning_bc {command}" in help_of(capsys, command)
 
 
+@pytest.mark.parametrize("name", ["AdamW", "Adam", "SGD"])
+def test_torchs_optimizers_are_known_by_their_last_name(name, capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--model", "MSE", "--model.optimizer", name, "--model.optimizer.lr", "0.25", "--print_config"])
+    chosen = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["optimizer"]
+    assert chosen["class_path"] == f"torch.optim.{name}"
+    assert chosen["init_args"]["lr"] == 0.25
+
+
 # Refusals
 
 

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna.trial import Trial
@@ -56,6 +56,6 @@ def last_return(run: str) -> float:
     return float(max(events.Scalars("rollout/return_mean"), key=lambda point: point.step).value)
 
 
-def test_results(run: str) -> dict[str, Any]:
+def test_results(run: str) -> Mapping[str, Any]:
     """What ``fit`` has written of the test bank."""
     return json.loads((runs.LOGS / run / "results.json").read_text())

@@ -41,7 +41,7 @@ from lightning_bc.strategies.online.agent import Descend, Parts
 from lightning_bc.strategies.online.loop import OnlineStrategy
 from lightning_bc.strategies.online.replay import joined
 from lightning_bc.strategies.online.soft_actor_critic import SoftActorCritic
-from lightning_bc.strategies.optimizers import Adam
+from lightning_bc.strategies.optimizers import DefaultAdam
 
 
 class IQLearn(OnlineStrategy):
@@ -95,7 +95,7 @@ class IQLearn(OnlineStrategy):
         target_rate: UnitIntervalAboveZero = 0.005,
         actor_every: PositiveInt = 2,
         chi_square_alpha: PositiveFloat = 0.5,
-        optimizer: OptimizerCallable = Adam,
+        optimizer: OptimizerCallable = DefaultAdam,
         schedule: Literal["constant"] = "constant",
     ) -> None:
         super().__init__(

@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.environments import make
 from lightning_bc.episodes import SELECTION_BANK
 from lightning_bc.errors import InputError
@@ -89,7 +90,7 @@ class OnlineStrategy(Strategy):
         self.automatic_optimization = False
         self.watch = Watch()
         self.environment_steps = self.optimizer_steps = 0           # numbers, not buffers: nothing waits for the device
-        self._resumed: dict[str, Any] = {}
+        self._resumed: StateDict = {}
 
     def _refuse_contradictions(self) -> None:
         batch, total, num_envs = self.batch_size, self.total_environment_steps, self.num_envs
@@ -233,14 +234,14 @@ class OnlineStrategy(Strategy):
 
     # Checkpoints
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: StateDict) -> None:
         """Add what an exact resume needs."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["steps_taken"] = self.steps_taken
         if hasattr(self, "interaction"):
             checkpoint["interaction"] = self.interaction.state_dict() | {"watch": self.watch.state_dict()}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: StateDict) -> None:
         """Keep it until training starts."""
         super().on_load_checkpoint(checkpoint)
         self._resumed = checkpoint.get("interaction", {})

@@ -30,7 +30,7 @@ from lightning_bc.strategies.online.critics import Critics
 from lightning_bc.strategies.online.loop import OnlineStrategy
 from lightning_bc.strategies.online.rewards import EnvironmentReward, Reward
 from lightning_bc.strategies.online.watch import Watch
-from lightning_bc.strategies.optimizers import Adam
+from lightning_bc.strategies.optimizers import DefaultAdam
 
 
 class TwinDelayed(Agent):
@@ -159,7 +159,7 @@ class TD3(OnlineStrategy):
         exploration_noise: NonNegativeFloat = 0.1,
         target_noise: NonNegativeFloat = 0.2,
         target_noise_bound: NonNegativeFloat = 0.5,
-        optimizer: OptimizerCallable = Adam,
+        optimizer: OptimizerCallable = DefaultAdam,
         schedule: Literal["constant"] = "constant",
     ) -> None:
         super().__init__(
