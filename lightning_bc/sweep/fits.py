@@ -53,7 +53,7 @@ def last_return(run: str) -> float:
     try:
         return float(read_curve(path)[RETURN][-1])
     except (OSError, ValueError, LookupError) as error:
-        raise FitFailedError(f"{path}: no curve to judge the run by ({error}); leave checkpoints and rollouts on.") from error
+        raise FitFailedError(f"{path}: no curve to judge the run by ({error}); leave checkpoints on.") from error
 
 
 def test_results(run: str) -> Mapping[str, Any]:
