@@ -156,7 +156,7 @@ def test_without_a_renderer_the_run_goes_on_and_play_is_refused(data, monkeypatc
     assert "no video: InvertedPendulum-v5 cannot be drawn here: " in printed
     assert "none-of-these" in printed
     assert printed.index("score") < printed.index("no video")
-    assert "resume" in printed
+    assert "lengthen" in printed
     assert not Path(f"lightning_logs/{name}/rollout.mp4").exists()
     error = refused(capsys, "play", "--ckpt_path", f"checkpoints/{name}/last.ckpt", "--output", "one.mp4")
     assert "cannot be drawn here" in error
