@@ -14,9 +14,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lightning_bc.cli import main
 from lightning_bc.files import write
 from lightning_bc.networks import MLP
+from lightning_bc.runs import score
 from lightning_bc.strategies import Strategy, strategies
 
 REPOSITORY = Path(__file__).parents[1]
+
+torch.set_num_threads(1)                                            # two threads take longer for networks as small as here
+os.environ["OMP_NUM_THREADS"] = "1"                                 # and so in the processes that tests start
 
 BUDGET = "--trainer.max_steps 4 --rollouts.eval_freq 2 --rollouts.episodes 2 --data.batch_size 16"
 INTERACTIVE_BUDGET = (
@@ -170,30 +174,20 @@ def linear_problem(pairs=256):
     return observations, (observations @ torch.tensor([[0.3, -0.1], [0.0, 0.2], [-0.2, 0.1]])).clamp(-1, 1)
 
 
-HUMP = 0.6
-
-
-def two_humps(pairs):
-    """Actions near +0.6 or -0.6, whichever comes, shifted a little by the observation."""
-    observations = torch.randn(pairs, 1)
-    side = torch.randint(0, 2, (pairs, 1)) * 2 - 1
-    return observations, HUMP * side + 0.05 * observations + 0.05 * torch.randn(pairs, 1)
-
-
-@functools.cache
-def trained_on_two_humps(cls):
-    """A strategy of this class that has learnt them."""
-    strategy = build_strategy(cls, observation_dim=1, action_low=[-1.0], action_high=[1.0], hidden_sizes=(64, 64))
-    torch.manual_seed(0)
-    train(strategy, lambda: two_humps(512), steps=1500)
-    return strategy
-
-
 @functools.cache
 def can_draw() -> bool:
     """Whether MuJoCo's pictures can be drawn through EGL here."""
     trial = [sys.executable, "-c", "from mujoco.egl import GLContext; GLContext(64, 64)"]
     return subprocess.run(trial, capture_output=True).returncode == 0
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _short_scores():
+    """A run ends with three episodes of the test bank, and two calls to measure the latency by: few tests are of these."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(score, "TEST_EPISODES", 3)
+        patch.setattr(score, "LATENCY_CALLS", 2)
+        yield
 
 
 @pytest.fixture

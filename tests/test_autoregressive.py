@@ -1,5 +1,6 @@
 """Autoregressive discretization: a density, its samples, who sees whom, labels, and the places behind the bins."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -189,9 +190,9 @@ def test_loss_is_the_cross_entropy_and_the_squared_error_of_the_places(binning):
 # Values
 
 
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_decoding_takes_the_noise_of_the_labels_out(deterministic):
-    """One action for each observation: whichever of the noisy bins is sampled, that action comes back."""
+@functools.cache
+def trained_on_a_line():
+    """Bins of a tenth, and one action for each observation: 0.8 times it."""
     strategy = build_strategy(Autoregressive, 1, [-1.0], [1.0])
     optimizer = torch.optim.Adam(strategy.parameters(), lr=3e-3)
     for _ in range(500):
@@ -199,7 +200,13 @@ def test_decoding_takes_the_noise_of_the_labels_out(deterministic):
         optimizer.zero_grad()
         strategy.loss(observations, 0.8 * observations)[0].backward()
         optimizer.step()
-    observations = torch.linspace(-1, 1, 200)[:, None]
+    return strategy
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_decoding_takes_the_noise_of_the_labels_out(deterministic):
+    """Whichever of the noisy bins is sampled, the one action comes back."""
+    strategy, observations = trained_on_a_line(), torch.linspace(-1, 1, 200)[:, None]
     with torch.inference_mode():
         errors = strategy.act(observations, deterministic) - 0.8 * observations
     assert errors.square().mean().sqrt() < 0.03  # the noise is 2 bins of a tenth

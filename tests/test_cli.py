@@ -21,7 +21,9 @@ from conftest import (
 )
 
 from lightning_bc.cli import main
+from lightning_bc.episodes import TEST_EPISODES
 from lightning_bc.files import write
+from lightning_bc.runs import score
 from lightning_bc.strategies import load_strategy
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
@@ -44,7 +46,7 @@ def test_every_config_parses_trains_and_scores(config, data):
     run = next(Path("lightning_logs").iterdir()).name
     results = json.loads(Path(f"lightning_logs/{run}/results.json").read_text())
     assert results["environment_id"] == "InvertedPendulum-v5"
-    assert len(results["returns"]) == 100
+    assert len(results["returns"]) == score.TEST_EPISODES
     assert results["score"] == pytest.approx(np.mean(results["returns"]))
     assert results["normalized"] == pytest.approx((results["score"] - 5) / 995)
     assert results["failed_episodes"] == np.mean(np.array(results["returns"]) < 500)
@@ -72,10 +74,12 @@ def test_every_config_is_short_and_draws_at_least_100_points(config, capsys):
     assert training_pairs / settings["data"]["batch_size"] / settings["rollouts"]["eval_freq"] >= 100
 
 
-def test_test_needs_no_demonstrations_and_repeats_the_score(data):
+def test_test_needs_no_demonstrations_and_repeats_the_score_on_100_episodes(data, monkeypatch):
+    monkeypatch.setattr(score, "TEST_EPISODES", TEST_EPISODES)
     run = fit(data)
     path = Path(f"lightning_logs/{run}/results.json")
     first = json.loads(path.read_text())
+    assert len(first["returns"]) == len(first["sampled_returns"]) == 100
     path.unlink()
     Path(data).unlink()
     main(["test", "--config", f"lightning_logs/{run}/config.yaml", "--ckpt_path", f"checkpoints/{run}/last.ckpt"])

@@ -1,7 +1,7 @@
 """What every strategy promises. They are found by themselves, and tested by what they say of themselves.
 
-A strategy that is added, here or in a test, needs no line in this file: ``stochastic``, ``multimodal``, ``learns_by_acting``
-and ``needs`` choose its tests.
+A strategy that is added, here or in a test, needs no line in this file: ``stochastic``, ``learns_by_acting`` and ``needs``
+choose its tests.
 """
 
 import functools
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import HUMP, REPOSITORY, build_strategy, linear_problem, train, trained_on_two_humps
+from conftest import REPOSITORY, build_strategy, linear_problem, train
 from torch.nn import functional as F
 
 import lightning_bc
@@ -30,8 +30,6 @@ PACKAGE = Path(lightning_bc.__file__).parent / "strategies"
 ALL = strategies()
 OFFLINE = {name: cls for name, cls in ALL.items() if issubclass(cls, OfflineStrategy)}
 ONLINE = {name: cls for name, cls in ALL.items() if cls.learns_by_acting}
-MULTIMODAL = {name: cls for name, cls in OFFLINE.items() if cls.multimodal}
-UNIMODAL = {name: cls for name, cls in OFFLINE.items() if not cls.multimodal}
 WINDOWED = {name: cls for name, cls in OFFLINE.items() if "horizon" in inspect.signature(cls).parameters}
 every_strategy = pytest.mark.parametrize("cls", ALL.values(), ids=ALL)
 every_offline_strategy = pytest.mark.parametrize("cls", OFFLINE.values(), ids=OFFLINE)
@@ -178,30 +176,6 @@ def test_strategy_takes_another_network(cls):
     loss, _ = strategy.loss(*linear_problem())
     assert loss.isfinite()
     assert any(isinstance(module, ResidualMLP) for module in strategy.modules())
-
-
-# Two good ways to act
-
-
-@pytest.mark.parametrize("cls", UNIMODAL.values(), ids=UNIMODAL)
-def test_one_action_for_two_humps_lies_between_them(cls):
-    strategy, observations = trained_on_two_humps(cls), torch.linspace(-1, 1, 50)[:, None]
-    with torch.inference_mode():
-        actions = strategy(observations, deterministic=True)
-    assert actions.abs().max() < HUMP / 2
-
-
-@pytest.mark.parametrize("cls", MULTIMODAL.values(), ids=MULTIMODAL)
-def test_samples_lie_on_both_humps(cls):
-    strategy, samples = trained_on_two_humps(cls), 4000
-    torch.manual_seed(0)
-    with torch.inference_mode():
-        actions = strategy(0.5 * torch.randn(samples, 1), deterministic=False)
-    on_left = ((actions + HUMP).abs() < 0.4).double().mean()
-    on_right = ((actions - HUMP).abs() < 0.4).double().mean()
-    binomial_tolerance = 3 * math.sqrt(0.25 / samples)
-    assert on_left > 0.45 - binomial_tolerance
-    assert on_right > 0.45 - binomial_tolerance
 
 
 # The meta device, whose tensors have a shape and no values: one that was left on the CPU does not mix with them, and what

@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_bc.cli import main
 from lightning_bc.environments import quiet_model_loading
+from lightning_bc.runs import score
 
 BUDGET = "--rollouts.eval_freq 300 --rollouts.episodes 2 --data.batch_size 250"
 
@@ -71,6 +72,7 @@ def fit_and_read(*arguments):
 
 def test_pendulum(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(score, "TEST_EPISODES", 20)
     written = write_four_keys("mine.pt", "Pendulum-v1", swing_up, episodes=30)
     assert written["mean_reward"] > -400                            # random actions: about -1200
     steps, results = fit_and_read("--env Pendulum-v1 --data.path mine.pt --trainer.max_steps 1500")
@@ -100,5 +102,5 @@ def test_hopper(tmp_path, monkeypatch, capsys):
     assert results["data"]["training_pairs"] == len(written["observations"])
     assert np.isfinite(results["score"])
     assert np.isfinite(results["normalized"])
-    assert len(results["returns"]) == 100
+    assert len(results["returns"]) == score.TEST_EPISODES
     assert "mean_reward of the data file" in capsys.readouterr().out

@@ -20,7 +20,6 @@ from conftest import REPOSITORY, actor_state, assert_equal_weights, curve, is_in
 
 from lightning_bc.callbacks import Checkpoints
 from lightning_bc.cli import main
-from lightning_bc.runs import score
 from lightning_bc.strategies import strategies
 
 OFFLINE_FLAGS = "--rollouts.eval_freq 5 --rollouts.episodes 2 --data.batch_size 10"  # 11 batches per epoch
@@ -89,11 +88,6 @@ def assert_equal_replays(first, second):
     replays = [checkpoint["interaction"]["replay"] for checkpoint in (first, second)]
     assert replays[0]["added"] == replays[1]["added"] > len(replays[0]["rows"])
     assert torch.equal(replays[0]["rows"], replays[1]["rows"])
-
-
-@pytest.fixture(autouse=True)
-def _short_score(monkeypatch):
-    monkeypatch.setattr(score, "TEST_EPISODES", 3)
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """``fit`` as a person runs it again: under the same name, longer, from other weights; and Lightning's flags."""
 
+import functools
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,20 +14,20 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_arguments import refused
 
 from lightning_bc.cli import main
-from lightning_bc.runs import resume, score
+from lightning_bc.runs import resume
 from lightning_bc.strategies.optimizers import Cosine, DefaultAdamW
 
-SMALL = "--rollouts.eval_freq 4 --rollouts.episodes 1 --data.batch_size 10 --data.validation_fraction 0"
+SMALL = (
+    "--rollouts.eval_freq 4 --rollouts.episodes 1 --data.batch_size 10 --data.validation_fraction 0 "
+    "--model.network.hidden_sizes [8]"
+)
 CONSTANT = "--model.schedule constant"
 PAIRS = 120
 """Of pendulum.pt; a pass has twelve batches."""
 
 
-@pytest.fixture
-def data(tmp_path, monkeypatch):
-    """A working directory with demonstrations of InvertedPendulum-v5, and a short test bank."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(score, "TEST_EPISODES", 2)
+def write_data():
+    """Demonstrations of InvertedPendulum-v5 in the working directory."""
     return write_pairs(
         "pendulum.pt",
         lengths=(10,) * 12,
@@ -33,6 +35,31 @@ def data(tmp_path, monkeypatch):
         action_dim=1,
         metadata={"environment_id": "InvertedPendulum-v5"},
     )
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A working directory with demonstrations."""
+    monkeypatch.chdir(tmp_path)
+    return write_data()
+
+
+@pytest.fixture(scope="module")
+def four_steps(tmp_path_factory):
+    """A folder with a finished run, "mine", of four steps."""
+    folder = tmp_path_factory.mktemp("four_steps")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_data()
+        fit("mine", "--trainer.max_steps 4")
+    return folder
+
+
+@pytest.fixture
+def mine(data, four_steps):
+    """A working directory with demonstrations, and the finished run of four steps."""
+    shutil.copytree(four_steps, ".", dirs_exist_ok=True)
+    return data
 
 
 def fit(run, flags="", strategy="MSE", data="pendulum.pt"):
@@ -59,8 +86,7 @@ def assert_equal_runs(first, second):
 # --run
 
 
-def test_a_finished_run_is_printed_and_nothing_is_done(data, capsys):
-    fit("mine", "--trainer.max_steps 4")
+def test_a_finished_run_is_printed_and_nothing_is_done(mine, capsys):
     files = [Path("checkpoints/mine/last.ckpt"), Path("lightning_logs/mine/results.json")]
     before = [path.stat().st_mtime_ns for path in files]
     capsys.readouterr()
@@ -71,8 +97,7 @@ def test_a_finished_run_is_printed_and_nothing_is_done(data, capsys):
 
 
 def test_a_run_without_results_goes_on_from_its_checkpoint(data, capsys):
-    whole = fit("whole", "--trainer.max_steps 8")
-    fit("mine", "--trainer.max_steps 8")
+    whole = fit("mine", "--trainer.max_steps 8")
     Path("lightning_logs/mine/results.json").unlink()
     capsys.readouterr()
     assert_equal_runs(fit("mine", "--trainer.max_steps 8"), whole)
@@ -80,20 +105,18 @@ def test_a_run_without_results_goes_on_from_its_checkpoint(data, capsys):
     assert Path("lightning_logs/mine/results.json").is_file()
 
 
-def test_a_run_that_left_no_checkpoint_starts_again(data):
-    fit("mine", "--trainer.max_steps 4")
+def test_a_run_that_left_no_checkpoint_starts_again(mine):
     Path("checkpoints/mine/last.ckpt").unlink()
     Path("lightning_logs/mine/results.json").unlink()
     assert fit("mine", "--trainer.max_steps 4")["global_step"] == 4
 
 
 @pytest.mark.parametrize("kept", [("checkpoints/mine/last.ckpt",), ("lightning_logs/mine/results.json",), ()])
-def test_another_configuration_under_the_same_name_is_refused(kept, data, capsys):
-    fit("mine", "--trainer.max_steps 4")
+def test_another_configuration_under_the_same_name_is_refused(kept, mine, capsys):
     for path in ("checkpoints/mine/last.ckpt", "lightning_logs/mine/results.json"):
         if path not in kept:
             Path(path).unlink()
-    flags = ["--run", "mine", "--model", "MSE", "--data.path", data, *SMALL.split(), "--trainer.max_steps", "4"]
+    flags = ["--run", "mine", "--model", "MSE", "--data.path", mine, *SMALL.split(), "--trainer.max_steps", "4"]
     error = refused(capsys, "fit", *flags, "--model.optimizer.lr", "0.5")
     assert "--run mine" in error
     assert "model.init_args.optimizer.init_args.lr 0.003, 0.5" in error
@@ -105,14 +128,12 @@ def test_a_name_that_leads_elsewhere_is_refused(name, data, capsys):
     assert not Path("lightning_logs").exists()
 
 
-def test_a_checkpoint_cannot_choose_another_folder(data, capsys):
-    fit("mine", "--trainer.max_steps 4")
+def test_a_checkpoint_cannot_choose_another_folder(mine, capsys):
     torch.save(checkpoint("mine") | {"run": "../../elsewhere"}, "moved.ckpt")
     assert "'../../elsewhere' cannot name a run" in refused(capsys, "test", "--ckpt_path", "moved.ckpt")
 
 
-def test_a_checkpoint_that_is_not_whole_names_what_is_missing(data, capsys):
-    fit("mine", "--trainer.max_steps 4")
+def test_a_checkpoint_that_is_not_whole_names_what_is_missing(mine, capsys):
     whole = checkpoint("mine")
     for missing in ("callbacks", "Demonstrations", "layers"):
         state = {key: value for key, value in whole["state_dict"].items() if not (missing == "layers" and "0.bias" in key)}
@@ -143,7 +164,7 @@ def test_processes_that_a_scheduler_started_need_a_name(data, capsys, monkeypatc
 
 @pytest.mark.parametrize("named", [["--run", "mine"], ["--ckpt_path", "checkpoints/mine/last.ckpt"]])
 def test_test_and_validate_need_no_configuration(named, data, capsys):
-    fit("mine", "--trainer.max_steps 4 --data.validation_fraction 0.1 --model.network.hidden_sizes [8]")
+    fit("mine", "--trainer.max_steps 4 --data.validation_fraction 0.1")
     path = Path("lightning_logs/mine/results.json")
     before = json.loads(path.read_text())
     path.unlink()
@@ -187,17 +208,30 @@ def test_last_lists_the_nearest_two_runs(data, capsys):
 
 
 @pytest.mark.parametrize("content", ["", "model: [", "- 1"])
-def test_a_torn_configuration_hides_no_other_run(content, data, capsys):
-    fit("mine", "--trainer.max_steps 4")
+def test_a_torn_configuration_hides_no_other_run(content, mine, capsys):
     fit("torn", "--trainer.max_steps 4 --seed_everything 1")
     Path("lightning_logs/torn/config.yaml").write_text(content)
-    command = ["fit", "--model", "MSE", "--data.path", data, *SMALL.split(), "--trainer.max_steps", "4"]
+    command = ["fit", "--model", "MSE", "--data.path", mine, *SMALL.split(), "--trainer.max_steps", "4"]
     with pytest.warns(UserWarning, match=r"torn/config.yaml: is empty or torn"):
         main([*command, "--ckpt_path", "last"])
     assert "run mine, resumed" in capsys.readouterr().out
 
 
 # A longer run
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The last checkpoint and the configuration of a run with these flags."""
+
+    @functools.cache
+    def run(flags):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(tmp_path_factory.mktemp("uninterrupted"))
+            write_data()
+            return fit("through", flags, "Gaussian"), config("through")
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -212,15 +246,15 @@ def test_a_torn_configuration_hides_no_other_run(content, data, capsys):
     ],
 )
 @pytest.mark.parametrize("batch_size", [9])                         # 14 batches a pass: no multiple of four
-def test_a_lengthened_run_equals_the_longer_one(before, after, batch_size, data, capsys):
+def test_a_lengthened_run_equals_the_longer_one(before, after, batch_size, data, uninterrupted, capsys):
     flags = f"{CONSTANT} --data.batch_size {batch_size}"
-    through = fit("through", f"{flags} {after}", "Gaussian")
+    through, its_config = uninterrupted(f"{flags} {after}")
     fit("mine", f"{flags} {before}", "Gaussian")
     capsys.readouterr()
     assert_equal_runs(fit("mine", f"{flags} {after}", "Gaussian"), through)
     assert f"lengthened to {through['global_step']} optimizer steps, from" in capsys.readouterr().out
     assert json.loads(Path("lightning_logs/mine/results.json").read_text())["optimizer_steps"] == through["global_step"]
-    assert config("mine") == config("through") == checkpoint("mine")["config"]
+    assert config("mine") == its_config == checkpoint("mine")["config"]
 
 
 def test_a_run_is_lengthened_twice(data):
@@ -345,13 +379,11 @@ def test_an_online_run_starts_from_weights_with_its_counters_at_zero(data):
     ("flags", "words"),
     [
         ("--model Gaussian", "is a checkpoint of MSE, and this run is of Gaussian"),
-        ("--model MSE --model.network.hidden_sizes [8]", "network.layers.0.weight (256, 4), and this MSE has it (8, 4)"),
+        ("--model MSE --model.network.hidden_sizes [9]", "network.layers.0.weight (8, 4), and this MSE has it (9, 4)"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(flags, words, data, capsys):
-    fit("first", "--trainer.max_steps 4")
-    command = ["fit", "--data.path", data, *SMALL.split(), "--run", "second"]
-    command += ["--model.init_from", "checkpoints/first/last.ckpt"]
+def test_weights_that_do_not_fit_are_refused(flags, words, mine, capsys):
+    command = ["fit", "--data.path", mine, "--run", "second", "--model.init_from", "checkpoints/mine/last.ckpt"]
     assert words in refused(capsys, *command, *flags.split())
     assert not Path("lightning_logs/second").exists()
 
