@@ -3,13 +3,15 @@
 The map of the package. A file imports only from stages to its left; names that share a stage do not import each other
 (setup.cfg has the same stages for import-linter):
 
-    errors -> bounds, files -> environments -> episodes -> border, networks, references -> strategies -> demonstrations
-    -> runs -> callbacks -> arguments, report, tools -> sweep -> cli
+    errors, aliases -> bounds, files -> environments -> episodes -> border, networks, references -> episode_metrics
+    -> strategies -> demonstrations -> runs -> callbacks -> arguments, trainer_flags, report, tools -> fit_help
+    -> training -> sweep -> cli
 
 What each is, in the same order:
 
     __init__.py         this map; the versions that are recorded with every data file and run
     errors.py           InputError, for what a person gave and cannot be used
+    aliases.py          names of types: StateDict, Config
     bounds.py           bounds of settings as types, which --help shows: PositiveInt, ClosedUnitInterval, ...
     files.py            atomic writes, checksums
     environments/       what a policy acts in: batched MuJoCo tasks, or any Gymnasium environment, behind one interface
@@ -17,10 +19,11 @@ What each is, in the same order:
     border.py           observations normalised, actions scaled to [-1, 1] and back: here and nowhere else
     networks.py         function approximators, chosen by --model.network: MLP, ResidualMLP
     references.py       the returns of random actions and of the expert: 0 and 1 of the normalized return
+    episode_metrics/    what is measured of episodes, one file per metric
     strategies/         how actions are modelled, one file per strategy
         contract.py     what strategies and data ask of each other
         optimizers.py   the default optimizer
-        base.py         what every strategy shares: Strategy, OfflineStrategy
+        base.py         what every strategy shares: Strategy
         offline/        strategies that learn from demonstrations alone
         online/         strategies that act in the environment while they learn, and what these are made of
         registry.py     finds every strategy in the two folders
@@ -28,8 +31,11 @@ What each is, in the same order:
     runs/               runs on disk: their folders, curves and results; the score
     callbacks/          what happens while training: the curve, checkpoints, progress, DAgger, TensorBoard's tabs
     arguments.py        the parser: an unknown key is refused with the nearest known name
+    trainer_flags.py    what of Lightning's Trainer is set here, and what is refused
     report/             from runs on disk: tables, statistics, curves, the HTML page
     tools/              export of actors, videos
+    fit_help.py         what fit --help prints
+    training.py         fit, validate and test, from LightningCLI
     sweep/              search of settings, on Optuna
     cli.py              the commands: fit, validate, test, collect, play, export, sweep, report
     __main__.py         python -m lightning_bc

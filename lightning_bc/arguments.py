@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_bc.errors import InputError
 from lightning_bc.networks import Network
 from lightning_bc.strategies import strategies
-from lightning_bc.strategies.optimizers import Adam, AdamW
+from lightning_bc.strategies.optimizers import DefaultAdam, DefaultAdamW
 
 CONFIGS = Path("configs")
 
@@ -103,7 +103,7 @@ def _title(path: Path) -> str:
 
 def options(cls: type) -> list[str]:
     """What can be set of a strategy, network or optimizer, by name."""
-    return [name for name in inspect.signature(cls.__init__).parameters if name not in NOT_FLAGS]  # type: ignore[misc]
+    return [name for name in inspect.signature(cls).parameters if name not in NOT_FLAGS]
 
 
 def _networks() -> list[type[Network]]:
@@ -111,7 +111,7 @@ def _networks() -> list[type[Network]]:
 
 
 def _known_classes() -> dict[str, type]:
-    optimizers = [*(cls for cls in vars(torch.optim).values() if inspect.isclass(cls)), AdamW, Adam]
+    optimizers = [*(cls for cls in vars(torch.optim).values() if inspect.isclass(cls)), DefaultAdamW, DefaultAdam]
     return {cls.__name__: cls for cls in (*strategies().values(), *_networks(), *optimizers)}
 
 
@@ -120,7 +120,8 @@ def _model_flags(strategy: str) -> list[str]:
     chosen = [cls for name, cls in strategies().items() if name == strategy] or list(strategies().values())
     names = [f"model.{name}" for cls in chosen for name in options(cls)]
     names += [f"model.network.{name}" for cls in _networks() for name in options(cls)]
-    return [*names, *(f"model.optimizer.{name}" for cls in (AdamW, Adam) for name in options(cls)), "model.init_from"]
+    names += [f"model.optimizer.{name}" for cls in (DefaultAdamW, DefaultAdam) for name in options(cls)]
+    return [*names, "model.init_from"]
 
 
 def _not_accepted(name: str, cls: str) -> str:

@@ -6,10 +6,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import torch
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.errors import InputError
 
 
@@ -51,7 +52,7 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def write(path: str | Path, content: dict[str, Any]) -> None:
+def write(path: str | Path, content: StateDict) -> None:
     """Save ``content`` with ``torch.save`` at ``path``, as :func:`replacing` does."""
     with replacing(path) as file:
         torch.save(content, file)

@@ -4,14 +4,15 @@ import re
 import textwrap
 from argparse import SUPPRESS
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from jsonargparse import ArgumentParser
 
+from lightning_bc import bounds
 from lightning_bc.arguments import NOT_FLAGS, configured
 from lightning_bc.networks import Network
 from lightning_bc.strategies import Strategy, strategies
-from lightning_bc.strategies.optimizers import AdamW
+from lightning_bc.strategies.optimizers import DefaultAdamW
 from lightning_bc.trainer_flags import SHOWN
 
 WIDTH = 120
@@ -67,7 +68,7 @@ def page(parser: ArgumentParser, command: str, args: list[str]) -> str:
     lines += _section("Networks, chosen by --model.network NAME", {})
     for network in Network.__subclasses__():
         lines += _section(f"{network.__name__}: {_first_sentence(network.__doc__)}", _arguments(network, "model.network."))
-    lines += _section("Optimizer, torch.optim's by --model.optimizer CLASS", _arguments(AdamW, "model.optimizer."))
+    lines += _section("Optimizer, torch.optim's by --model.optimizer CLASS", _arguments(DefaultAdamW, "model.optimizer."))
     return "\n".join(lines) + "\n"
 
 
@@ -100,8 +101,15 @@ def _documented(parser: ArgumentParser, start: str, prefix: str = "") -> dict[st
         if action.default == SUPPRESS:                              # set by another flag
             continue
         words = _first_sentence(str(action.help or ""))
-        found[f"{prefix}{name}"] = f"{words}{_default(action.default)}"
+        found[f"{prefix}{name}"] = "; ".join(filter(None, [words, _bound(action), _default(action.default)]))
     return found
+
+
+def _bound(action: Any) -> str:
+    """What a bounded number may be: see bounds.py."""
+    kind = getattr(action, "_typehint", None)
+    bounded = [one for one in (kind, *get_args(kind)) if getattr(one, "__module__", "") == bounds.__name__]
+    return bounded[0].__doc__.removeprefix("a whole number, ") if bounded else ""
 
 
 def _default(value: Any) -> str:
@@ -109,7 +117,7 @@ def _default(value: Any) -> str:
         value = value["class_path"].rpartition(".")[2]
     if value is None or isinstance(value, type):
         return ""
-    return f"; default {str(value).lower() if isinstance(value, bool) else value}"
+    return f"default {str(value).lower() if isinstance(value, bool) else value}"
 
 
 def _first_sentence(text: str | None) -> str:
@@ -122,6 +130,6 @@ def _first_sentence(text: str | None) -> str:
 def _section(title: str, rows: Mapping[str, str], dashes: str = "--") -> list[str]:
     lines = ["", title]
     for name, words in rows.items():
-        flag = f"{dashes}{name}"
-        lines.append(f"  {flag:{COLUMN}}{textwrap.shorten(words, WIDTH - COLUMN - 2, placeholder=' ...')}".rstrip())
+        flag = f"  {dashes}{name}"
+        lines += textwrap.wrap(words, WIDTH, initial_indent=f"{flag:{COLUMN + 2}}", subsequent_indent=" " * (COLUMN + 2))
     return lines

@@ -57,6 +57,16 @@ def settle_length(config: Any, strategy: type[Strategy]) -> None:
         )
 
 
+def longer(config: Any, strategy: type[Strategy]) -> str:
+    """The flag that lengthens a run, with twice its length."""
+    trainer = config.trainer
+    if strategy.learns_by_acting:
+        return f"--model.total_environment_steps {2 * config.model.init_args.total_environment_steps}"
+    if trainer.max_steps > 0:
+        return f"--trainer.max_steps {2 * trainer.max_steps}"
+    return f"--trainer.max_epochs {2 * trainer.max_epochs}"
+
+
 def refuse_unsupported(trainer: Any, strategy: type[Strategy]) -> None:
     """Refuse the Trainer's settings that cannot be had.
 

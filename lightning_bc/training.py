@@ -1,44 +1,36 @@
 """``fit``, ``validate`` and ``test``, from LightningCLI: with run folders, and resuming that never ignores a flag."""
 
-import json
 import logging
-import os
 import shlex
 import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from lightning_bc.arguments import Parser
 from lightning_bc.callbacks import AtomicCheckpointIO, Checked, Checkpoints, InitFrom, Progress, Rollouts, TensorBoardTabs
-from lightning_bc.demonstrations import Demonstrations, readers
+from lightning_bc.demonstrations import Demonstrations
 from lightning_bc.demonstrations.collect import default_path
 from lightning_bc.errors import InputError
 from lightning_bc.fit_help import page
 from lightning_bc.runs import folders as runs
-from lightning_bc.runs import resume
+from lightning_bc.runs import resume, settle
 from lightning_bc.runs.curve import CURVE_FILE, Curve
 from lightning_bc.runs.results import results_name
 from lightning_bc.runs.score import in_words, score
-from lightning_bc.runs.weights import check_weights
-from lightning_bc.strategies import Needs, Strategy, strategies, strategy_of_checkpoint
+from lightning_bc.runs.settle import DEFAULT_ENVIRONMENT, Opened
+from lightning_bc.runs.weights import check_weights, initial_weights
+from lightning_bc.strategies import Needs, Strategy, strategies
 from lightning_bc.tools.video import write_video
-from lightning_bc.trainer_flags import TRAINER_DEFAULTS, refuse_unsupported, settle_length
-
-DEFAULT_ENVIRONMENT = "HalfCheetah-v5"
-
-RUN_VARIABLE = "LIGHTNING_BC_RUN"
-"""By it the processes that Lightning starts for further devices know the run's name."""
+from lightning_bc.trainer_flags import TRAINER_DEFAULTS, longer, refuse_unsupported, settle_length
 
 USED = {
     "fit": ("seed_everything", "trainer", "model", "data", "env", "rollouts", "init_from"),
@@ -79,8 +71,7 @@ class CommandLine(LightningCLI):
     def __init__(self, command: str, args: list[str]) -> None:
         self.run = ""
         self.command = command
-        self.checkpoint_path: Path | None = None
-        self.checkpoint: dict[str, Any] = {}
+        self.checkpoint: Opened | None = None
         self.args = args
         strategies()                                                # the parser knows the classes that are imported
         super().__init__(
@@ -108,7 +99,8 @@ class CommandLine(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add --env, --run, --model.init_from and the rollouts, and tie together what must agree."""
-        parser.page = partial(page, parser, self.command, self.args)  # type: ignore[attr-defined]
+        assert isinstance(parser, Parser)                           # as parser_class says
+        parser.page = partial(page, parser, self.command, self.args)
         parser.add_argument(
             "--run",
             type=str | None,
@@ -139,34 +131,38 @@ class CommandLine(LightningCLI):
         """Parse, then settle everything that the rest is built from: checkpoint, environment, data file, run."""
         self.config = parser.parse_args(args)
         config = self.config[self.command]
-        source, wanted = self._wanted_checkpoint(config)
+        source, wanted = settle.wanted_checkpoint(self.command, config)
         # Lightning would let a checkpoint's hyper-parameters silently replace flags; here it is kept out of its sight.
         config.ckpt_path = None
         if wanted and wanted != "last":
-            self._open_checkpoint(Path(wanted))
+            self.checkpoint = Opened.at(Path(wanted))
         strategy = strategies()[config.model.class_path.rpartition(".")[2]]
         if strategy.needs is Needs.NOTHING and config.data.path == default_path("{env}"):
             config.data.path = None
-        self._settle_environment(config)
+        settle.settle_environment(config, self.checkpoint)
         settle_length(config, strategy)
         refuse_unsupported(config.trainer, strategy)
         self.saved_config = self._dump(config)
+        used = USED[self.command]
         if wanted == "last":
-            self._open_checkpoint(Path(runs.last_checkpoint(resume.newest_run_like(self.saved_config, USED[self.command]))))
-        if self.checkpoint:
-            self._refuse_contradictions(source)
+            self.checkpoint = Opened.at(runs.last_checkpoint(resume.newest_run_like(self.saved_config, used)))
+        if self.checkpoint is not None:
+            settle.refuse_contradictions(source, self.checkpoint, strategy.__name__, self.saved_config, used)
         elif self.command != "fit":
-            raise InputError(
-                f"{self.command} needs --ckpt_path: the file of a checkpoint, or last for the newest run with this "
-                "configuration; or the name of a run, --run."
-            )
+            settle.needed(self.command, self.checkpoint)
         elif config.run:
             resume.refuse(source, config.run, resume.begun_otherwise(config.run, self.saved_config))
         if self.command == "fit" and config.run:
-            self._end_if_finished(config.run)
-        self.run = self.checkpoint.get("run") or config.run or self._name(
-            strategy.__name__, config.data.path or config.env, config.seed_everything
-        )
+            results = settle.finished_results(config.run, self.checkpoint, self.saved_config)
+            if results is not None:
+                path = runs.results_path(config.run)
+                rank_zero_only(print)(f"run {config.run} is finished: {in_words(results)}\nresults           {path}")
+                raise FinishedError
+        if self.checkpoint is not None:
+            self.run = self.checkpoint.run
+        else:
+            data = config.data.path or config.env
+            self.run = config.run or settle.new_name(strategy.__name__, data, config.seed_everything)
 
     def instantiate_classes(self) -> None:
         """As LightningCLI does; what a constructor refuses comes out alone, not among what jsonargparse tried."""
@@ -197,8 +193,8 @@ class CommandLine(LightningCLI):
             callbacks.append(Checkpoints(directory, rollouts, self.run, self.saved_config, config_path))
         if trainer.enable_progress_bar is not False:
             callbacks.append(Progress(rollouts))
-        if (source := self.config[self.command].init_from) and not self.checkpoint:
-            callbacks.insert(0, InitFrom(source, self._initial_weights(Path(source))))
+        if (source := self.config[self.command].init_from) and self.checkpoint is None:
+            callbacks.insert(0, InitFrom(source, initial_weights(Path(source), self.model)))
         if trainer.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(
                 save_dir=runs.LOGS,
@@ -212,18 +208,9 @@ class CommandLine(LightningCLI):
 
     def _purge_step(self) -> int | None:
         """From where on TensorBoard drops what lies there: events after the checkpoint are of a session that was killed."""
-        if self.checkpoint:
-            return self.checkpoint["global_step"] + 1
+        if self.checkpoint is not None:
+            return self.checkpoint.content["global_step"] + 1
         return 0 if (runs.LOGS / self.run).exists() else None
-
-    def _initial_weights(self, path: Path) -> dict[str, torch.Tensor]:
-        """The weights that a new run starts from; refused unless they are of the same strategy and shapes."""
-        checkpoint = runs.open_checkpoint(path, "--model.init_from")
-        theirs, ours = strategy_of_checkpoint(path, checkpoint).__name__, type(self.model).__name__
-        if theirs != ours:
-            raise InputError(f"--model.init_from {path}: is a checkpoint of {theirs}, and this run is of {ours}.")
-        check_weights(f"--model.init_from {path}", self.model, checkpoint["state_dict"])
-        return checkpoint["state_dict"]
 
     # The commands
 
@@ -236,11 +223,12 @@ class CommandLine(LightningCLI):
             f"run {self.run}{self._resumed()}\n"
             f"curve: tensorboard --logdir {runs.LOGS}\n"
         )
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+        trainer: Any = self.trainer                                 # Lightning sets its callbacks undeclared
+        for callback in trainer.callbacks:
             if isinstance(callback, Checked):
                 callback.check(model, datamodule.environment_id)    # before any folder is made
         try:
-            self.trainer.fit(model, datamodule=datamodule, ckpt_path=self.checkpoint_path, weights_only=True)
+            self.trainer.fit(model, datamodule=datamodule, ckpt_path=self._resume_from(), weights_only=True)
         except (SystemExit, SIGTERMException):                      # Ctrl-C, which Lightning turns into an exit; SIGTERM
             go_on = f"its last checkpoint goes on with python -m lightning_bc fit --run {shlex.quote(self.run)}"
             is_there = runs.last_checkpoint(self.run).is_file()
@@ -249,7 +237,7 @@ class CommandLine(LightningCLI):
         path = runs.last_checkpoint(self.run)
         if not self.trainer.is_global_zero or not path.is_file():   # no file under --trainer.enable_checkpointing false
             return
-        self._open_checkpoint(path)
+        self.checkpoint = Opened.at(path)
         self.test(model, datamodule)
         rollouts: Rollouts = self._get(self.config_init, "rollouts")
         if rollouts.video:
@@ -257,14 +245,14 @@ class CommandLine(LightningCLI):
         name = shlex.quote(self.run)
         print(
             f"\nview the curve    tensorboard --logdir {runs.LOGS}\n"
-            f"lengthen          python -m lightning_bc fit --run {name} {self._longer()}\n"
+            f"lengthen          python -m lightning_bc fit --run {name} {longer(self.config[self.command], type(model))}\n"
             f"test              python -m lightning_bc test --run {name}"
         )
 
     def validate(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
         """Loss, squared error and explained variance on held-out episodes."""
         self.trainer.validate(
-            model, datamodule=datamodule, ckpt_path=self.checkpoint_path, weights_only=True, verbose=False
+            model, datamodule=datamodule, ckpt_path=self._resume_from(), weights_only=True, verbose=False
         )
         metrics = {name: value for name, value in self.trainer.callback_metrics.items() if name.startswith("validation/")}
         for name, value in metrics.items():
@@ -277,26 +265,16 @@ class CommandLine(LightningCLI):
 
     def test(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
         """Play the test bank with a checkpoint's policy, without demonstrations, and write results.json."""
-        assert self.checkpoint_path is not None
-        checkpoint, path = self.checkpoint, self.checkpoint_path
-        check_weights(f"--ckpt_path {path}", model, checkpoint["state_dict"])
-        model.load_state_dict(checkpoint["state_dict"])
-        datamodule.load_state_dict(checkpoint[type(datamodule).__qualname__])
+        checkpoint = settle.needed(self.command, self.checkpoint)
+        check_weights(f"--ckpt_path {checkpoint.path}", model, checkpoint.content["state_dict"])
+        model.load_state_dict(checkpoint.content["state_dict"])
+        datamodule.load_state_dict(checkpoint.data)
         model.to(self.trainer.strategy.root_device)
         environment_id, references = datamodule.environment_id, datamodule.references
-        results = score(model, environment_id, references, datamodule.source, path, checkpoint)
-        target = runs.LOGS / self.run / results_name(path)
+        results = score(model, environment_id, references, datamodule.source, checkpoint.path, checkpoint.content)
+        target = runs.LOGS / self.run / results_name(checkpoint.path)
         results.write(target)
         print(f"\n{in_words(results)}\nresults           {target}")
-
-    def _longer(self) -> str:
-        """The flag that lengthens this run, with twice its length."""
-        trainer = self.config[self.command].trainer
-        if self.model.learns_by_acting:
-            return f"--model.total_environment_steps {2 * self.model.run_length}"
-        if trainer.max_steps > 0:
-            return f"--trainer.max_steps {2 * trainer.max_steps}"
-        return f"--trainer.max_epochs {2 * trainer.max_epochs}"
 
     def _write_video(self, model: Strategy, environment_id: str) -> None:
         """A video of the last checkpoint beside the logs; where none can be made, the run is as good without."""
@@ -308,104 +286,14 @@ class CommandLine(LightningCLI):
         else:
             print(f"video             {path}")
 
-    # Settling
-
-    def _wanted_checkpoint(self, config: Namespace) -> tuple[str, str | None]:
-        """The flag that names a checkpoint, and that checkpoint: a file, "last", or None."""
-        if not config.run:
-            return f"--ckpt_path {config.ckpt_path}", config.ckpt_path
-        if config.ckpt_path:
-            raise InputError(
-                f"--run {config.run} --ckpt_path {config.ckpt_path}: give one of them. --run goes on from the run's last "
-                "checkpoint where there is one."
-            )
-        last = runs.last_checkpoint(runs.check_name(config.run, "--run"))
-        is_there = last.is_file() or self.command != "fit"
-        return f"--run {config.run}", str(last) if is_there else None
-
-    def _open_checkpoint(self, path: Path) -> None:
-        self.checkpoint_path, self.checkpoint = path, runs.open_checkpoint(path)
-        if Demonstrations.__qualname__ not in self.checkpoint:
-            raise InputError(f"--ckpt_path {path}: is not whole: its data state is missing. Use another checkpoint.")
-
-    def _end_if_finished(self, run: str) -> None:
-        """Print the results of a run that has them, unless it is to be lengthened.
-
-        Raises:
-            FinishedError: they were printed.
-        """
-        path = runs.results_path(run)
-        before = self.checkpoint.get("config") or (runs.read_config(run) if path.is_file() else None)
-        if not path.is_file() or before is None:
-            return
-        if resume.differences(before, self.saved_config, resume.data_sha256(self.checkpoint)):
-            return
-        results = json.loads(path.read_text())
-        rank_zero_only(print)(
-            f"run {run} is finished: score {results['score']:.0f} +- {results['score_std']:.0f}\n"
-            f"results           {path}"
-        )
-        raise FinishedError
-
-    def _settle_environment(self, config: Namespace) -> None:
-        """The flag, else the checkpoint's or the data file's word, else the default; no two may contradict."""
-        said_by = {"--env": config.env}
-        path = "{env}" if config.data.path is None else str(config.data.path)
-        if self.checkpoint:
-            said_by[f"--ckpt_path {self.checkpoint_path}"] = self.checkpoint[Demonstrations.__qualname__]["environment_id"]
-        elif "{env}" not in path and readers.exists(path):
-            said_by[f"--data.path {path}"] = readers.peek(path).environment_id
-        said = {source: env for source, env in said_by.items() if env}
-        if len(set(said.values())) > 1:
-            words = " and ".join(f"{source} says {env}" for source, env in said.items())
-            raise InputError(f"one run has one environment, but {words}. Leave --env away, or choose what goes with it.")
-        config.env = config.data.environment_id = next(iter(said.values()), DEFAULT_ENVIRONMENT)
-        if config.data.path is not None:
-            config.data.path = path.replace("{env}", config.env)
-
-    @staticmethod
-    def _name(strategy: str, data: str, seed: int) -> str:
-        """A new run's name; the processes that Lightning starts for further devices take over the first one's."""
-        if "LOCAL_RANK" not in os.environ:
-            os.environ[RUN_VARIABLE] = runs.new_name(strategy, data, seed)
-        elif RUN_VARIABLE not in os.environ:
-            raise InputError("processes that torchrun or a scheduler starts cannot agree on a new name: give --run NAME.")
-        return os.environ[RUN_VARIABLE]
+    # Helpers
 
     def _dump(self, config: Namespace) -> dict[str, Any]:
         dumped = yaml.safe_load(self._parser(self.command).dump(config, skip_unset=False))
         return {key: value for key, value in dumped.items() if key not in ("config", "ckpt_path", "run")}
 
-    def _refuse_contradictions(self, source: str) -> None:
-        """A checkpoint goes on as it began: refuse another strategy, and every flag that says otherwise."""
-        assert self.checkpoint_path is not None
-        run = self.checkpoint["run"]
-        theirs = strategy_of_checkpoint(self.checkpoint_path, self.checkpoint).__name__
-        ours = self.config[self.command].model.class_path.rpartition(".")[2]
-        if theirs != ours:
-            raise InputError(
-                f"{source}: is a checkpoint of {theirs}, and the configuration says {ours}. Use the run's own: --config "
-                f"{runs.config_path(run)}"
-            )
-        before, now = (
-            {key: config.get(key) for key in USED[self.command]} for config in (self.checkpoint["config"], self.saved_config)
-        )
-        different = resume.differences(before, now, resume.data_sha256(self.checkpoint))
-        resume.refuse(source, run, resume.without_longer(different))
+    def _resume_from(self) -> Path | None:
+        return None if self.checkpoint is None else self.checkpoint.path
 
     def _resumed(self) -> str:
-        return f", resumed at optimizer step {self.checkpoint['global_step']}" if self.checkpoint else ""
-
-
-class Settled(CommandLine):
-    """A command parsed, settled and built, but not run: refused as it would be; ``saved_config`` is what it means."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
-
-    def prepare_data(self) -> None:
-        """Read, and where it is missing collect, the demonstrations, as the first thing that ``fit`` does."""
-        self.trainer.strategy.connect(self.model)
-        self.trainer.state.fn = TrainerFn.FITTING
-        self.datamodule.trainer = self.trainer
-        self.datamodule.prepare_data()
+        return "" if self.checkpoint is None else f", resumed at optimizer step {self.checkpoint.content['global_step']}"

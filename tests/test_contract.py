@@ -23,6 +23,7 @@ from lightning_bc.demonstrations.windows import Windows
 from lightning_bc.networks import ResidualMLP
 from lightning_bc.strategies import OfflineStrategy, strategies
 from lightning_bc.strategies.contract import Transitions
+from lightning_bc.strategies.online.demonstrated import AbsorbingStates
 
 LOW, HIGH = torch.tensor([-2.0, 0.0]), torch.tensor([1.0, 3.0])  # build_strategy's bounds
 PACKAGE = Path(lightning_bc.__file__).parent / "strategies"
@@ -259,7 +260,9 @@ def transitions(rows, device):
 
 @pytest.mark.parametrize("cls", ONLINE.values(), ids=ONLINE)
 def test_a_strategy_that_acts_updates_without_leaving_its_device(cls, monkeypatch):
-    """A whole training_step: acting, replay, demonstrations and every update; only played actions go to the CPU."""
+    """A whole training_step: acting, replay, demonstrations and every update; what goes to the CPU are played actions, and
+    the number of episodes that terminated in the batches of a discriminator.
+    """
     options = {"total_environment_steps": 1000, "num_envs": 2, "learning_starts": 16, "batch_size": 8, "updates_per_step": 4}
     strategy = on_meta(cls, monkeypatch, observation_dim=4, action_low=[-3.0], action_high=[3.0], **options)
     data = types.SimpleNamespace(
@@ -287,6 +290,7 @@ def test_a_strategy_that_acts_updates_without_leaving_its_device(cls, monkeypatc
     monkeypatch.setattr(
         torch.Tensor, "cpu", lambda tensor: torch.zeros(tensor.shape) if tensor.shape == (2, 1) else cpu(tensor)
     )  # played actions, (num_envs, action_dim)
+    monkeypatch.setattr(AbsorbingStates, "count_ends", lambda states, batch: 1)  # read once per discriminator's update
     strategy.on_train_start()
     for _ in range(2):
         strategy.training_step([], 0)

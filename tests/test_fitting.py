@@ -1,5 +1,7 @@
 """What strategies want of demonstrations: windows without gaps, transitions, and to know where episodes end."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -37,7 +39,8 @@ def test_demonstrations_without_a_transition_are_refused_to_those_who_learn_from
     with pytest.raises(InputError, match=r"hopper\.pt: GAIL learns from transitions, and of none of the 3 training pairs"):
         check_wanted(cut_off, TRANSITIONS, 1)
     check_wanted(cut_off, Wanted("MSE"), 1)
-    check_wanted(made((1, 1, 1), terminated=torch.ones(3, dtype=torch.bool)), TRANSITIONS, 1)
+    check_wanted(replace(cut_off, final_observations=torch.zeros(3, 11)), TRANSITIONS, 1)
+    check_wanted(made((1, 2, 1)), TRANSITIONS, 3)
 
 
 @pytest.mark.parametrize("wanted", [WINDOWS, TRANSITIONS], ids=["windows", "transitions"])

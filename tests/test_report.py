@@ -161,6 +161,7 @@ def test_probability_of_improvement_is_between_methods_of_several_seeds():
             "--config configs/mse.yaml --model.network ResidualMLP --model.network.width 512",
             {"network": "ResidualMLP", "width": 512},
         ),
+        ("--config configs/mse.yaml --model.optimizer AdamW --model.optimizer.lr 1e-4", {"lr": 1e-4}),
         ("--config configs/mse.yaml --trainer.max_epochs 3", {"max_epochs": 3}),
         (
             "--config configs/gail.yaml --trainer.max_epochs -1",

@@ -125,13 +125,22 @@ def test_a_stopped_run_resumes_bit_by_bit(strategy, data, stop_here):
         assert_equal_replays(first, second)
 
 
-@pytest.mark.parametrize("strategy", ["MSE", "Autoregressive"])
+MEMORY = "--model.history 2 --model.horizon 4 --model.chunk 3"
+
+
+@pytest.mark.parametrize("strategy", ["Diffusion", "FlowMatching"])
+def test_a_stopped_run_of_a_policy_with_memory_resumes_bit_by_bit(strategy, data, stop_here):
+    assert_resumes([*flags_of(strategy, data, epochs=4, environment_steps=0), *MEMORY.split()], stop_here)
+
+
+@pytest.mark.parametrize("strategy", ["MSE", "Autoregressive", f"FlowMatching {MEMORY}"])
 def test_a_stopped_run_with_dagger_resumes_bit_by_bit(strategy, data, stop_here):
+    strategy, *memory = strategy.split()
     torch.save(actor_state(4, 1, scale=3.0), "expert.pt")
     options = {"expert": "expert.pt", "round_every": 10, "rounds": 3, "episodes": 3, "beta": 0.5}
     callback = {"class_path": "lightning_bc.callbacks.DAgger", "init_args": options}
     Path("dagger.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [callback]}}))
-    flags = ["--config", "dagger.yaml", *flags_of(strategy, data, epochs=4, environment_steps=0)]
+    flags = ["--config", "dagger.yaml", *flags_of(strategy, data, epochs=4, environment_steps=0), *memory]
     first, second = assert_resumes(flags, stop_here)
     collected = [checkpoint["Demonstrations"]["collected"] for checkpoint in (first, second)]
     assert len(collected[0]) == len(collected[1]) > 1

@@ -13,7 +13,7 @@ from test_arguments import refused
 
 from lightning_bc.cli import main
 from lightning_bc.runs import resume, score
-from lightning_bc.strategies.optimizers import AdamW, Cosine
+from lightning_bc.strategies.optimizers import Cosine, DefaultAdamW
 
 SMALL = "--rollouts.eval_freq 4 --rollouts.episodes 1 --data.batch_size 10 --data.validation_fraction 0"
 CONSTANT = "--model.schedule constant"
@@ -283,7 +283,7 @@ def test_the_cosine_is_that_of_the_new_length(data, capsys):
 
 def test_a_cosine_that_goes_on_with_another_length_is_where_an_uninterrupted_one_is():
     def rates(length, steps, state=None):
-        optimizer = AdamW([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        optimizer = DefaultAdamW([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
         if state is not None:
             optimizer.load_state_dict(state[0])
         schedule = Cosine(optimizer, length)

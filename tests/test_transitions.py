@@ -36,7 +36,7 @@ def test_transitions_are_those_of_the_episodes(environment_id, sizes, lengths, o
     data = Demonstrations(path, environment_id, subsample=subsample, batch_size=1, **options)
     data.prepare_data()
     data.setup("fit")
-    observations, actions, following, terminated = data.training_transitions
+    observations, actions, _, following, terminated = data.training_transitions.columns
     expected = expected_transitions(lengths, 1000, environment_id == "HalfCheetah-v5", subsample, trained)
     content = torch.load(path, weights_only=True)
     starts = np.cumsum([0, *lengths])

@@ -156,7 +156,7 @@ def test_without_a_renderer_the_run_goes_on_and_play_is_refused(data, monkeypatc
     assert "no video: InvertedPendulum-v5 cannot be drawn here: " in printed
     assert "none-of-these" in printed
     assert printed.index("score") < printed.index("no video")
-    assert "resume" in printed
+    assert "lengthen" in printed
     assert not Path(f"lightning_logs/{name}/rollout.mp4").exists()
     error = refused(capsys, "play", "--ckpt_path", f"checkpoints/{name}/last.ckpt", "--output", "one.mp4")
     assert "cannot be drawn here" in error
@@ -185,7 +185,7 @@ def test_bad_input_is_refused(run, capsys):
     torch.save(actor_state(17, 6), "cheetah.pt")
     for arguments, words in (
         (["--ckpt_path", checkpoint, "--output", "one.png"], "--output one.png: wanted a file that ends in .mp4"),
-        (["--ckpt_path", checkpoint, "--output", "one.mp4", "--episodes", "0"], "--episodes 0: wanted at least 1"),
+        (["--ckpt_path", checkpoint, "--output", "one.mp4", "--episodes", "0"], "--episodes 0: wanted a whole number"),
         (["--ckpt_path", "nowhere.ckpt", "--output", "one.mp4"], "nowhere.ckpt: no such file"),
         (["--ckpt_path", "cheetah.pt", "--output", "one.mp4"], "is not a checkpoint"),
         (["--ckpt_path", checkpoint, "--output", "one.mp4", "--expert", "cheetah.pt"], "17-dimensional observations"),

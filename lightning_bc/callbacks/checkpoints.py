@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_bc.aliases import Config, StateDict
 from lightning_bc.callbacks.rollouts import Rollouts
 from lightning_bc.errors import InputError
 from lightning_bc.files import write, write_text
@@ -30,13 +31,13 @@ class Checkpoints(Checkpoint):
         config_path: a YAML file; the run is found by it.
     """
 
-    def __init__(self, directory: Path, rollouts: Rollouts, run: str, config: dict[str, Any], config_path: Path) -> None:
+    def __init__(self, directory: Path, rollouts: Rollouts, run: str, config: Config, config_path: Path) -> None:
         self.directory, self.rollouts = directory, rollouts
         self.run, self.config, self.config_path = run, config, config_path
         self.saved_step = -1
         self.best_return = float("-inf")
         self.run_length: int | None = None                          # as the strategy counts; None has no end
-        self._loader_state: dict[str, Any] | None = None
+        self._loader_state: StateDict | None = None
 
     @property
     def last_path(self) -> Path:
@@ -86,22 +87,22 @@ class Checkpoints(Checkpoint):
         """Save the end."""
         self._save(trainer)
 
-    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: StateDict) -> None:
         """Say in the checkpoint which run it is of, and how that was configured."""
         checkpoint["run"], checkpoint["config"] = self.run, self.config
         loader: Any = trainer.train_dataloader
         if hasattr(loader, "state_dict"):                           # who draws for itself has none
             checkpoint["loader"] = loader.state_dict()
 
-    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: StateDict) -> None:
         """Keep the loader's place until there is a loader."""
         self._loader_state = checkpoint.get("loader")
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """What was saved so far."""
         return {"saved_step": self.saved_step, "best_return": self.best_return, "run_length": self.run_length}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on from there."""
         self.saved_step, self.best_return = state["saved_step"], state["best_return"]
         self.run_length = state["run_length"]
@@ -124,6 +125,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     temporary file lies beside its target, is synced, and takes its place in one move.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: StateDict, path: Any, storage_options: Any = None) -> None:
         """Save ``checkpoint`` at ``path``."""
         write(path, checkpoint)

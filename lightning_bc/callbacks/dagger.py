@@ -21,6 +21,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import ClosedUnitInterval, PositiveInt
 from lightning_bc.demonstrations.collect import check_fits
 from lightning_bc.demonstrations.experts import Expert, load_expert
@@ -100,11 +101,11 @@ class DAgger(Callback):
         if stage == "fit":
             self.lesson.environments.close()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Where the rounds stand; the pairs are with the data."""
         return {"rounds_done": self.rounds_done}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on from there."""
         self.rounds_done = state["rounds_done"]
 

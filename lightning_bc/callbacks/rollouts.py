@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_bc.aliases import StateDict
+from lightning_bc.bounds import PositiveInt
 from lightning_bc.environments import Environments, make
 from lightning_bc.episode_metrics import measure_all, recording_is_needed
 from lightning_bc.episodes import SELECTION_BANK, play
-from lightning_bc.errors import InputError
 from lightning_bc.runs.curve import RETURN, Curve, Point
 from lightning_bc.strategies import Strategy, data_of
 
@@ -44,10 +45,7 @@ class Rollouts(Callback):
 
     _environments: Environments                                     # while a Trainer is at work
 
-    def __init__(self, eval_freq: int = 80, episodes: int = 10, video: bool = False) -> None:
-        for flag, value in (("eval_freq", eval_freq), ("episodes", episodes)):
-            if value < 1:
-                raise InputError(f"--rollouts.{flag} {value}: wanted at least 1.")
+    def __init__(self, eval_freq: PositiveInt = 80, episodes: PositiveInt = 10, video: bool = False) -> None:
         self.eval_freq, self.episodes, self.video = eval_freq, episodes, video
         self.last_step = self.last_position = -1                    # of Lightning, and as eval_freq counts
         self.point: Point = {}                                      # the last one
@@ -95,21 +93,21 @@ class Rollouts(Callback):
         """Let the environments go."""
         self._closing.close()
 
-    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: StateDict) -> None:
         """Keep the last point where whoever reads the checkpoint finds it."""
         checkpoint["point"] = self.point
 
-    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: StateDict) -> None:
         """Go on from the last point."""
         self.point = checkpoint["point"]
         self._seconds_before = self.point["seconds"]
         self.seconds_playing = self._seconds_before - self.point["training_seconds"]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Where the curve stands."""
         return {name: getattr(self, name) for name in ("last_step", "last_position", "recent", "warned")}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on with the curve."""
         self.last_step, self.last_position = state["last_step"], state["last_position"]
         self.recent, self.warned = state["recent"], state["warned"]

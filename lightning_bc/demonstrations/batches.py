@@ -3,12 +3,12 @@
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.demonstrations.windows import Windows
 
 Batch = tuple[Tensor, ...]
@@ -133,7 +133,7 @@ class Batches:
         generator.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         return torch.randperm(len(self.observations), generator=generator, device=self.observations.device)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Position in the stream of batches."""
         return {
             "position": self.position,
@@ -142,7 +142,7 @@ class Batches:
             "pairs_before_start": self._pairs_before_start,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on from a position."""
         self.position, self.extensions = state["position"], state["extensions"]
         self._start, self._pairs_before_start = state["start"], state["pairs_before_start"]

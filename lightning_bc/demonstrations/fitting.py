@@ -119,10 +119,10 @@ def check_wanted(training: Trajectories, wanted: Wanted, subsample: int) -> None
             f"--data.subsample {subsample}: {wanted.name} learns from windows of successive steps (history "
             f"{wanted.history}, horizon {wanted.horizon}). Leave --data.subsample away, or set both to 1."
         )
-    if wanted.needs is Needs.TRANSITIONS and len(training.transition_rows(subsample)) == 0:
+    if wanted.needs is Needs.TRANSITIONS and training.final_observations is None and training.lengths.max() == 1:
         raise InputError(
             f"{training.origin.path}: {wanted.name} learns from transitions, and of none of the {len(training)} training "
-            "pairs it is known where it led. Give longer episodes, or the final_observations of each episode."
+            "pairs it is known what was observed after it. Give longer episodes, or the final_observations of each episode."
         )
 
 

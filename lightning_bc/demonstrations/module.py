@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import NonNegativeInt, PositiveInt, UnitIntervalBelowOne
 from lightning_bc.demonstrations.batches import Batch, Batches, Nothing, batches_per_pass
 from lightning_bc.demonstrations.collect import collect_missing, default_path
@@ -129,7 +130,7 @@ class Demonstrations(LightningDataModule):
         validation = self.split[1]
         return self._batches(validation, VALIDATION_BATCH, len(validation)) if len(validation) else []
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """What a test needs to know of the data, and a resumed run to recognise it; never the data."""
         return {
             "environment_id": self.environment_id,
@@ -138,7 +139,7 @@ class Demonstrations(LightningDataModule):
             "collected": self._collected,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Take over references; refuse to go on with other data.
 
         Raises:

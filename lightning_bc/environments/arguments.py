@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.environments.tasks import BoolArray
 
 
@@ -58,7 +59,7 @@ def check_at_least_one(name: str, number: int) -> None:
         raise ValueError(f"{name} is {number}; it must be 1 or more.")
 
 
-def check_environment(state: dict[str, Any], environment_id: str) -> None:
+def check_environment(state: StateDict, environment_id: str) -> None:
     """Raise ValueError unless the saved ``state`` is of the environment ``environment_id``."""
     if state["environment_id"] != environment_id:
         raise ValueError(

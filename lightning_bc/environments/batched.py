@@ -20,6 +20,7 @@ from gymnasium.vector.utils import batch_space
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.environments.arguments import (
     check_actions,
     check_at_least_one,
@@ -198,7 +199,7 @@ class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
         infos = {"final_obs": final_observations, "_final_obs": ended}
         return self._observations.copy(), rewards, terminated, truncated, infos
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """The whole state, of plain values and tensors, so that ``torch.load(..., weights_only=True)`` reads it."""
         return {
             "environment_id": self._environment_id,
@@ -210,7 +211,7 @@ class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
             "generators": [generator.bit_generator.state for generator in self._generators],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Continue exactly where :meth:`state_dict` was called, in this or in another process.
 
         Raises:

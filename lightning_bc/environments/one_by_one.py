@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers import FlattenObservation
 from numpy.typing import NDArray
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.environments.arguments import (
     check_actions,
     check_at_least_one,
@@ -102,7 +103,7 @@ class OneByOne(VectorWrapper):
         infos = {"final_obs": final_observations, "_final_obs": ended} if ended.any() else {}
         return self._observations.copy(), rewards, terminated, truncated, infos
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Seeds to start new episodes from, of plain values: these environments cannot save more."""
         seeds = [
             int(np.random.SeedSequence((abs(entropy), self._steps)).generate_state(1)[0])
@@ -110,7 +111,7 @@ class OneByOne(VectorWrapper):
         ]
         return {"environment_id": self._environment_id, "seeds": seeds, "steps": self._steps}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Start new episodes from the saved seeds, and warn that the saved ones are lost.
 
         Raises:

@@ -13,8 +13,8 @@ from lightning_bc.report.tables import markdown_table, with_tables
 from lightning_bc.runs.curve import columns
 from lightning_bc.runs.results import entries
 from lightning_bc.strategies import Strategy, strategies
-from lightning_bc.strategies.base import VALIDATION
 from lightning_bc.strategies.contract import Metric
+from lightning_bc.strategies.offline.base import VALIDATION
 
 HEADER = ("name", "unit", "meaning")
 LOSS = "loss"

@@ -14,6 +14,7 @@ import lightning_bc.callbacks  # noqa: F401  so that those that teach are known
 from lightning_bc.demonstrations import Demonstrations
 from lightning_bc.networks import Network
 from lightning_bc.strategies import strategies
+from lightning_bc.strategies.optimizers import DefaultAdam, DefaultAdamW
 
 Chosen = Mapping[str, Any]
 """A class that a configuration names, {class_path, init_args}, or a part of a configuration."""
@@ -71,7 +72,7 @@ def _differing(values: Chosen, defaults: Chosen) -> Parameters:
     for name, value in values.items():
         default = defaults.get(name)
         if isinstance(value, dict) and "class_path" in value:
-            if default and class_name(default) == class_name(value):
+            if default and _is_or_extends(class_name(default), class_name(value)):
                 usual = _defaults(_known_classes().get(class_name(value))) | default["init_args"]
                 found |= _differing(value.get("init_args") or {}, usual)
             else:
@@ -79,6 +80,12 @@ def _differing(values: Chosen, defaults: Chosen) -> Parameters:
         elif value != default:
             found[name] = value
     return found
+
+
+def _is_or_extends(default: str, chosen: str) -> bool:
+    """Whether a class, by name, is the other or a subclass of it, as the default optimizers are of torch's."""
+    known = _known_classes()
+    return default == chosen or (default in known and chosen in known and issubclass(known[default], known[chosen]))
 
 
 def _differing_arguments(chosen: Chosen) -> Parameters:
@@ -99,7 +106,7 @@ def _defaults(cls: type | None) -> Parameters:
 def _known_classes() -> dict[str, type]:
     """Strategies, networks, callbacks and optimizers, by name. Nothing that a configuration names is imported for it."""
     optimizers = [cls for cls in vars(torch.optim).values() if inspect.isclass(cls)]
-    known = (*optimizers, *_subclasses(Network), *_subclasses(Callback), *strategies().values())
+    known = (*optimizers, DefaultAdamW, DefaultAdam, *_subclasses(Network), *_subclasses(Callback), *strategies().values())
     return {cls.__name__: cls for cls in known}
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import yaml
 
+from lightning_bc.aliases import Config, StateDict
 from lightning_bc.demonstrations.readers import stem
 from lightning_bc.errors import InputError
 
@@ -67,7 +68,7 @@ def config_path(run: str) -> Path:
     return LOGS / run / CONFIG_FILE
 
 
-def open_checkpoint(path: str | Path, flag: str = "--ckpt_path") -> dict[str, Any]:
+def open_checkpoint(path: str | Path, flag: str = "--ckpt_path") -> StateDict:
     """What a checkpoint holds, on the CPU; nothing in the file is run.
 
     Args:
@@ -93,7 +94,7 @@ def open_checkpoint(path: str | Path, flag: str = "--ckpt_path") -> dict[str, An
     return checkpoint
 
 
-def read_config(run: str) -> dict[str, Any] | None:
+def read_config(run: str) -> Config | None:
     """The configuration of a run; None, and a warning, where the file cannot be used."""
     try:
         config = yaml.safe_load(config_path(run).read_text())
@@ -105,14 +106,14 @@ def read_config(run: str) -> dict[str, Any] | None:
     return config
 
 
-def resumable() -> dict[str, dict[str, Any]]:
+def resumable() -> dict[str, Config]:
     """The configurations of all runs that have a last checkpoint, the one that was saved last first."""
     runs = [path.parent.name for path in LOGS.glob(f"*/{CONFIG_FILE}") if last_checkpoint(path.parent.name).is_file()]
     newest_first = sorted(runs, key=lambda run: last_checkpoint(run).stat().st_mtime_ns, reverse=True)
     return {run: config for run in newest_first if (config := read_config(run)) is not None}
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences(before: Config, now: Config) -> dict[str, tuple[Any, Any]]:
     """Keys whose values differ between two nested configurations, dotted, with both values (None where absent)."""
     flat_before, flat_now = flatten(before), flatten(now)
     return {
@@ -127,7 +128,7 @@ def in_words(different: Mapping[str, tuple[Any, Any]]) -> str:
     return "; ".join(f"{key} {before!r}, {now!r}" for key, (before, now) in different.items())
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Config, prefix: str = "") -> Config:
     """A nested configuration as one level of dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in config.items():

@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
 
+from lightning_bc.aliases import Config
 from lightning_bc.errors import InputError
 from lightning_bc.runs.curve import AXES, CURVE_FILE, RETURN, read_curve
 from lightning_bc.runs.folders import CONFIG_FILE, RESULTS_FILE, started_at
@@ -27,7 +27,7 @@ class Record:
     """
 
     folder: Path
-    config: Mapping[str, Any]
+    config: Config
     results: Results | None
     curve: Mapping[str, np.ndarray]
 
@@ -93,7 +93,7 @@ def read_records(logs: Path) -> tuple[list[Record], dict[str, str]]:
     return records, broken
 
 
-def _read_config(path: Path) -> Mapping[str, Any]:
+def _read_config(path: Path) -> Config:
     config = yaml.load(path.read_text(), yaml.CSafeLoader)
     if not isinstance(config, dict) or not {"seed_everything", "model", "data", "trainer", "env"} <= config.keys():
         raise InputError("is not the configuration of a run")

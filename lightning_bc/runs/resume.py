@@ -4,12 +4,13 @@ A run goes on as it began. Three kinds of differences do not count: what is for 
 file, and a greater length.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lightning_bc.aliases import Config
 from lightning_bc.errors import InputError
 from lightning_bc.files import sha256
 from lightning_bc.runs import folders
@@ -49,7 +50,7 @@ def _flags(args: Sequence[str]) -> list[tuple[str, str]]:
     return [(name, value if equals else after) for (name, equals, value), after in zip(parts, [*args[1:], ""], strict=False)]
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], data_sha256: str | None = None) -> Differences:
+def differences(before: Config, now: Config, data_sha256: str | None = None) -> Differences:
     """What counts as different between a run's saved configuration and the present one; lengths do.
 
     Args:
@@ -81,7 +82,7 @@ def _is_shorter(before: int | None, now: int | None) -> bool:
     return before is not None and now is not None and 0 < now < before
 
 
-def newest_run_like(now: Mapping[str, Any], used: Sequence[str]) -> str:
+def newest_run_like(now: Config, used: Sequence[str]) -> str:
     """The newest run with a checkpoint that may go on as ``now``; one of the same length before those that are shorter.
 
     Args:
@@ -110,12 +111,12 @@ def newest_run_like(now: Mapping[str, Any], used: Sequence[str]) -> str:
     )
 
 
-def data_sha256(checkpoint: Mapping[str, Any]) -> str | None:
+def data_sha256(checkpoint: Config) -> str | None:
     """SHA-256 of the file that a checkpoint's run learns from."""
     return checkpoint.get("Demonstrations", {}).get("source", {}).get("sha256")
 
 
-def begun_otherwise(run: str, now: Mapping[str, Any]) -> Differences:
+def begun_otherwise(run: str, now: Config) -> Differences:
     """What differs from the configuration that lies in the folder of a ``run`` without a checkpoint."""
     before = folders.read_config(run) if folders.config_path(run).exists() else None
     return {} if before is None else differences(before, now)

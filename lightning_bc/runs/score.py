@@ -1,15 +1,14 @@
 """Scores: one trained policy on the test bank."""
 
 import time
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from lightning_bc import versions
+from lightning_bc.aliases import Config
 from lightning_bc.environments import Environments, make
 from lightning_bc.episode_metrics import measure_all, recording_is_needed
 from lightning_bc.episodes import TEST_BANK, TEST_EPISODES, Episodes, play
@@ -25,9 +24,9 @@ def score(
     strategy: Strategy,
     environment_id: str,
     references: References,
-    source: Mapping[str, Any],
+    source: Config,
     path: Path,
-    checkpoint: Mapping[str, Any],
+    checkpoint: Config,
 ) -> Results:
     """Play the test bank and say how well that went.
 

@@ -1,10 +1,13 @@
 """Whether weights that were saved fit a strategy that was built."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from torch import Tensor, nn
 
 from lightning_bc.errors import InputError
+from lightning_bc.runs.folders import open_checkpoint
+from lightning_bc.strategies import Strategy, strategy_of_checkpoint
 
 
 def check_weights(source: str, module: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -21,3 +24,17 @@ def check_weights(source: str, module: nn.Module, weights: Mapping[str, Tensor])
                 f"{source}: holds {name} {found.get(name, 'not at all')}, and this {type(module).__name__} has it "
                 f"{wanted.get(name, 'not at all')}. Use a checkpoint of the same environment, network and strategy."
             )
+
+
+def initial_weights(path: Path, strategy: Strategy) -> dict[str, Tensor]:
+    """The weights that a new run of ``strategy`` starts from.
+
+    Raises:
+        InputError: they are not of the same strategy and shapes.
+    """
+    checkpoint = open_checkpoint(path, "--model.init_from")
+    theirs, ours = strategy_of_checkpoint(path, checkpoint).__name__, type(strategy).__name__
+    if theirs != ours:
+        raise InputError(f"--model.init_from {path}: is a checkpoint of {theirs}, and this run is of {ours}.")
+    check_weights(f"--model.init_from {path}", strategy, checkpoint["state_dict"])
+    return checkpoint["state_dict"]

@@ -5,8 +5,9 @@
 
 from typing import Any
 
-from lightning_bc.strategies.base import OfflineStrategy, Strategy
+from lightning_bc.strategies.base import Strategy
 from lightning_bc.strategies.contract import Data, Needs, data_of
+from lightning_bc.strategies.offline.base import OfflineStrategy
 from lightning_bc.strategies.registry import load_strategy, strategies, strategy_of_checkpoint
 
 __all__ = [

@@ -1,17 +1,23 @@
-"""The optimizers that strategies begin with, in whose place ``--model.optimizer`` takes any of torch's; and the schedule."""
+"""The optimizers that strategies begin with, in whose place ``--model.optimizer`` takes any of torch's; and the schedule.
+
+They are not called as torch's are: ``--model.optimizer AdamW`` is found by its last name, which must be one class's alone.
+"""
 
 import warnings
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import NonNegativeFloat, PositiveFloat
 
 
-class AdamW(torch.optim.AdamW):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101).
+class DefaultAdamW(torch.optim.AdamW):
+    """torch's AdamW, Adam with decoupled weight decay, with our defaults.
+
+    Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101.
+
 
     Args:
         params: what is optimized.
@@ -26,8 +32,8 @@ class AdamW(torch.optim.AdamW):
         super().__init__(params, lr=lr, weight_decay=weight_decay, fused=fused)
 
 
-class Adam(torch.optim.Adam):
-    """Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980).
+class DefaultAdam(torch.optim.Adam):
+    """torch's Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980), with our defaults.
 
     Args:
         params: what is optimized.
@@ -48,7 +54,7 @@ class Cosine(torch.optim.lr_scheduler.CosineAnnealingLR):
     state would bring the old length back, and its recursion from lr_t to lr_(t + 1) the old learning rate.
     """
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Take the step of a checkpoint; the length is this run's. The optimizer's state was loaded before."""
         length, steps = self.T_max, state_dict["last_epoch"]
         super().load_state_dict(state_dict)

@@ -4,10 +4,10 @@ import functools
 import importlib
 import pkgutil
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.errors import InputError
 from lightning_bc.strategies.base import Strategy
 
@@ -34,7 +34,7 @@ def strategies() -> dict[str, type[Strategy]]:
     return dict(sorted(found.items()))
 
 
-def strategy_of_checkpoint(path: str | Path, checkpoint: dict[str, Any]) -> type[Strategy]:
+def strategy_of_checkpoint(path: str | Path, checkpoint: StateDict) -> type[Strategy]:
     """The class that a checkpoint holds the weights of.
 
     Lightning's ``SomeStrategy.load_from_checkpoint`` takes another strategy's file without complaint, so the class is

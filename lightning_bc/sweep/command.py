@@ -3,7 +3,7 @@
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -15,16 +15,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lightning_bc.errors import InputError
 from lightning_bc.sweep.fits import fit, last_return, run_name, test_results
-from lightning_bc.sweep.search import Search, Settled, as_flags, check
+from lightning_bc.sweep.search import Search, as_flags, check
 from lightning_bc.sweep.study import Numbered, open_storage, open_study, storage_in_words
 from lightning_bc.sweep.workers import Stage, in_words, value_of
 
 
-def sweep(args: Sequence[str], settle: Callable[[list[str]], Settled]) -> int:
+def sweep(args: Sequence[str]) -> int:
     """Run the command.
-
-    Args:
-        settle: what ``fit`` makes of its arguments before it runs; raises InputError.
 
     Returns:
         The exit status: 0, or 1 if a trial has failed.
@@ -35,7 +32,7 @@ def sweep(args: Sequence[str], settle: Callable[[list[str]], Settled]) -> int:
     warnings.filterwarnings("ignore", category=ExperimentalWarning)  # heartbeats
     optuna.logging.set_verbosity(optuna.logging.ERROR)              # of trials, it is told here
     search = Search.parse(args)
-    check(search, settle)
+    check(search)
     try:
         return _sweep(search)
     except (SQLAlchemyError, StorageInternalError) as error:

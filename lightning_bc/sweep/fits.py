@@ -4,13 +4,13 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna.trial import Trial
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_bc.runs import folders as runs
+from lightning_bc.runs.curve import CURVE_FILE, RETURN, read_curve
 from lightning_bc.sweep.study import place
 from lightning_bc.sweep.workers import FitFailedError
 
@@ -49,13 +49,13 @@ def fit(run: str, flags: Sequence[str], seed: int) -> str:
 
 def last_return(run: str) -> float:
     """Mean return at the last point of a run's curve: of its last checkpoint, on the selection bank."""
-    events = EventAccumulator(str(runs.LOGS / run), size_guidance={"scalars": 0})
-    events.Reload()
-    if "rollout/return_mean" not in events.Tags()["scalars"]:
-        raise FitFailedError(f"{runs.LOGS / run}: holds no curve to judge the run by; leave the logger and the rollouts on.")
-    return float(max(events.Scalars("rollout/return_mean"), key=lambda point: point.step).value)
+    path = runs.LOGS / run / CURVE_FILE
+    try:
+        return float(read_curve(path)[RETURN][-1])
+    except (OSError, ValueError, LookupError) as error:
+        raise FitFailedError(f"{path}: no curve to judge the run by ({error}); leave checkpoints on.") from error
 
 
-def test_results(run: str) -> dict[str, Any]:
+def test_results(run: str) -> Mapping[str, Any]:
     """What ``fit`` has written of the test bank."""
     return json.loads((runs.LOGS / run / "results.json").read_text())

@@ -7,18 +7,20 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import optuna
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from lightning_bc.errors import InputError, refuse_unless_good
+from lightning_bc.aliases import Config
+from lightning_bc.errors import InputError
 from lightning_bc.runs import folders as runs
-from lightning_bc.sweep.study import Numbered
+from lightning_bc.sweep.settled import Settled
+from lightning_bc.sweep.study import Numbered, Setting
 
 FILE_KEYS = ("config", "grid", "search", "sampler", "trials", "seeds")
 SET_BY_SWEEP = ("config", "ckpt_path", "seed_everything")
@@ -59,7 +61,7 @@ class Search:
     prune: bool
     storage: str | None
     name: str
-    identity: dict[str, Any] = field(repr=False)
+    identity: Config = field(repr=False)
 
     @classmethod
     def parse(cls, args: Sequence[str]) -> "Search":
@@ -87,18 +89,19 @@ class Search:
                 raise InputError(f"{key} cannot be searched: sweep sets it itself. How many seeds there are is --seeds.")
         grid = given.sampler == "grid"
         ranges = [key for key, distribution in space.items() if not isinstance(distribution, CategoricalDistribution)]
-        refuse_unless_good(
-            "--",
-            (
-                ("grid", "", "what to search: --grid KEY=VALUE,VALUE or --search KEY=LOW..HIGH", bool(space)),
-                ("search", " ".join(ranges), "--sampler random or tpe with it; a grid needs values", not (grid and ranges)),
-                ("trials", given.trials, "nothing, since a grid has its own number", not (grid and given.trials)),
-                ("trials", given.trials, "at least 1, how many settings to try", grid or (given.trials or 0) >= 1),
-                ("seeds", given.seeds, "at least 1", given.seeds >= 1),
-                ("jobs", given.jobs, "at least 1", given.jobs >= 1),
-                ("name", given.name, "a name, not a path", given.name is None or Path(given.name).name == given.name),
-            ),
-        )
+        if not space:
+            raise InputError("--grid: wanted what to search: --grid KEY=VALUE,VALUE or --search KEY=LOW..HIGH.")
+        if grid and ranges:
+            raise InputError(f"--search {' '.join(ranges)}: wanted --sampler random or tpe with it; a grid needs values.")
+        if grid and given.trials:
+            raise InputError(f"--trials {given.trials}: wanted nothing, since a grid has its own number.")
+        if not grid and (given.trials or 0) < 1:
+            raise InputError(f"--trials {given.trials}: wanted at least 1, how many settings to try.")
+        for flag, number in (("seeds", given.seeds), ("jobs", given.jobs)):
+            if number < 1:
+                raise InputError(f"--{flag} {number}: wanted at least 1.")
+        if given.name is not None and Path(given.name).name != given.name:
+            raise InputError(f"--name {given.name}: wanted a name, not a path.")
         trials = math.prod(len(_ends(values)) for values in space.values()) if grid else given.trials
         identity = {
             "config": [_read(path) for path in given.config],
@@ -122,7 +125,7 @@ class Search:
             identity=identity,
         )
 
-    def setting(self, index: int) -> dict[str, Any]:
+    def setting(self, index: int) -> Setting:
         """The ``index``-th setting of a grid, the last key fastest, or of a random search."""
         if self.sampler == "random":
             draw = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=index))
@@ -130,7 +133,7 @@ class Search:
         cells = itertools.product(*map(_ends, self.space.values()))
         return dict(zip(self.space, next(itertools.islice(cells, index, None)), strict=True))
 
-    def probes(self) -> list[dict[str, Any]]:
+    def probes(self) -> list[Setting]:
         """Settings to try on the parser: a grid's all; else each value and each end of a range, the other keys' first."""
         if self.sampler == "grid":
             return [self.setting(index) for index in range(self.trials)]
@@ -192,7 +195,7 @@ def _is_sweep(content: Any) -> bool:
     return isinstance(content, Mapping) and not content.keys().isdisjoint(("grid", "search"))
 
 
-def _expand(path: str, content: Mapping[str, Any]) -> Iterator[str]:
+def _expand(path: str, content: Config) -> Iterator[str]:
     """A file's entries as flags."""
     for key, value in content.items():
         if key not in FILE_KEYS:
@@ -240,31 +243,19 @@ def _range(flag: str, text: str) -> BaseDistribution:
         raise InputError(f"{flag}={text}: wanted LOW..HIGH, log:1e-5..1e-2 or int:100..2000 ({error}).") from error
 
 
-class Settled(Protocol):
-    """What ``fit`` makes of its arguments before it runs."""
-
-    saved_config: dict[str, Any]
-
-    def prepare_data(self) -> None:
-        """Read, and where it is missing collect, the demonstrations."""
-
-
-def check(search: Search, settle: Callable[[list[str]], Settled]) -> None:
+def check(search: Search) -> None:
     """Refuse, before the first trial, what ``fit`` would refuse, and bring the demonstrations.
-
-    Args:
-        settle: what ``fit`` makes of its arguments; raises InputError.
 
     Raises:
         InputError: naming the key with the nearest known one, or the value and what was wanted.
     """
     probes = search.probes()
     strategy = {key: value for key, value in probes[0].items() if key == "model"}
-    known = _keys(settle([*search.flags, *as_flags(strategy)]))
+    known = _keys(Settled("fit", [*search.flags, *as_flags(strategy)]))
     environments, data = set(), {}
     for setting in probes:
         try:
-            settled = settle([*search.flags, *as_flags(setting)])
+            settled = Settled("fit", [*search.flags, *as_flags(setting)])
         except InputError as error:
             unknown = [key for key in setting if not _has(known, key)] if "unknown: " in str(error) else []
             words = ", ".join(f"{key}={value}" for key, value in setting.items())
@@ -300,6 +291,6 @@ def _unknown(key: str, known: Sequence[str]) -> InputError:
     return InputError(f"unknown: {key}. " + (f"Nearest known: {near[0]}." if near else "See fit --help for what there is."))
 
 
-def as_flags(setting: Mapping[str, Any]) -> list[str]:
+def as_flags(setting: Setting) -> list[str]:
     """A setting as it is typed."""
     return [word for key, value in setting.items() for word in (f"--{key}", str(value))]

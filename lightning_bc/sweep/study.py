@@ -16,12 +16,16 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from lightning_bc.aliases import Config
 from lightning_bc.errors import InputError
 from lightning_bc.runs import folders as runs
 
 HEARTBEAT_SECONDS = 15
 GRACE_SECONDS = 60
 """After so long without a heartbeat a trial's worker is taken for dead."""
+
+Setting = Mapping[str, Any]
+"""Values by the flag of fit, as typed or as drawn from a range."""
 
 SWEEPS = runs.LOGS / "sweeps"
 
@@ -121,7 +125,7 @@ def storage_in_words(url: str | None, name: str) -> str:
 def open_study(
     storage: BaseStorage,
     name: str,
-    identity: Mapping[str, Any],
+    identity: Config,
     sampler: optuna.samplers.BaseSampler,
     pruner: optuna.pruners.BasePruner,
 ) -> optuna.Study:
@@ -151,7 +155,7 @@ class Numbered(optuna.samplers.BaseSampler):
     Optuna's GridSampler may give two workers the same cell, and knows nothing of trials that are taken up again.
     """
 
-    def __init__(self, setting: Callable[[int], Mapping[str, Any]]) -> None:
+    def __init__(self, setting: Callable[[int], Setting]) -> None:
         self.setting = setting
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:

@@ -18,7 +18,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from lightning_bc.sweep.study import SurplusError, claims, place, take_up_again
+from lightning_bc.sweep.study import Setting, SurplusError, claims, place, take_up_again
 
 POLL_SECONDS = 2
 """Between two looks at what other workers do, when there is nothing left to begin."""
@@ -28,7 +28,7 @@ class FitFailedError(Exception):
     """A fit ended with an error; its last lines."""
 
 
-def in_words(setting: Mapping[str, Any]) -> str:
+def in_words(setting: Setting) -> str:
     """A setting on one line."""
     return ", ".join(f"{key} {_short(value)}" for key, value in setting.items())
 

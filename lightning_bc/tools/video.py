@@ -21,12 +21,13 @@ from gymnasium.envs.mujoco import MujocoEnv
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from lightning_bc.bounds import PositiveInt
 from lightning_bc.demonstrations import Demonstrations
 from lightning_bc.demonstrations.collect import check_fits
 from lightning_bc.demonstrations.experts import Expert, load_expert
 from lightning_bc.environments import make, quiet_model_loading
 from lightning_bc.episodes import SELECTION_BANK, play
-from lightning_bc.errors import InputError, refuse_unless_good
+from lightning_bc.errors import InputError
 from lightning_bc.files import new_file
 from lightning_bc.runs.folders import open_checkpoint
 
@@ -40,7 +41,7 @@ Shot = tuple[np.ndarray, float]
 """A picture, (height, width, 3) uint8, and the return up to it."""
 
 
-def film(ckpt_path: str, output: str, episodes: int = 1, expert: str | None = None) -> None:
+def film(ckpt_path: str, output: str, episodes: PositiveInt = 1, expert: str | None = None) -> None:
     """Play a checkpoint's policy and write a video of it.
 
     The episodes are the first of the selection bank, with deterministic actions, one after another.
@@ -56,13 +57,8 @@ def film(ckpt_path: str, output: str, episodes: int = 1, expert: str | None = No
         InputError: the checkpoint or the expert cannot be read, they do not fit together, the file exists or is no
             video's, or nothing can be drawn here.
     """
-    refuse_unless_good(
-        "--",
-        (
-            ("output", output, f"a file that ends in {', '.join(SUFFIXES)}", Path(output).suffix in SUFFIXES),
-            ("episodes", episodes, "at least 1", episodes >= 1),
-        ),
-    )
+    if Path(output).suffix not in SUFFIXES:
+        raise InputError(f"--output {output}: wanted a file that ends in {', '.join(SUFFIXES)}.")
     checkpoint = open_checkpoint(ckpt_path)
     environment_id = checkpoint[Demonstrations.__qualname__]["environment_id"]
     policies = {"learner": load_expert(ckpt_path)}

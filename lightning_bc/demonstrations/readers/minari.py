@@ -1,6 +1,7 @@
 """Local Minari datasets, ``minari:DATASET_ID`` (optional extra ``minari``; https://minari.farama.org)."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def peek(path: str) -> Origin:
     return _checks.origin(path, {"metadata": _metadata(_dataset(path))})
 
 
-def _metadata(dataset: Any) -> dict[str, Any]:
+def _metadata(dataset: Any) -> Mapping[str, Any]:
     return {} if dataset.env_spec is None else {"environment_id": dataset.env_spec.id}
 
 

@@ -1,6 +1,6 @@
 """NumPy archives with the names of :mod:`lightning_bc.demonstrations.readers._checks`; metadata they have none."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ def peek(path: str) -> Origin:
     return _checks.origin(path, _load(path, (*_checks.COMPUTABLE, *_checks.REFERENCES)))
 
 
-def _load(path: str, keys: Sequence[str]) -> dict[str, Any]:
+def _load(path: str, keys: Sequence[str]) -> Mapping[str, Any]:
     """Every name in the archive; only the arrays of ``keys`` are opened, None stands for the others."""
     file = _checks.existing(path)
     try:

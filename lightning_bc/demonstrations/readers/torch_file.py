@@ -1,6 +1,7 @@
 """Dictionaries saved with ``torch.save``, with the names of :mod:`lightning_bc.demonstrations.readers._checks`."""
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def write(path: str | Path, made: Trajectories) -> None:
     files.write(path, {key: value for key, value in content.items() if value is not None})
 
 
-def _load(path: str, mmap: bool) -> dict[str, Any]:
+def _load(path: str, mmap: bool) -> Mapping[str, Any]:
     file = _checks.existing(path)
     try:
         with torch.serialization.safe_globals(_NUMPY_GLOBALS):

@@ -44,9 +44,10 @@ from torch.nn import functional as F
 
 from lightning_bc.bounds import NonNegativeFloat, PositiveInt
 from lightning_bc.networks import MLP, NetworkFactory
-from lightning_bc.strategies.base import Metrics, OfflineStrategy, Schedule
+from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
-from lightning_bc.strategies.optimizers import AdamW
+from lightning_bc.strategies.offline.base import OfflineStrategy
+from lightning_bc.strategies.optimizers import DefaultAdamW
 
 _FEATURES = 64
 """H, features of each dimension's head."""
@@ -91,7 +92,7 @@ class Autoregressive(OfflineStrategy):
         bins: PositiveInt = 20,
         binning: Literal["uniform", "quantile"] = "uniform",
         label_smoothing: NonNegativeFloat = 2.0,
-        optimizer: OptimizerCallable = AdamW,
+        optimizer: OptimizerCallable = DefaultAdamW,
         schedule: Schedule = "cosine",
     ) -> None:
         super().__init__(observation_dim, action_low, action_high, optimizer, schedule)

@@ -45,11 +45,12 @@ from torch import Tensor
 from lightning_bc.bounds import ClosedUnitInterval, PositiveInt
 from lightning_bc.errors import InputError
 from lightning_bc.networks import MLP, TIME_FEATURES, NetworkFactory, sinusoidal_features
-from lightning_bc.strategies.base import Metrics, OfflineStrategy, Schedule
+from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
+from lightning_bc.strategies.offline.base import OfflineStrategy
 from lightning_bc.strategies.offline.squashing import LARGEST_ACTION, unsquash
 from lightning_bc.strategies.offline.windows import mean_squared_error
-from lightning_bc.strategies.optimizers import AdamW
+from lightning_bc.strategies.optimizers import DefaultAdamW
 
 _LARGEST = math.atanh(LARGEST_ACTION)
 
@@ -97,7 +98,7 @@ class Diffusion(OfflineStrategy):
         history: PositiveInt = 1,
         horizon: PositiveInt = 1,
         chunk: PositiveInt = 1,
-        optimizer: OptimizerCallable = AdamW,
+        optimizer: OptimizerCallable = DefaultAdamW,
         schedule: Schedule = "cosine",
     ) -> None:
         super().__init__(observation_dim, action_low, action_high, optimizer, schedule)

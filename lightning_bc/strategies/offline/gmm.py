@@ -25,10 +25,11 @@ from torch.nn import functional as F
 
 from lightning_bc.bounds import PositiveFloat, PositiveInt
 from lightning_bc.networks import MLP, NetworkFactory
-from lightning_bc.strategies.base import Metrics, OfflineStrategy, Schedule
+from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
+from lightning_bc.strategies.offline.base import OfflineStrategy
 from lightning_bc.strategies.offline.squashing import log_volume, unsquash
-from lightning_bc.strategies.optimizers import AdamW
+from lightning_bc.strategies.optimizers import DefaultAdamW
 
 
 class GaussianMixture(OfflineStrategy):
@@ -62,7 +63,7 @@ class GaussianMixture(OfflineStrategy):
         network: NetworkFactory = MLP,
         components: PositiveInt = 5,
         minimum_scale: PositiveFloat = 0.1,
-        optimizer: OptimizerCallable = AdamW,
+        optimizer: OptimizerCallable = DefaultAdamW,
         schedule: Schedule = "cosine",
     ) -> None:
         super().__init__(observation_dim, action_low, action_high, optimizer, schedule)

@@ -19,10 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_bc.networks import MLP, NetworkFactory
-from lightning_bc.strategies.base import Metrics, OfflineStrategy, Schedule
+from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
+from lightning_bc.strategies.offline.base import OfflineStrategy
 from lightning_bc.strategies.offline.squashing import unsquash
-from lightning_bc.strategies.optimizers import AdamW
+from lightning_bc.strategies.optimizers import DefaultAdamW
 
 
 class MSE(OfflineStrategy):
@@ -53,7 +54,7 @@ class MSE(OfflineStrategy):
         action_high: Sequence[float],
         network: NetworkFactory = MLP,
         squash: bool = True,
-        optimizer: OptimizerCallable = AdamW,
+        optimizer: OptimizerCallable = DefaultAdamW,
         schedule: Schedule = "cosine",
     ) -> None:
         super().__init__(observation_dim, action_low, action_high, optimizer, schedule)

@@ -33,10 +33,11 @@ from torch.nn import functional as F
 
 from lightning_bc.bounds import PositiveFloat, PositiveInt
 from lightning_bc.networks import MLP, NetworkFactory
-from lightning_bc.strategies.base import Metrics, OfflineStrategy, Schedule
+from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
+from lightning_bc.strategies.offline.base import OfflineStrategy
 from lightning_bc.strategies.offline.squashing import log_volume, unsquash
-from lightning_bc.strategies.optimizers import AdamW
+from lightning_bc.strategies.optimizers import DefaultAdamW
 
 
 class VAE(OfflineStrategy):
@@ -57,8 +58,13 @@ class VAE(OfflineStrategy):
 
     multimodal = True
     logs = {
-        "kl": Metric("nat per pair", "KL(q(z given o, u) || Normal(0, I)), mean over the batch: what the code tells"),
-        "scale": Metric("before the tanh", "mean of sigma over dimensions"),
+        "loss": Metric(
+            "nat per pair",
+            "(1/B) sum_pairs [KL(q(z given o, u), Normal(0, I)) - log Normal(u; f(o, z), sigma) + sum_d log(1 - a_d^2)], "
+            "z from q",
+        ),
+        "kl": Metric("nat per pair", "KL(q(z given o, u), Normal(0, I)), mean over the batch: what the code tells"),
+        "scale": Metric("before the tanh", "mean of sigma over dimensions and, in a mixture, components"),
     }
 
     codes: Tensor
@@ -72,7 +78,7 @@ class VAE(OfflineStrategy):
         latent_dim: PositiveInt = 2,
         act_codes: PositiveInt = 16,
         minimum_scale: PositiveFloat = 0.1,
-        optimizer: OptimizerCallable = AdamW,
+        optimizer: OptimizerCallable = DefaultAdamW,
         schedule: Schedule = "cosine",
     ) -> None:
         super().__init__(observation_dim, action_low, action_high, optimizer, schedule)

@@ -88,4 +88,8 @@ class AbsorbingStates:
 
     def inputs_and_ends(self, batch: Transitions) -> Tensor:
         """``inputs``, and behind them a step in the absorbing state for each transition that terminated."""
-        return torch.cat([self.inputs(batch), self.absorbed(int(batch.terminated.sum()), batch.terminated.device)])
+        return torch.cat([self.inputs(batch), self.absorbed(self.count_ends(batch), batch.terminated.device)])
+
+    def count_ends(self, batch: Transitions) -> int:
+        """How many of ``batch`` terminated: the one number that an update of a discriminator waits for."""
+        return int(batch.terminated.sum())

@@ -27,7 +27,7 @@ from lightning_bc.strategies.online.discriminators import Discriminator
 from lightning_bc.strategies.online.loop import OnlineStrategy
 from lightning_bc.strategies.online.rewards import DiscriminatorReward
 from lightning_bc.strategies.online.soft_actor_critic import SoftActorCritic
-from lightning_bc.strategies.optimizers import Adam
+from lightning_bc.strategies.optimizers import DefaultAdam
 
 
 class StateAction(nn.Module):
@@ -96,7 +96,7 @@ class GAIL(OnlineStrategy):
         actor_every: PositiveInt = 2,
         discriminator_every: PositiveInt = 4,
         penalty: NonNegativeFloat = 10.0,
-        optimizer: OptimizerCallable = Adam,
+        optimizer: OptimizerCallable = DefaultAdam,
         schedule: Literal["constant"] = "constant",
     ) -> None:
         super().__init__(

@@ -1,11 +1,11 @@
 """What exists only while a strategy acts and learns."""
 
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.border import Border
 from lightning_bc.environments import Environments
 from lightning_bc.strategies.base import Metrics
@@ -42,7 +42,7 @@ class Interaction:
         columns = (self._tensor(column) for column in (rewards, following, terminated))
         self.replay.add(Transitions(observations, scaled, *columns))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """What an exact resume needs."""
         return {
             "replay": self.replay.state_dict(),
@@ -50,7 +50,7 @@ class Interaction:
             "measured": self.measured,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on from there."""
         self.replay.load_state_dict(state["replay"])
         self.environments.load_state_dict(state["environments"])

@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.environments import make
 from lightning_bc.episodes import SELECTION_BANK
 from lightning_bc.errors import InputError
@@ -38,7 +39,7 @@ class OnlineStrategy(Strategy):
 
     One ``training_step`` steps all sub-environments once, stores what happened, and makes ``updates_per_step`` updates for
     each of their steps; before the first one, random actions fill the replay. Lightning's ``global_step`` counts
-    training_steps; environment steps and updates are in the buffers ``environment_steps`` and ``optimizer_steps``.
+    training_steps; ``environment_steps`` and ``optimizer_steps`` count environment steps and updates.
 
     A final class sets ``agent`` in its constructor and defines ``update``. What exists only while it trains is
     ``interaction``, and, where it ``needs`` demonstrated transitions, ``demonstrated``; by these observations are then
@@ -61,8 +62,6 @@ class OnlineStrategy(Strategy):
         InputError: if two of these contradict each other.
     """
 
-    environment_steps: Tensor
-    optimizer_steps: Tensor
     agent: Agent
     interaction: Interaction
     demonstrated: Demonstrated
@@ -90,9 +89,8 @@ class OnlineStrategy(Strategy):
         self._refuse_contradictions()
         self.automatic_optimization = False
         self.watch = Watch()
-        self.register_buffer("environment_steps", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("optimizer_steps", torch.zeros((), dtype=torch.int64))
-        self._resumed: dict[str, Any] = {}
+        self.environment_steps = self.optimizer_steps = 0           # numbers, not buffers: nothing waits for the device
+        self._resumed: StateDict = {}
 
     def _refuse_contradictions(self) -> None:
         batch, total, num_envs = self.batch_size, self.total_environment_steps, self.num_envs
@@ -138,7 +136,7 @@ class OnlineStrategy(Strategy):
     @property
     def steps_taken(self) -> dict[str, int]:
         """Both counters; Lightning's counts training_steps."""
-        return {"optimizer_steps": int(self.optimizer_steps), "environment_steps": int(self.environment_steps)}
+        return {"optimizer_steps": self.optimizer_steps, "environment_steps": self.environment_steps}
 
     @property
     def position(self) -> int:
@@ -196,8 +194,8 @@ class OnlineStrategy(Strategy):
         with torch.no_grad():
             self._step(self.agent.explore(self.border.observe(self.interaction.observations)).clamp(-1.0, 1.0))
         learning_since = max(self.learning_starts, self.num_envs)
-        due = math.floor((int(self.environment_steps) - learning_since) * self.updates_per_step)
-        self.learn(max(1, due - int(self.optimizer_steps)))
+        due = math.floor((self.environment_steps - learning_since) * self.updates_per_step)
+        self.learn(max(1, due - self.optimizer_steps))
         if self.global_step % self.log_every == 0:
             measured = {f"train/{name}": value for name, value in self.interaction.measured.items()}
             self.log_dict(measured, logger=False, batch_size=1)
@@ -207,7 +205,7 @@ class OnlineStrategy(Strategy):
     def learn(self, updates: int) -> None:
         """Make ``updates`` updates from the replay."""
         optimizers = dict(zip(self.parts(), self.optimizers(), strict=True))
-        first, interaction = int(self.optimizer_steps), self.interaction
+        first, interaction = self.optimizer_steps, self.interaction
         for number in range(first, first + updates):
             is_last = number == first + updates - 1
             batch = normalised(interaction.replay.sample(self.batch_size), self.border)
@@ -236,16 +234,20 @@ class OnlineStrategy(Strategy):
 
     # Checkpoints
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: StateDict) -> None:
         """Add what an exact resume needs."""
         super().on_save_checkpoint(checkpoint)
+        checkpoint["steps_taken"] = self.steps_taken
         if hasattr(self, "interaction"):
             checkpoint["interaction"] = self.interaction.state_dict() | {"watch": self.watch.state_dict()}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: StateDict) -> None:
         """Keep it until training starts."""
         super().on_load_checkpoint(checkpoint)
         self._resumed = checkpoint.get("interaction", {})
+        self.optimizer_steps, self.environment_steps = (
+            checkpoint["steps_taken"][name] for name in ("optimizer_steps", "environment_steps")
+        )
 
     def teardown(self, stage: str) -> None:
         """Let the sub-environments go."""

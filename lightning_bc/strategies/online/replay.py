@@ -1,11 +1,11 @@
 """Replay: the transitions of the past, on the training device, in a ring."""
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.border import Border
 from lightning_bc.strategies.contract import Transitions
 
@@ -48,11 +48,11 @@ class Replay:
         """Those of all transitions, (transitions, observation_dim)."""
         return self._rows[: len(self), : self._widths[0]]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """All transitions, and where the ring stands."""
         return {"rows": self._rows[: len(self)].clone(), "added": self._added}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on from there."""
         self._added = state["added"]
         self._rows[: len(self)] = state["rows"].to(self._rows.device)

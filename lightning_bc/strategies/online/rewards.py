@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lightning_bc.strategies.base import Metrics
 from lightning_bc.strategies.contract import Metric, Transitions
@@ -128,8 +129,9 @@ class DiscriminatorReward(Reward):
         loss, metrics = self.loss(batch, demonstrated(len(batch.rewards)), logits)
         descend("discriminator", loss)
         with torch.no_grad():
-            pairs = torch.stack([self(batch), batch.rewards])
-            metrics["reward_correlation"] = torch.corrcoef(pairs)[0, 1].nan_to_num()  # for the eye, never trained on
+            learnt, observed = (rewards - rewards.mean() for rewards in (self(batch), batch.rewards))
+            # for the eye, never trained on; torch.corrcoef would wait for the device
+            metrics["reward_correlation"] = F.cosine_similarity(learnt, observed, dim=0)
         accuracy = 0.5 * (metrics["discriminator_accuracy_expert"] + metrics["discriminator_accuracy_learner"])
         self.watch.follow("discriminator_accuracy", accuracy, rate=0.002, first=0.5)  # over about 500 updates
         return metrics

@@ -17,7 +17,7 @@ from lightning_bc.strategies.online.agent import Descend
 from lightning_bc.strategies.online.loop import OnlineStrategy
 from lightning_bc.strategies.online.rewards import EnvironmentReward
 from lightning_bc.strategies.online.soft_actor_critic import SoftActorCritic
-from lightning_bc.strategies.optimizers import Adam
+from lightning_bc.strategies.optimizers import DefaultAdam
 
 
 class SAC(OnlineStrategy):
@@ -65,7 +65,7 @@ class SAC(OnlineStrategy):
         initial_temperature: PositiveFloat = 0.1,
         target_rate: UnitIntervalAboveZero = 0.005,
         actor_every: PositiveInt = 2,
-        optimizer: OptimizerCallable = Adam,
+        optimizer: OptimizerCallable = DefaultAdam,
         schedule: Literal["constant"] = "constant",
     ) -> None:
         super().__init__(

@@ -6,8 +6,8 @@ A deterministic actor climbs the first critic; three things keep it from climbin
     Q_i(o, a) <- r + gamma (1 - terminated) min_j Q_slow_j(o', a')              the least of two critics
     m <- argmax E[ Q_1(o, tanh m(o)) ]                                         delayed: at every second update
 
-It collects with noise of its own, since the policy has none. Nothing pays for entropy, so its actions lie on their
-bounds where that is best: it makes the kind of expert whose actions saturate. The reward is the environment's, and no
+It collects with noise of its own, since the policy has none. Nothing pays for entropy, so its actions may lie on their
+bounds where that is best, as those of an entropy-seeking expert do not. The reward is the environment's, and no
 demonstrations are read (``data.path: null``). Deviations: the critics are layer-normalised (critics.py), and what plays
 is the average of the actor's weights (agent.py).
 """
@@ -30,7 +30,7 @@ from lightning_bc.strategies.online.critics import Critics
 from lightning_bc.strategies.online.loop import OnlineStrategy
 from lightning_bc.strategies.online.rewards import EnvironmentReward, Reward
 from lightning_bc.strategies.online.watch import Watch
-from lightning_bc.strategies.optimizers import Adam
+from lightning_bc.strategies.optimizers import DefaultAdam
 
 
 class TwinDelayed(Agent):
@@ -159,7 +159,7 @@ class TD3(OnlineStrategy):
         exploration_noise: NonNegativeFloat = 0.1,
         target_noise: NonNegativeFloat = 0.2,
         target_noise_bound: NonNegativeFloat = 0.5,
-        optimizer: OptimizerCallable = Adam,
+        optimizer: OptimizerCallable = DefaultAdam,
         schedule: Literal["constant"] = "constant",
     ) -> None:
         super().__init__(

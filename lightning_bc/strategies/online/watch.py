@@ -1,10 +1,11 @@
 """What a run warns of: each subject once, however often the run is resumed."""
 
 import warnings
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from lightning_bc.aliases import StateDict
 
 
 class Watch:
@@ -25,10 +26,10 @@ class Watch:
             self.warned_of.append(subject)
             warnings.warn(message, stacklevel=3)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Both, for checkpoints."""
         return {"means": self.means, "warned_of": self.warned_of}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on from there."""
         self.means, self.warned_of = dict(state["means"]), list(state["warned_of"])

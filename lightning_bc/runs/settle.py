@@ -1,0 +1,152 @@
+"""What flags leave open, settled before anything is built: checkpoint, environment, data file, and name of the run."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from lightning_bc.aliases import Config, StateDict
+from lightning_bc.demonstrations import Demonstrations, readers
+from lightning_bc.errors import InputError
+from lightning_bc.runs import folders, resume
+from lightning_bc.runs.results import Results
+from lightning_bc.strategies import strategy_of_checkpoint
+
+DEFAULT_ENVIRONMENT = "HalfCheetah-v5"
+
+RUN_VARIABLE = "LIGHTNING_BC_RUN"
+"""By it the processes that Lightning starts for further devices know the run's name."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint that a command goes on from.
+
+    Attributes:
+        path: its file.
+        content: what it holds, on the CPU.
+    """
+
+    path: Path
+    content: StateDict
+
+    @classmethod
+    def at(cls, path: Path) -> "Opened":
+        """Open the checkpoint of a run.
+
+        Raises:
+            InputError: it cannot be read, or is not one that ``fit`` has saved.
+        """
+        content = folders.open_checkpoint(path)
+        if Demonstrations.__qualname__ not in content:
+            raise InputError(f"--ckpt_path {path}: is not whole: its data state is missing. Use another checkpoint.")
+        return cls(path, content)
+
+    @property
+    def run(self) -> str:
+        """The run that it is of."""
+        return self.content["run"]
+
+    @property
+    def config(self) -> Config:
+        """The configuration of that run."""
+        return self.content["config"]
+
+    @property
+    def data(self) -> StateDict:
+        """The state of the data module."""
+        return self.content[Demonstrations.__qualname__]
+
+
+def wanted_checkpoint(command: str, config: Namespace) -> tuple[str, str | None]:
+    """The flag that names a checkpoint, and that checkpoint: a file, "last", or None."""
+    if not config.run:
+        return f"--ckpt_path {config.ckpt_path}", config.ckpt_path
+    if config.ckpt_path:
+        raise InputError(
+            f"--run {config.run} --ckpt_path {config.ckpt_path}: give one of them. --run goes on from the run's last "
+            "checkpoint where there is one."
+        )
+    last = folders.last_checkpoint(folders.check_name(config.run, "--run"))
+    is_there = last.is_file() or command != "fit"
+    return f"--run {config.run}", str(last) if is_there else None
+
+
+def needed(command: str, checkpoint: Opened | None) -> Opened:
+    """The checkpoint without which a ``command`` cannot be.
+
+    Raises:
+        InputError: there is none.
+    """
+    if checkpoint is None:
+        raise InputError(
+            f"{command} needs --ckpt_path: the file of a checkpoint, or last for the newest run with this configuration; or "
+            "the name of a run, --run."
+        )
+    return checkpoint
+
+
+def settle_environment(config: Namespace, checkpoint: Opened | None) -> None:
+    """Set ``config.env`` and the data file that belongs to it.
+
+    The environment is what the flag says, else the checkpoint or the data file, else the default.
+
+    Raises:
+        InputError: two of them contradict.
+    """
+    said_by = {"--env": config.env}
+    path = "{env}" if config.data.path is None else str(config.data.path)
+    if checkpoint is not None:
+        said_by[f"--ckpt_path {checkpoint.path}"] = checkpoint.data["environment_id"]
+    elif "{env}" not in path and readers.exists(path):
+        said_by[f"--data.path {path}"] = readers.peek(path).environment_id
+    said = {source: env for source, env in said_by.items() if env}
+    if len(set(said.values())) > 1:
+        words = " and ".join(f"{source} says {env}" for source, env in said.items())
+        raise InputError(f"one run has one environment, but {words}. Leave --env away, or choose what goes with it.")
+    config.env = config.data.environment_id = next(iter(said.values()), DEFAULT_ENVIRONMENT)
+    if config.data.path is not None:
+        config.data.path = path.replace("{env}", config.env)
+
+
+def new_name(strategy: str, data: str, seed: int) -> str:
+    """A new run's name; the processes that Lightning starts for further devices take over the first one's."""
+    if "LOCAL_RANK" not in os.environ:
+        os.environ[RUN_VARIABLE] = folders.new_name(strategy, data, seed)
+    elif RUN_VARIABLE not in os.environ:
+        raise InputError("processes that torchrun or a scheduler starts cannot agree on a new name: give --run NAME.")
+    return os.environ[RUN_VARIABLE]
+
+
+def finished_results(run: str, checkpoint: Opened | None, config: Config) -> Results | None:
+    """The results of a ``run`` that is finished under the present ``config``; None where there is something left to do."""
+    path = folders.results_path(run)
+    if not path.is_file():
+        return None
+    before = folders.read_config(run) if checkpoint is None else checkpoint.config
+    data_sha256 = None if checkpoint is None else resume.data_sha256(checkpoint.content)
+    if before is None or resume.differences(before, config, data_sha256):
+        return None
+    return Results.read(path)
+
+
+def refuse_contradictions(source: str, checkpoint: Opened, strategy: str, config: Config, used: Sequence[str]) -> None:
+    """A checkpoint goes on as it began: refuse another strategy, and every flag that says otherwise.
+
+    Args:
+        source: the flag that names the checkpoint, with its value.
+        strategy: the class name of the present one.
+        config: the present configuration.
+        used: which parts of a configuration the command uses.
+    """
+    theirs = strategy_of_checkpoint(checkpoint.path, checkpoint.content).__name__
+    if theirs != strategy:
+        raise InputError(
+            f"{source}: is a checkpoint of {theirs}, and the configuration says {strategy}. Use the run's own: --config "
+            f"{folders.config_path(checkpoint.run)}"
+        )
+    before, now = ({key: one.get(key) for key in used} for one in (checkpoint.config, config))
+    different = resume.differences(before, now, resume.data_sha256(checkpoint.content))
+    resume.refuse(source, checkpoint.run, resume.without_longer(different))

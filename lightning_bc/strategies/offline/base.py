@@ -1,0 +1,123 @@
+"""What every strategy that learns from demonstrations alone shares: training steps, and measures on held-out episodes."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torchmetrics import ExplainedVariance, MeanSquaredError
+from torchmetrics import Metric as TorchMetric
+
+from lightning_bc.episodes import forked_random_state
+from lightning_bc.strategies.base import Metrics, Schedule, Strategy
+from lightning_bc.strategies.contract import Metric, data_of
+
+Batch = tuple[Tensor, ...]
+"""Observations and actions in the environment's units; of windows, also which actions lie within the episode."""
+
+VALIDATION: Mapping[str, Metric] = {
+    "loss": Metric("that of `train/loss`", "the same loss, mean over the held-out pairs"),
+    "action_mean_squared_error": Metric("squared", "mean over pairs and dimensions of (a - p)^2"),
+    "explained_variance": Metric("1", "mean over dimensions of 1 - Var(a - p) / Var(a); 1 is perfect"),
+}
+"""What strategies that learn from demonstrations measure on held-out episodes, by name without ``validation/``."""
+
+
+class OfflineStrategy(Strategy):
+    """A strategy that learns from demonstrations alone: a loss over a batch of (observation, action) pairs or windows.
+
+    Args:
+        observation_dim: size of an observation.
+        action_low: lower bounds of the actions, (action_dim,).
+        action_high: upper bounds of the actions, (action_dim,).
+        optimizer: which optimizer, and its learning rate and weight decay.
+        schedule: "cosine" or "constant": see :class:`lightning_bc.strategies.base.Strategy`.
+    """
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_low: Sequence[float],
+        action_high: Sequence[float],
+        optimizer: OptimizerCallable,
+        schedule: Schedule,
+    ) -> None:
+        super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
+        self.automatic_optimization = False  # one training_step takes many optimizer steps
+        self.validation_metrics = torch.nn.ModuleDict(
+            {
+                "action_mean_squared_error": MeanSquaredError(),
+                "explained_variance": ExplainedVariance(),
+            }
+        )
+
+    @abstractmethod
+    def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
+        """What training minimises. That of windows takes a third argument.
+
+        Args:
+            observations: normalised, (batch, observation_dim); of windows (batch, history, observation_dim).
+            actions: scaled to [-1, 1], (batch, action_dim); of windows (batch, horizon, action_dim).
+            within: of windows alone, which actions lie within the episode, (batch, horizon) bool; those behind its end
+                repeat its last action.
+
+        Returns:
+            The scalar loss, and further scalars to log by name.
+        """
+
+    def fit_actions(self, actions: Tensor) -> None:  # most strategies need nothing of it
+        """Take what a strategy needs to know of all scaled training ``actions`` (pairs, action_dim): bins, for example."""
+
+    def setup(self, stage: str) -> None:
+        """Take statistics from the training pairs; on resume a checkpoint's replace them."""
+        if stage == "fit":
+            data = data_of(self.trainer)
+            self.border.fit(data.training_observations)
+            self.fit_actions(self.border.scaled(data.training_actions))
+
+    def across(self, batch: Batch) -> Batch:
+        """A ``batch`` as ``loss`` sees it."""
+        observations, actions, *within = batch
+        return self.border.observe(observations), self.border.scaled(actions), *within
+
+    def training_step(self, batches: list[Batch], batch_index: int) -> None:
+        """One optimizer step on each of the batches up to the next point of the curve.
+
+        A round of Lightning's loop costs a good part of what an optimizer step of a small network does; here many steps
+        share one (benchmarks/training.py).
+        """
+        optimizer: Any = self.optimizers()
+        scheduler: Any = self.lr_schedulers()
+        sums: dict[str, Tensor] = {}
+        for batch in batches:
+            loss, metrics = self.loss(*self.across(batch))
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            if self.gradient_clip_val is not None:
+                torch.nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip_val)
+            optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
+            for name, value in {"loss": loss.detach(), **metrics}.items():
+                sums[name] = sums.get(name, 0) + value
+        self.log_dict({f"train/{name}": value / len(batches) for name, value in sums.items()}, logger=False)
+
+    def validation_step(self, batches: list[Batch], batch_index: int) -> None:
+        """Loss, and how near the deterministic actions come, on held-out episodes; of windows, the first action.
+
+        Losses that draw noise draw the same at each validation, and training's random state is left alone.
+        """
+        for batch in batches:
+            observations, actions, *within = self.across(batch)
+            with forked_random_state(batch_index, self.device):
+                loss, _ = self.loss(observations, actions, *within)
+            self.log("validation/loss", loss, on_epoch=True, batch_size=len(actions), logger=False, sync_dist=True)
+            predictions = self.act(observations, deterministic=True).clamp(-1.0, 1.0)
+            if self.has_windows:
+                predictions, actions = predictions[:, 0], actions[:, 0]  # (batch, action_dim)
+            for name, metric in self.validation_metrics.items():
+                assert isinstance(metric, TorchMetric)
+                metric.update(predictions, actions)
+                self.log(f"validation/{name}", metric, on_epoch=True, logger=False)
