@@ -22,10 +22,10 @@ class Command:
     example: str
 
 
-def _train(name: str, args: list[str]) -> None:
+def _train(name: str, args: list[str]) -> int:
     from lightning_bc.training import run
 
-    run(name, args)
+    return run(name, args)
 
 
 def _flags_of(module: str, function: str, positional: str | None = None) -> Callable[[str, list[str]], None]:
@@ -122,7 +122,7 @@ def usage() -> str:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run a command; errors that are meant for a person are printed alone."""
-    name, *rest = sys.argv[1:] if args is None else args or ["--help"]
+    name, *rest = (sys.argv[1:] if args is None else args) or ["--help"]
     try:
         if name in ("-h", "--help", "help"):
             print(usage())

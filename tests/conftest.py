@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")                       # a worker per core, and one thread per worker
+
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -19,8 +21,7 @@ from lightning_bc.strategies import Strategy, strategies
 
 REPOSITORY = Path(__file__).parents[1]
 
-torch.set_num_threads(1)                                            # two threads take longer for networks as small as here
-os.environ["OMP_NUM_THREADS"] = "1"                                 # and so in the processes that tests start
+torch.set_num_threads(1)
 
 BUDGET = "--trainer.max_steps 4 --rollouts.eval_freq 2 --rollouts.episodes 2 --data.batch_size 16"
 INTERACTIVE_BUDGET = (

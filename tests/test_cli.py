@@ -231,3 +231,11 @@ def test_a_torn_checkpoint_is_refused(data, capsys):
     error = refused(capsys, "test", "--config", f"lightning_logs/{run}/config.yaml", "--ckpt_path", str(path))
     assert str(path) in error
     assert "cannot be read" in error
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+def test_a_run_that_a_signal_stopped_does_not_end_as_if_it_had_succeeded(command, monkeypatch):
+    monkeypatch.setattr("lightning_bc.training.run", lambda name, args: 143)
+    with pytest.raises(SystemExit) as stopped:
+        main([command])
+    assert stopped.value.code == 143

@@ -9,11 +9,10 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import build_strategy, write_pairs
+from conftest import INTERACTIVE_BUDGET, build_strategy, refused, write_pairs
 from learners import EVERY, LEARNERS, built, descending, faster, tiny, train, transitions
 from lightning.pytorch import Callback
 from scipy import stats
-from test_cli import INTERACTIVE_BUDGET, refused
 
 from lightning_bc.cli import main
 from lightning_bc.environments import make

@@ -28,7 +28,7 @@ def trained_on_two_humps(cls):
     """A strategy of this class that has learnt them."""
     strategy = build_strategy(cls, observation_dim=1, action_low=[-1.0], action_high=[1.0], hidden_sizes=(64, 64))
     torch.manual_seed(0)
-    train(strategy, lambda: two_humps(512), steps=1500)
+    train(strategy, lambda: two_humps(512), steps=750)
     return strategy
 
 
