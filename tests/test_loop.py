@@ -234,7 +234,7 @@ def test_a_finished_run_counts_right_and_resuming_it_does_no_further_step(
     before = torch.load(path, weights_only=True)
     assert before["global_step"] == steps
     assert before["steps_taken"]["optimizer_steps"] == updates
-    assert before["state_dict"]["environment_steps"] == 40
+    assert before["steps_taken"]["environment_steps"] == 40
 
     # no expert for this environment is known: what needs one is null, and the text says so
     results = next(Path("lightning_logs").glob("*/results.json"))
