@@ -369,9 +369,9 @@ def test_an_online_run_starts_from_weights_with_its_counters_at_zero(data):
     before = fit("first", f"{ONLINE} 30", "GAIL")
     rates = "--model.optimizer.lr 1e-12"
     after = fit("second", f"{ONLINE} 20 {rates} --model.init_from checkpoints/first/last.ckpt", "GAIL")
-    assert after["state_dict"]["environment_steps"] == 20
+    assert after["steps_taken"]["environment_steps"] == 20
     assert torch.equal(after["state_dict"]["border.mean"], before["state_dict"]["border.mean"])
-    name = next(name for name in before["state_dict"] if name.startswith("network.") and name.endswith("weight"))
+    name = next(name for name in before["state_dict"] if name.startswith("agent.network.") and name.endswith("weight"))
     torch.testing.assert_close(after["state_dict"][name], before["state_dict"][name], atol=1e-6, rtol=0)
 
 

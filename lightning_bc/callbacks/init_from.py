@@ -13,7 +13,7 @@ class InitFrom(Callback):
     """Put ``weights`` into the strategy before the first step, once it has taken its statistics from the data.
 
     What a strategy has in buffers, mean and scale of observations among it, comes from the checkpoint too, since the
-    weights are of use with them alone. Counters of steps begin anew.
+    weights are of use with them alone. Counters of steps, which are no buffers, begin anew.
 
     Args:
         source: where the weights come from, for people.
@@ -26,8 +26,6 @@ class InitFrom(Callback):
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Load them; setup is over."""
         assert isinstance(module, Strategy)
-        counters = {name for name, value in self.weights.items() if value.ndim == 0 and not value.is_floating_point()}
-        fresh = module.state_dict()
-        module.load_state_dict({name: fresh[name] if name in counters else value for name, value in self.weights.items()})
+        module.load_state_dict(self.weights)
         module.border.is_given = True
         rank_zero_only(print)(f"weights, and mean and scale of observations, from {self.source}\n")
