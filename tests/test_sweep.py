@@ -4,11 +4,12 @@ Workers are processes of their own that run a function in place of a fit, except
 """
 
 import json
-import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -22,7 +23,6 @@ from optuna.trial import TrialState
 from lightning_bc.cli import main
 from lightning_bc.errors import InputError
 from lightning_bc.sweep import command, fits, workers
-from lightning_bc.sweep import study as study_module
 from lightning_bc.sweep.search import Search
 from lightning_bc.sweep.study import claims, open_storage, open_study
 from lightning_bc.sweep.workers import FitFailedError, Stage
@@ -31,6 +31,27 @@ pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalW
 
 BUDGET = "--trainer.max_steps 4 --rollouts.eval_freq 2 --rollouts.episodes 2"
 GRID = ["--grid", "data.batch_size=8,16,32", "--grid", "model.optimizer.lr=1e-2,1e-3"]
+
+# A worker whose runs take 0.2 s and leave a line each; the second of setting 8, 1e-2 never ends in the worker "mortal".
+WORKER = """
+import sys, time
+from lightning_bc.sweep import study, workers
+from lightning_bc.sweep.search import Search
+study.HEARTBEAT_SECONDS, study.GRACE_SECONDS, workers.POLL_SECONDS = 1, 2, 0.2
+name, storage, log, *args = sys.argv[1:]
+
+def measure(trial, seed):
+    with open(log, "a") as file:
+        file.write(f"{name} {trial.params['data.batch_size']} {trial.params['model.optimizer.lr']} {seed}\\n")
+    time.sleep(1000 if name == "mortal" and seed == 1 else 0.2)
+    return float(trial.params["data.batch_size"])
+
+search = Search.parse(args)
+storage = study.open_storage(None if storage == "file" else storage, search.name)
+made = study.open_study(storage, search.name, search.identity, search.optuna_sampler(), study.optuna.pruners.NopPruner())
+workers.Stage(made, search.space, search.trials, lambda _: range(2), measure).work()
+"""
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
@@ -45,10 +66,10 @@ def parse(*args):
     return Search.parse(list(args))
 
 
-def stage(measure, *args, seeds=2, jobs=1, url=None):
+def stage(measure, *args, seeds=2, jobs=1):
     search = parse(*args)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=2) if search.prune else optuna.pruners.NopPruner()
-    study = open_study(open_storage(url, search.name), search.name, search.identity, search.optuna_sampler(), pruner)
+    study = open_study(open_storage(None, search.name), search.name, search.identity, search.optuna_sampler(), pruner)
     return Stage(study, search.space, search.trials, lambda _: range(seeds), measure, jobs)
 
 
@@ -168,47 +189,31 @@ def test_another_search_under_the_same_name_is_refused(folder):
 # Who does what
 
 
-def forked(call, *args):
-    """A process of its own that calls this; a new interpreter would import for seconds."""
-    process = multiprocessing.get_context("fork").Process(target=call, args=args)
-    process.start()
-    return process
-
-
-def work(name, url, log):
-    """Runs of 0.2 s that leave a line each; the second of setting 8, 1e-2 never ends in the worker "mortal"."""
-    study_module.HEARTBEAT_SECONDS, study_module.GRACE_SECONDS = 1, 2
-
-    def measure(trial, seed):
-        with log.open("a") as file:
-            file.write(f"{name} {trial.params['data.batch_size']} {trial.params['model.optimizer.lr']} {seed}\n")
-        time.sleep(1000 if name == "mortal" and seed == 1 else 0.2)
-        return float(trial.params["data.batch_size"])
-
-    stage(measure, *GRID, url=url).work()
-
-
-def work_and_kill(folder, url=None):
+def work_and_kill(folder, storage):
     """Two workers, one of them killed in the middle of a trial; the runs they began, and the search."""
-    log = folder / "log"
+    script, log = folder / "worker.py", folder / "log"
+    script.write_text(WORKER)
     log.touch()
+    start = {"env": os.environ | {"PYTHONPATH": str(REPOSITORY)}, "cwd": folder}
 
-    mortal = forked(work, "mortal", url, log)
+    def worker(name):
+        return subprocess.Popen([sys.executable, script, name, storage, log, *GRID], **start)
+
+    mortal = worker("mortal")
     while len(log.read_text().splitlines()) < 2:                            # its second run, which never ends
-        assert mortal.is_alive()
+        assert mortal.poll() is None
         time.sleep(0.05)
-    other = forked(work, "other", url, log)
+    other = worker("other")
     while "other" not in log.read_text():
-        assert other.is_alive()
+        assert other.poll() is None
         time.sleep(0.05)
-    mortal.kill()
-    mortal.join()
-    other.join(timeout=300)
-    assert other.exitcode == 0
-    again = forked(work, "late", url, log)                                  # the same command again: nothing is left
-    again.join(timeout=300)
-    assert again.exitcode == 0
-    return [line.split() for line in log.read_text().splitlines()], parse(*GRID)
+    mortal.send_signal(signal.SIGKILL)
+    mortal.wait()
+    assert other.wait(timeout=300) == 0
+    search = parse(*GRID)
+    again = worker("late")                                                  # the same command again: nothing is left
+    assert again.wait(timeout=300) == 0
+    return [line.split() for line in log.read_text().splitlines()], search
 
 
 def assert_all_cells_once(begun, outcomes, search):
@@ -225,7 +230,7 @@ def assert_all_cells_once(begun, outcomes, search):
 
 
 def test_two_workers_on_a_file_and_one_killed_do_every_cell_once(folder):
-    begun, search = work_and_kill(folder)
+    begun, search = work_and_kill(folder, "file")
     assert_all_cells_once(begun, stage(None, *GRID).outcomes(), search)
 
 
@@ -258,7 +263,9 @@ def postgresql(tmp_path):
 
 def test_two_workers_on_postgresql_and_one_killed_do_every_cell_once(postgresql, folder):
     begun, search = work_and_kill(folder, postgresql)
-    assert_all_cells_once(begun, stage(None, *GRID, url=postgresql).outcomes(), search)
+    study = optuna.load_study(study_name=search.name, storage=postgresql)
+    outcomes = Stage(study, search.space, search.trials, lambda _: range(2), None).outcomes()
+    assert_all_cells_once(begun, outcomes, search)
 
 
 def test_many_threads_take_every_cell_once(folder):
@@ -364,13 +371,15 @@ def test_a_trial_is_judged_by_the_last_point_of_the_curve_and_results_cannot_cha
 def test_a_fit_dies_with_its_worker_and_is_resumed_by_the_next(folder):
     flags = f"--model MSE --data.path {write_pendulum('pendulum.pt')} --rollouts.eval_freq 5 --rollouts.episodes 2"
     flags = [*flags.split(), "--data.batch_size", "10", "--trainer.max_epochs", "30"]
-    worker = forked(fits.fit, "mine", flags, 3)
+    lines = "from lightning_bc.sweep.fits import fit", f"fit('mine', {flags}, 3)"
+    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"}
+    worker = subprocess.Popen([sys.executable, "-c", "\n".join(lines)], env=environment)
     checkpoint = Path("checkpoints/mine/last.ckpt")
     while not checkpoint.exists():
-        assert worker.is_alive()
+        assert worker.poll() is None
         time.sleep(0.02)
     worker.kill()
-    worker.join()
+    worker.wait()
     time.sleep(1)
     stopped = checkpoint.stat().st_mtime_ns
     time.sleep(1)
@@ -387,14 +396,12 @@ def test_a_fit_that_fails_says_why(folder):
 
 
 def test_a_sweep_chooses_by_the_curve_runs_anew_with_fresh_seeds_and_scores_on_the_test_bank(folder, monkeypatch, capsys):
-    """Real fits, in this process: two settings of one seed, and the better one anew; doctored results of the search change
-    nothing.
-    """
+    """Real fits: two settings of one seed, and the better one anew; doctored results of the search change nothing."""
     write_pendulum("pendulum.pt")
     returns = {}
 
-    def doctored(run, flags, seed):
-        main(["fit", *flags, "--seed_everything", str(seed), "--run", run])
+    def doctored(run, flags, seed, fit=fits.fit):
+        fit(run, flags, seed)
         path = Path(f"lightning_logs/{run}/results.json")
         if seed == 0:
             returns[flags[-1]] = last = fits.last_return(run)
