@@ -76,8 +76,8 @@ def refuse_unsupported(trainer: Any, strategy: type[Strategy]) -> None:
     shorter = "Train on less with --trainer.max_steps or --data.episodes."
     refusals = {
         "accumulate_grad_batches": (trainer.accumulate_grad_batches == 1, "Raise --data.batch_size instead."),
-        # the whole number 1 is one batch, 1.0 is all of them
-        "limit_train_batches": (trainer.limit_train_batches is None or _is_all(trainer.limit_train_batches), shorter),
+        # 1 would be one batch and 1.0 all of them, and where typing.Union is cached a 1 can be parsed as 1.0
+        "limit_train_batches": (trainer.limit_train_batches is None, shorter),
         "overfit_batches": (trainer.overfit_batches == 0, shorter),
     }
     for name, (good, way_out) in refusals.items():
@@ -89,7 +89,7 @@ def refuse_unsupported(trainer: Any, strategy: type[Strategy]) -> None:
     if strategy.learns_by_acting:
         raise InputError(f"--trainer.gradient_clip_val {clip}: {strategy.__name__} does not clip. Leave it away.")
     if clip <= 0:
-        raise InputError(f"--trainer.gradient_clip_val {clip}: wanted above 0, or leave it away.")
+        raise InputError(f"--trainer.gradient_clip_val {clip:g}: wanted above 0, or leave it away.")
     if trainer.gradient_clip_algorithm not in (None, "norm"):
         raise InputError(f"--trainer.gradient_clip_algorithm {trainer.gradient_clip_algorithm}: wanted norm.")
     if str(trainer.precision).startswith("16"):
@@ -98,6 +98,3 @@ def refuse_unsupported(trainer: Any, strategy: type[Strategy]) -> None:
             "bf16-mixed or 32-true."
         )
 
-
-def _is_all(limit: int | float) -> bool:
-    return isinstance(limit, float) and limit == 1.0

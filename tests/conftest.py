@@ -23,6 +23,8 @@ REPOSITORY = Path(__file__).parents[1]
 
 torch.set_num_threads(1)
 
+OFFLINE_FLAGS = "--rollouts.eval_freq 5 --rollouts.episodes 2 --data.batch_size 10"  # 11 batches per epoch
+INTERACTIVE_FLAGS = "--model.num_envs 2 --model.batch_size 16 --rollouts.eval_freq 10 --rollouts.episodes 2"
 BUDGET = "--trainer.max_steps 4 --rollouts.eval_freq 2 --rollouts.episodes 2 --data.batch_size 16"
 INTERACTIVE_BUDGET = (
     "--model.total_environment_steps 40 --model.num_envs 2 --model.learning_starts 8 --model.batch_size 8 "
@@ -104,6 +106,21 @@ def build_strategy(
 def is_interactive(strategy):
     """Whether the strategy of this class name acts in the environment while it learns."""
     return strategies()[strategy].learns_by_acting
+
+
+def flags_of(strategy, data, epochs, environment_steps):
+    """Flags of ``fit``: so many epochs, or so many environment steps with a replay that forgets on the way."""
+    length = f"{OFFLINE_FLAGS} --trainer.max_epochs {epochs}"
+    if is_interactive(strategy):
+        starts, capacity = environment_steps // 6, environment_steps // 2
+        length = f"{INTERACTIVE_FLAGS} --model.total_environment_steps {environment_steps}"
+        length += f" --model.learning_starts {starts} --model.replay_capacity {capacity}"
+    return ["--model", strategy, "--data.path", data, *length.split()]
+
+
+def import_from(*folders):
+    """The environment variable by which a process imports from ``folders`` before all others."""
+    return {"PYTHONPATH": os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])}
 
 
 def fit(data, strategy="MSE", flags=BUDGET):

@@ -1,14 +1,11 @@
 """The same on a CUDA device: skipped where there is none."""
 
-import json
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import build_strategy, write_pairs
+from conftest import build_strategy
 
-from lightning_bc.cli import main
 from lightning_bc.demonstrations import Batches
 from lightning_bc.demonstrations.windows import Windows
 from lightning_bc.environments import make
@@ -20,12 +17,13 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 @pytest.mark.parametrize("cls", strategies().values(), ids=strategies())
 def test_a_policy_answers_as_on_the_cpu(cls):
-    strategy, observations = build_strategy(cls), torch.randn(100, 3)
+    """In double precision, where no two of the VAE's codes are equally likely."""
+    strategy, observations = build_strategy(cls).double(), torch.randn(100, 3, dtype=torch.float64)
     with torch.inference_mode():
         expected = strategy(observations)
         found = strategy.to("cuda")(observations.to("cuda"))
     assert found.device.type == "cuda"
-    torch.testing.assert_close(found.cpu(), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.cpu(), expected, atol=1e-8, rtol=1e-8)
 
 
 def test_batches_stay_on_the_device_and_repeat_themselves():
@@ -70,17 +68,3 @@ def test_episodes_leave_the_random_states_alone_and_repeat_themselves():
     assert (first.returns == second.returns).all()
     assert torch.equal(torch.get_rng_state(), states[0])
     assert torch.equal(torch.cuda.get_rng_state(), states[1])
-
-
-@pytest.mark.parametrize("strategy", strategies())
-def test_fit_trains_scores_and_resumes_on_the_device(strategy, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    data = write_pairs(
-        "pairs.pt", lengths=(10,) * 12, observation_dim=4, action_dim=1, metadata={"environment_id": "InvertedPendulum-v5"}
-    )
-    flags = "--trainer.accelerator gpu --trainer.max_steps 20 --rollouts.eval_freq 5 --rollouts.episodes 2"
-    command = ["fit", "--model", strategy, "--data.path", data, *flags.split()]
-    main(command)
-    main([*command, "--ckpt_path", "last"])
-    results = json.loads(next(Path("lightning_logs").glob("*/results.json")).read_text())
-    assert results["optimizer_steps"] == 20

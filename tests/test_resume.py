@@ -16,28 +16,24 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY, actor_state, assert_equal_weights, curve, is_interactive, last_checkpoint
+from conftest import (
+    REPOSITORY,
+    actor_state,
+    assert_equal_weights,
+    curve,
+    flags_of,
+    import_from,
+    is_interactive,
+    last_checkpoint,
+)
 
 from lightning_bc.callbacks import Checkpoints
 from lightning_bc.cli import main
 from lightning_bc.strategies import strategies
 
-OFFLINE_FLAGS = "--rollouts.eval_freq 5 --rollouts.episodes 2 --data.batch_size 10"  # 11 batches per epoch
-INTERACTIVE_FLAGS = "--model.num_envs 2 --model.batch_size 16 --rollouts.eval_freq 10 --rollouts.episodes 2"
-
 
 class StoppedError(Exception):
     """Stops a run here."""
-
-
-def flags_of(strategy, data, epochs, environment_steps):
-    """Flags of ``fit``: so many epochs, or so many environment steps with a replay that forgets on the way."""
-    length = f"{OFFLINE_FLAGS} --trainer.max_epochs {epochs}"
-    if is_interactive(strategy):
-        starts, capacity = environment_steps // 6, environment_steps // 2
-        length = f"{INTERACTIVE_FLAGS} --model.total_environment_steps {environment_steps}"
-        length += f" --model.learning_starts {starts} --model.replay_capacity {capacity}"
-    return ["--model", strategy, "--data.path", data, *length.split()]
 
 
 def assert_resumes(flags, stop):
@@ -119,6 +115,14 @@ def test_a_stopped_run_resumes_bit_by_bit(strategy, data, stop_here):
         assert_equal_replays(first, second)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("strategy", strategies())
+def test_a_stopped_run_resumes_bit_by_bit_on_a_gpu(strategy, data, stop_here):
+    flags = flags_of(strategy, data, epochs=4, environment_steps=120)
+    assert_resumes([*flags, "--trainer.accelerator", "gpu"], stop_here)
+
+
 MEMORY = "--model.history 2 --model.horizon 4 --model.chunk 3"
 
 
@@ -146,7 +150,7 @@ def kill(flags):
     before = set(Path("checkpoints").iterdir())
     process = subprocess.Popen(
         [sys.executable, "-m", "lightning_bc", "fit", *flags],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        env=os.environ | import_from(REPOSITORY),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
-from conftest import REPOSITORY, write_pendulum
+from conftest import REPOSITORY, import_from, write_pendulum
 from optuna.trial import TrialState
 
 from lightning_bc.cli import main
@@ -194,7 +194,7 @@ def work_and_kill(folder, storage):
     script, log = folder / "worker.py", folder / "log"
     script.write_text(WORKER)
     log.touch()
-    start = {"env": os.environ | {"PYTHONPATH": str(REPOSITORY)}, "cwd": folder}
+    start = {"env": os.environ | import_from(REPOSITORY), "cwd": folder}
 
     def worker(name):
         return subprocess.Popen([sys.executable, script, name, storage, log, *GRID], **start)
@@ -372,7 +372,7 @@ def test_a_fit_dies_with_its_worker_and_is_resumed_by_the_next(folder):
     flags = f"--model MSE --data.path {write_pendulum('pendulum.pt')} --rollouts.eval_freq 5 --rollouts.episodes 2"
     flags = [*flags.split(), "--data.batch_size", "10", "--trainer.max_epochs", "30"]
     lines = "from lightning_bc.sweep.fits import fit", f"fit('mine', {flags}, 3)"
-    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"}
+    environment = os.environ | import_from(REPOSITORY, REPOSITORY / "tests")
     worker = subprocess.Popen([sys.executable, "-c", "\n".join(lines)], env=environment)
     checkpoint = Path("checkpoints/mine/last.ckpt")
     while not checkpoint.exists():

@@ -410,7 +410,7 @@ def test_gradients_are_clipped(data, monkeypatch):
     ("flags", "words"),
     [
         ("--trainer.accumulate_grad_batches 2", "--trainer.accumulate_grad_batches 2: is not supported"),
-        ("--trainer.limit_train_batches 1", "--trainer.limit_train_batches 1: is not supported"),
+        ("--trainer.limit_train_batches 1", "--trainer.limit_train_batches 1"),
         ("--trainer.limit_train_batches 0.5", "--trainer.limit_train_batches 0.5: is not supported"),
         ("--trainer.overfit_batches 1", "--trainer.overfit_batches 1: is not supported"),
         ("--trainer.max_epochs -1", "--model.schedule constant"),
@@ -425,10 +425,6 @@ def test_what_the_trainer_cannot_be_told_is_refused_in_one_line(flags, words, da
     error = refused(capsys, "fit", "--model", "MSE", "--data.path", data, *SMALL.split(), *flags.split())
     assert words in error
     assert "\n" not in error
-
-
-def test_all_batches_may_be_asked_for_in_words(data):
-    assert fit("mine", "--trainer.limit_train_batches 1.0 --trainer.overfit_batches 0")["global_step"] == 12
 
 
 def test_a_run_without_an_end_stops_when_its_time_is_up(data):
