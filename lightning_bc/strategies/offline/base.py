@@ -75,7 +75,7 @@ class OfflineStrategy(Strategy):
         if stage == "fit":
             data = data_of(self.trainer)
             self.border.fit(data.training_observations)
-            actions = data.training_actions.to(self.device)         # the pairs may be on the GPU before the weights are
+            actions = data.training_actions.to(self.border.mean.device)  # pairs are on the GPU before the weights are
             self.fit_actions(self.border.scaled(actions))
 
     def across(self, batch: Batch) -> Batch:
