@@ -17,7 +17,7 @@ from lightning_bc.demonstrations.trajectories import Origin, Trajectories, joine
 from lightning_bc.environments import Environments, environment_spaces, make
 from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, play
 from lightning_bc.errors import InputError
-from lightning_bc.files import new_file, sha256
+from lightning_bc.files import new_file, sha256, shipped
 
 Actions = Literal["sampled", "deterministic", "exploratory"]
 
@@ -103,7 +103,7 @@ def collect_missing(env: str, path: str) -> None:
     Raises:
         InputError: no expert is shipped.
     """
-    expert = SHIPPED_EXPERTS / f"{env}.pt"
+    expert = shipped(SHIPPED_EXPERTS / f"{env}.pt")
     if Path(path).exists():
         return
     if not expert.is_file():

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lightning_bc.episodes import Memoryless, Player
 from lightning_bc.errors import InputError
+from lightning_bc.files import shipped
 from lightning_bc.strategies import load_strategy
 
 SHIPPED_EXPERTS = Path("checkpoints/experts")
@@ -106,10 +107,10 @@ def load_expert(path: str | Path) -> Expert:
     Raises:
         InputError: if the file is missing, unreadable, or holds no such actor; the message names it and the way out.
     """
-    path = Path(path)
+    path = shipped(path)
     if not path.is_file():
-        shipped = ", ".join(str(p) for p in sorted(SHIPPED_EXPERTS.glob("*.pt"))) or "none"
-        raise InputError(f"{path}: no such expert file. Shipped experts: {shipped}.")
+        experts = ", ".join(str(SHIPPED_EXPERTS / p.name) for p in sorted(shipped(SHIPPED_EXPERTS).glob("*.pt"))) or "none"
+        raise InputError(f"{path}: no such expert file. Shipped experts: {experts}.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
