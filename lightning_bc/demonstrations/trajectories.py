@@ -162,6 +162,21 @@ class Trajectories:
             final_observations=None if self.final_observations is None else self.final_observations[episodes],
         )
 
+    def chosen(self, episodes: Tensor) -> "Trajectories":
+        """The episodes of these numbers, (episodes,) int64, in their order."""
+        first, lengths = self.starts[episodes], self.lengths[episodes]
+        spans = zip(first.tolist(), lengths.tolist(), strict=True)
+        rows = torch.cat([torch.arange(start, start + length) for start, length in spans])
+        return replace(
+            self,
+            observations=self.observations[rows],
+            actions=self.actions[rows],
+            lengths=lengths,
+            rewards=None if self.rewards is None else self.rewards[rows],
+            terminated=None if self.terminated is None else self.terminated[episodes],
+            final_observations=None if self.final_observations is None else self.final_observations[episodes],
+        )
+
     def held_out(self, episodes: int | None, fraction: float) -> tuple["Trajectories", "Trajectories"]:
         """The episodes to train on, and those held out: a ``fraction`` of the first ``episodes``, the last of them.
 
