@@ -10,14 +10,14 @@ import numpy as np
 from tqdm import tqdm
 
 from lightning_bc import versions
-from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, Expert, load_expert
+from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, Expert, expert_sha256, load_expert
 from lightning_bc.demonstrations.readers import torch_file
 from lightning_bc.demonstrations.reference_returns import random_returns
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories, joined, recorded
 from lightning_bc.environments import Environments, environment_spaces, make
 from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, play
 from lightning_bc.errors import InputError
-from lightning_bc.files import new_file, sha256, shipped
+from lightning_bc.files import new_file, shipped
 
 Actions = Literal["sampled", "deterministic", "exploratory"]
 
@@ -37,7 +37,8 @@ def collect(
 
     Args:
         env: Gymnasium environment id, for example HalfCheetah-v5.
-        expert: file of the expert: a CleanRL SAC or TD3 actor, or a checkpoint of this package.
+        expert: the expert: the file of a CleanRL SAC or TD3 actor, a stable-baselines3 .zip or a checkpoint of this package,
+            or the name of a function, package.module:function.
         output: file to write; default data/ENV-ACTIONS-PAIRS.pt.
         pairs: how many pairs; the last episode is cut there.
         actions: "sampled" plays and records samples of the stochastic actor; "deterministic" plays and records its mean;
@@ -58,8 +59,7 @@ def collect(
             f"--seed {seed}: episode seeds from {SELECTION_BANK.first:,} on are kept for evaluation; wanted 0 to "
             f"{SELECTION_BANK.first - pairs:,}."
         )
-    actor = load_expert(expert)
-    check_fits(actor, expert, env)
+    actor = load_expert(expert, env)
     path = new_file(output or default_path(env, actions, pairs))
     environments = make(env, NUM_ENVS)
 
@@ -72,7 +72,7 @@ def collect(
         path=str(path),
         environment_id=env,
         expert=str(expert),
-        expert_sha256=sha256(expert),
+        expert_sha256=expert_sha256(expert),
         actions=actions,
         seed=seed,
         versions=versions(),
@@ -113,17 +113,6 @@ def collect_missing(env: str, path: str) -> None:
             f"    python -m lightning_bc collect --env {env} --expert EXPERT.pt"
         )
     collect(env, str(expert), path)
-
-
-def check_fits(actor: Expert, expert: str, env: str) -> None:
-    """Raise InputError unless the actor's dimensions are the environment's."""
-    spaces = environment_spaces(env)
-    for what, found, wanted in (
-        ("observations", actor.observation_dim, spaces.observation_dim),
-        ("actions", actor.action_dim, spaces.action_dim),
-    ):
-        if found != wanted:
-            raise InputError(f"{expert}: is an expert for {found}-dimensional {what}; {env} has {wanted}-dimensional ones.")
 
 
 def _play_until(

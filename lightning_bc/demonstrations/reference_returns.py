@@ -49,7 +49,7 @@ def references(environment_id: str, demonstrations: Trajectories | None) -> Refe
     if not path.is_file():
         return References(random, float("nan"), "unknown: no demonstrations are read and no expert is shipped")
     environments = make(environment_id, TEST_EPISODES)
-    returns = play(load_expert(path).player(), environments, TEST_BANK.seeds(TEST_EPISODES)).returns
+    returns = play(load_expert(path, environment_id).player(), environments, TEST_BANK.seeds(TEST_EPISODES)).returns
     environments.close()
     return References(random, float(returns.mean()), "shipped expert's mean action, 100 test-bank episodes")
 

@@ -22,8 +22,8 @@ class Origin:
         path: the file, for messages.
         sha256: of the file; of a Minari dataset, of its observations and actions; empty where the arrays were not read.
         environment_id: Gymnasium id of the environment that was played.
-        expert: file of the expert that played.
-        expert_sha256: of that file.
+        expert: file of the expert that played, or package.module:function.
+        expert_sha256: of that file, or of the file of that module.
         actions: which of the expert's actions were played and recorded: see ``collect``.
         seed: of the first episode.
         versions: of the packages that played.
