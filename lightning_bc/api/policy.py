@@ -39,6 +39,7 @@ class Policy:
         environment_id: Gymnasium id of the environment that it acts in; None where that is unknown.
         references: what returns are measured against; None where that is unknown.
         path: file that it comes from; None for one that was not loaded.
+        step: Lightning's step of the checkpoint; None for others.
 
     Attributes:
         observation_dim: size of an observation.
@@ -51,8 +52,10 @@ class Policy:
         environment_id: str | None = None,
         references: References | None = None,
         path: Path | None = None,
+        step: int | None = None,
     ) -> None:
-        self.strategy, self.environment_id, self.references, self.path = strategy, environment_id, references, path
+        self.strategy, self.environment_id, self.references = strategy, environment_id, references
+        self.path, self.step = path, step
         self.observation_dim, self.action_dim = strategy.observation_dim, strategy.action_dim
         self._players = {deterministic: strategy.player(deterministic) for deterministic in (True, False)}
         self._remembers = not isinstance(self._players[True], Memoryless)
@@ -174,10 +177,11 @@ def load(path: str | Path, strategy: Strategy | None = None, device: torch.devic
         actor = load_expert(file)
     if isinstance(actor, nn.Module):
         actor.to(device).eval().requires_grad_(False)
-    data = (content or {}).get(Demonstrations.__qualname__)
+    content = content or {}
+    data, step = content.get(Demonstrations.__qualname__), content.get("global_step")
     if data is None:
-        return Policy(actor, path=file)
-    return Policy(actor, data["environment_id"], References(**data["references"]), file)
+        return Policy(actor, path=file, step=step)
+    return Policy(actor, data["environment_id"], References(**data["references"]), file, step)
 
 
 def device_of(actor: object) -> torch.device:

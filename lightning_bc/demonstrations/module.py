@@ -250,7 +250,7 @@ def _environment_of(path: str | None) -> str:
     Raises:
         InputError: it says none.
     """
-    if path == default_path("{env}"):
+    if path is not None and "{env}" in path:
         return DEFAULT_ENVIRONMENT
     said = None if path is None else peek(path).environment_id
     if said is None:
