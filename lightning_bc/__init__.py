@@ -4,7 +4,7 @@ The map of the package. A file imports only from stages to its left; names that 
 (setup.cfg has the same stages for import-linter):
 
     errors, aliases -> bounds, files -> environments -> episodes -> border, networks, references -> episode_metrics
-    -> strategies -> demonstrations -> runs -> callbacks -> arguments, trainer_flags, report, tools -> fit_help
+    -> strategies -> demonstrations -> runs -> callbacks, api -> arguments, trainer_flags, report, tools -> fit_help
     -> training -> sweep -> cli
 
 What each is, in the same order:
@@ -30,21 +30,73 @@ What each is, in the same order:
     demonstrations/     what is learnt from: files and their formats, experts, collection, batches, the LightningDataModule
     runs/               runs on disk: their folders, curves and results; the score
     callbacks/          what happens while training: the curve, checkpoints, progress, DAgger, TensorBoard's tabs
+    api/                what a script of one's own calls: load, evaluate, collect; see docs/python.md
     arguments.py        the parser: an unknown key is refused with the nearest known name
     trainer_flags.py    what of Lightning's Trainer is set here, and what is refused
     report/             from runs on disk: tables, statistics, curves, the HTML page
-    tools/              export of actors, videos
+    tools/              export of actors, videos, evaluation of files
     fit_help.py         what fit --help prints
     training.py         fit, validate and test, from LightningCLI
     sweep/              search of settings, on Optuna
-    cli.py              the commands: fit, validate, test, collect, play, export, sweep, report
+    cli.py              the commands: fit, validate, test, evaluate, collect, play, export, sweep, report
     __main__.py         python -m lightning_bc
 """
 
+import importlib
 import importlib.metadata
 import platform
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_bc.api import Evaluation, Policy, collect, evaluate, load, write_demonstrations
+    from lightning_bc.callbacks import DAgger, Rollouts
+    from lightning_bc.demonstrations import Demonstrations, Trajectories
+    from lightning_bc.demonstrations import read as read_demonstrations
+    from lightning_bc.errors import InputError
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "DAgger",
+    "Demonstrations",
+    "Evaluation",
+    "InputError",
+    "Policy",
+    "Rollouts",
+    "Trajectories",
+    "__version__",
+    "collect",
+    "evaluate",
+    "load",
+    "read_demonstrations",
+    "versions",
+    "write_demonstrations",
+]
+
+_LATE = {
+    **dict.fromkeys(("Evaluation", "Policy", "collect", "evaluate", "load", "write_demonstrations"), "api"),
+    **dict.fromkeys(("DAgger", "Rollouts"), "callbacks"),
+    **dict.fromkeys(("Demonstrations", "Trajectories", "read_demonstrations"), "demonstrations"),
+    "InputError": "errors",
+}
+"""Names by the module that is imported when they are first used: torch and Gymnasium take seconds to import."""
+
+_IN_MODULE = {"read_demonstrations": "read"}
+"""Those that are called otherwise there."""
+
+
+def __getattr__(name: str) -> Any:
+    """What scripts use, imported late."""
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_LATE[name]}"), _IN_MODULE.get(name, name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Those too, for completion."""
+    return sorted({*globals(), *__all__})
 
 
 def versions() -> dict[str, str]:

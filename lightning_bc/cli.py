@@ -28,8 +28,11 @@ def _train(name: str, args: list[str]) -> int:
     return run(name, args)
 
 
-def _flags_of(module: str, function: str, positional: str | None = None) -> Callable[[str, list[str]], None]:
-    """Runs a function whose arguments are the command's flags, the ``positional`` one excepted."""
+def _flags_of(module: str, function: str, positional: tuple[str, str] | None = None) -> Callable[[str, list[str]], None]:
+    """Runs a function whose arguments are the command's flags.
+
+    The ``positional`` one is given without a flag: its name, with + behind it where there may be several, and its help.
+    """
 
     def run(name: str, args: list[str]) -> None:
         try:
@@ -42,8 +45,11 @@ def _flags_of(module: str, function: str, positional: str | None = None) -> Call
 
         parser = Parser(prog=f"python -m lightning_bc {name}", description=(command.__doc__ or "").split("\n")[0])
         if positional is not None:
-            parser.add_argument(positional, type=str, help="folder of runs, usually lightning_logs")
-        parser.add_function_arguments(command, as_group=False, skip={positional} if positional else None)
+            name_of_it, words = positional[0].rstrip("+"), positional[1]
+            nargs = "+" if positional[0].endswith("+") else None
+            parser.add_argument(name_of_it, type=str, nargs=nargs, help=words)
+        skip: set[str | int] | None = None if positional is None else {name_of_it}
+        parser.add_function_arguments(command, as_group=False, skip=skip)
         command(**parser.parse_args(args).as_dict())
 
     return run
@@ -73,6 +79,15 @@ COMMANDS = {
         _train,
         "test --ckpt_path checkpoints/RUN/last.ckpt",
     ),
+    "evaluate": Command(
+        "play checkpoints and experts, and compare what they earn",
+        _flags_of(
+            "lightning_bc.tools.evaluate",
+            "evaluate_files",
+            ("policies+", "checkpoints, names of runs, experts, or folders of them, played in the order of their steps"),
+        ),
+        "evaluate checkpoints/RUN checkpoints/experts/HalfCheetah-v5.pt --env HalfCheetah-v5",
+    ),
     "collect": Command(
         "play an expert and write demonstrations",
         _flags_of("lightning_bc.demonstrations.collect", "collect"),
@@ -95,7 +110,7 @@ COMMANDS = {
     ),
     "report": Command(
         "draw curves, tables and a page from finished runs",
-        _flags_of("lightning_bc.report.report", "report", positional="logs"),
+        _flags_of("lightning_bc.report.report", "report", ("logs", "folder of runs, usually lightning_logs")),
         "report lightning_logs --output docs/results",
     ),
 }

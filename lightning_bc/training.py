@@ -17,8 +17,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 from lightning_bc.arguments import Parser, found_configurations
 from lightning_bc.callbacks import AtomicCheckpointIO, Checked, Checkpoints, InitFrom, Progress, Rollouts, TensorBoardTabs
-from lightning_bc.demonstrations import Demonstrations
 from lightning_bc.demonstrations.collect import default_path
+from lightning_bc.demonstrations.module import DEFAULT_ENVIRONMENT, Demonstrations
 from lightning_bc.errors import InputError
 from lightning_bc.fit_help import page
 from lightning_bc.runs import folders as runs
@@ -26,7 +26,7 @@ from lightning_bc.runs import resume, settle
 from lightning_bc.runs.curve import CURVE_FILE, Curve
 from lightning_bc.runs.results import results_name
 from lightning_bc.runs.score import in_words, score
-from lightning_bc.runs.settle import DEFAULT_ENVIRONMENT, Opened
+from lightning_bc.runs.settle import Opened
 from lightning_bc.runs.weights import check_weights, initial_weights
 from lightning_bc.strategies import Needs, Strategy, strategies
 from lightning_bc.tools.video import write_video

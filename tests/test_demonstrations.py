@@ -24,7 +24,7 @@ UNEQUAL = (5, 3, 8, 1, 6, 2, 7, 4, 9, 5, 3, 7)
 
 
 def set_up(path, stage="fit", **options):
-    demonstrations = Demonstrations(path=str(path), **{"batch_size": 4, **options})
+    demonstrations = Demonstrations(path=str(path), **{"environment_id": "HalfCheetah-v5", "batch_size": 4, **options})
     demonstrations.setup(stage)
     return demonstrations
 
@@ -291,7 +291,7 @@ def test_failed_episodes_have_less_than_half_of_the_experts_return(expert, retur
 def test_state_brings_references_and_source_to_a_test_without_the_file(path, tmp_path):
     state = set_up(path).state_dict()
     torch.save(state, tmp_path / "state.pt")
-    fresh = Demonstrations(path="nowhere.pt")
+    fresh = Demonstrations(path="nowhere.pt", environment_id="HalfCheetah-v5")
     fresh.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert fresh.references == References(-300.0, 10_000.0, "expert's mean action, 100 test-bank episodes")
     assert fresh.source["path"] == path
@@ -338,7 +338,7 @@ def fit(path, ckpt_path=None, served=None, group_size=1, **settings):
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(accelerator="cpu", callbacks=[served], **quiet, **settings)
     strategy = build_strategy(MSE, 17, spaces.action_low.tolist(), spaces.action_high.tolist(), hidden_sizes=(8,))
-    demonstrations = Demonstrations(path=path, batch_size=10, validation_fraction=0.25, group_size=group_size)
+    demonstrations = Demonstrations(path, "HalfCheetah-v5", batch_size=10, validation_fraction=0.25, group_size=group_size)
     trainer.fit(strategy, datamodule=demonstrations, ckpt_path=ckpt_path, weights_only=None if ckpt_path is None else False)
     return trainer, demonstrations, served.batches
 

@@ -23,6 +23,7 @@ FIT_BUDGET = ["--trainer.max_steps", "4", "--rollouts.eval_freq", "2", "--rollou
 PRINTED = {
     "fit": "score",
     "test": "score",
+    "evaluate": "test-bank episodes",
     "validate": "validation/loss",
     "collect": "pairs/s",
     "play": "return",
@@ -94,7 +95,7 @@ def test_each_command_runs(tmp_path, monkeypatch, capsys):
             arguments += INTERACTIVE_BUDGET if "configs/gail.yaml" in arguments else FIT_BUDGET
         elif command == "collect":
             arguments += ["--pairs", "2000"]
-        elif command in ("test", "validate", "play"):
+        elif command in ("test", "validate", "evaluate", "play"):
             arguments = [argument.replace("RUN", newest_run()) for argument in arguments]
         if command == "play" and not can_draw():
             continue

@@ -1,5 +1,6 @@
 """The reward-over-time curve: vectorised episodes of the selection bank, every ``eval_freq`` optimizer steps."""
 
+import math
 import time
 import warnings
 from contextlib import ExitStack
@@ -56,6 +57,12 @@ class Rollouts(Callback):
         self._seconds_before = 0.0                                  # of the sessions before this one
         self._closing = ExitStack()
         self.curve: Curve | None = None
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Have training stop for a point wherever one is due."""
+        if stage == "fit":
+            data = data_of(trainer)
+            data.group_size = math.gcd(data.group_size, self.eval_freq)
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Make the environments once for the run."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -52,41 +53,20 @@ def collect(
     Raises:
         InputError: if the expert cannot be loaded or does not fit the environment, or if the file exists.
     """
-    if pairs < 1:
-        raise InputError(f"--pairs {pairs}: wanted at least 1.")
-    if not 0 <= seed <= SELECTION_BANK.first - pairs:
-        raise InputError(
-            f"--seed {seed}: episode seeds from {SELECTION_BANK.first:,} on are kept for evaluation; wanted 0 to "
-            f"{SELECTION_BANK.first - pairs:,}."
-        )
+    check_seed(pairs, seed)
     actor = load_expert(expert, env)
     path = new_file(output or default_path(env, actions, pairs))
-    environments = make(env, NUM_ENVS)
 
     started = time.perf_counter()
-    with tqdm(total=pairs, unit=" pairs", unit_scale=True, desc=f"collecting {path.name}", mininterval=0.5) as bar:
-        longest = environment_spaces(env).max_episode_steps or 1
-        played, returns = _play_until(pairs, actor, environments, longest, actions, seed, bar.update)
+    made = demonstrate(actor, env, pairs, actions, seed, f"collecting {path.name}")
     seconds = time.perf_counter() - started
-    origin = Origin(
-        path=str(path),
-        environment_id=env,
-        expert=str(expert),
-        expert_sha256=expert_sha256(expert),
-        actions=actions,
-        seed=seed,
-        versions=versions(),
-        mean_return=float(np.mean(returns)),
-        std_return=float(np.std(returns)),
-        random_returns=tuple(random_returns(env).tolist()),
-        expert_returns=tuple(play(actor.player(), environments, TEST_BANK.seeds(TEST_EPISODES)).returns.tolist()),
-    )
-    environments.close()
-    torch_file.write(path, replace(played, origin=origin))
+    made = with_reference_returns(made, actor, env)
+    origin = replace(made.origin, path=str(path), expert=str(expert), expert_sha256=expert_sha256(expert))
+    torch_file.write(path, replace(made, origin=origin))
     print(
-        f"{path}: {pairs:,} pairs of {len(played.lengths):,} episodes in {seconds:.0f} s "
-        f"({pairs / seconds:,.0f} pairs/s). Return of the demonstrations {origin.mean_return:.0f} +- "
-        f"{origin.std_return:.0f}; on the test bank the expert's mean action {np.mean(origin.expert_returns):.0f}, "
+        f"{path}: {pairs:,} pairs of {len(made.lengths):,} episodes in {seconds:.0f} s "
+        f"({pairs / seconds:,.0f} pairs/s). Return of the demonstrations {made.mean_return:.0f} +- "
+        f"{origin.std_return or 0:.0f}; on the test bank the expert's mean action {np.mean(origin.expert_returns):.0f}, "
         f"random actions {np.mean(origin.random_returns):.0f}."
     )
     return path
@@ -113,6 +93,49 @@ def collect_missing(env: str, path: str) -> None:
             f"    python -m lightning_bc collect --env {env} --expert EXPERT.pt"
         )
     collect(env, str(expert), path)
+
+
+def check_seed(pairs: int, seed: int) -> None:
+    """Raise InputError unless so many episodes from ``seed`` on are kept for collection."""
+    if pairs < 1:
+        raise InputError(f"--pairs {pairs}: wanted at least 1.")
+    if not 0 <= seed <= SELECTION_BANK.first - pairs:
+        raise InputError(
+            f"--seed {seed}: episode seeds from {SELECTION_BANK.first:,} on are kept for evaluation; wanted 0 to "
+            f"{SELECTION_BANK.first - pairs:,}."
+        )
+
+
+def demonstrate(actor: Expert, env: str, pairs: int, actions: Actions, seed: int, title: str | None) -> Trajectories:
+    """Play an actor until there are ``pairs``; see :func:`collect`.
+
+    Args:
+        title: of the progress bar; None shows none.
+    """
+    longest = environment_spaces(env).max_episode_steps or 1
+    with (
+        closing(make(env, NUM_ENVS)) as environments,
+        tqdm(total=pairs, unit=" pairs", unit_scale=True, desc=title, mininterval=0.5, disable=title is None) as bar,
+    ):
+        played, returns = _play_until(pairs, actor, environments, longest, actions, seed, bar.update)
+    origin = Origin(
+        path="memory",
+        environment_id=env,
+        actions=actions,
+        seed=seed,
+        versions=versions(),
+        mean_return=float(np.mean(returns)),
+        std_return=float(np.std(returns)),
+    )
+    return replace(played, origin=origin)
+
+
+def with_reference_returns(made: Trajectories, actor: Expert, env: str) -> Trajectories:
+    """The same, and what random actions and the actor's deterministic ones earn on the test bank."""
+    with closing(make(env, NUM_ENVS)) as environments:
+        expert = play(actor.player(), environments, TEST_BANK.seeds(TEST_EPISODES)).returns
+    random = tuple(random_returns(env).tolist())
+    return replace(made, origin=replace(made.origin, random_returns=random, expert_returns=tuple(expert.tolist())))
 
 
 def _play_until(

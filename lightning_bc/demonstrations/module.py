@@ -13,7 +13,7 @@ from lightning_bc.bounds import NonNegativeInt, PositiveInt, UnitIntervalAboveZe
 from lightning_bc.demonstrations.batches import Batch, Batches, Nothing, batches_per_pass
 from lightning_bc.demonstrations.collect import collect_missing, default_path
 from lightning_bc.demonstrations.fitting import Budget, Wanted, check_fits, check_wanted, in_bounds, split
-from lightning_bc.demonstrations.readers import read
+from lightning_bc.demonstrations.readers import peek, read
 from lightning_bc.demonstrations.reference_returns import references
 from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.demonstrations.windows import Windows
@@ -21,6 +21,9 @@ from lightning_bc.environments import environment_spaces
 from lightning_bc.errors import InputError
 from lightning_bc.references import References
 from lightning_bc.strategies.contract import Data, Needs, Transitions
+
+DEFAULT_ENVIRONMENT = "HalfCheetah-v5"
+"""Whose demonstrations the default file holds."""
 
 VALIDATION_BATCH = 65_536
 
@@ -38,7 +41,8 @@ class Demonstrations(LightningDataModule):
             ``fit`` when it is missing and an expert for the environment is shipped. null reads nothing, and is what
             strategies that need no demonstrations have by default; returns are then measured against the shipped expert,
             if there is one.
-        environment_id: Gymnasium id of the environment; the command line sets it from --env.
+        environment_id: Gymnasium id of the environment; default: the one that the file says it is of, and HalfCheetah-v5
+            for the default file. The command line sets it from --env.
         episodes: use only the first n episodes (the demonstration budget).
         subsample: keep every k-th pair of each episode; strategies with a history or a horizon need all of them.
         validation_fraction: share of the episodes, the last ones, that is held out; below 10 episodes there is no
@@ -58,7 +62,7 @@ class Demonstrations(LightningDataModule):
     def __init__(
         self,
         path: str | None = default_path("{env}"),
-        environment_id: str = "HalfCheetah-v5",
+        environment_id: str | None = None,
         episodes: PositiveInt | None = None,
         subsample: PositiveInt = 1,
         validation_fraction: UnitIntervalBelowOne = 0.01,
@@ -71,6 +75,7 @@ class Demonstrations(LightningDataModule):
         group_size: PositiveInt = 80,
     ) -> None:
         super().__init__()
+        environment_id = environment_id or _environment_of(path)
         self.environment_id, self.batch_size, self.seed, self.group_size = environment_id, batch_size, seed, group_size
         self.path = None if path is None else path.replace("{env}", environment_id)
         self.budget = Budget(episodes, subsample, validation_fraction, episode_length, top_fraction)
@@ -245,6 +250,21 @@ class Demonstrations(LightningDataModule):
             rank=wanted.rank,
             world_size=wanted.world_size,
         )
+
+
+def _environment_of(path: str | None) -> str:
+    """The environment that a data file says it is of.
+
+    Raises:
+        InputError: it says none.
+    """
+    if path is not None and "{env}" in path:
+        return DEFAULT_ENVIRONMENT
+    said = None if path is None else peek(path).environment_id
+    if said is None:
+        source = path or "Demonstrations without a path"
+        raise InputError(f"{source}: does not say of which environment. Give environment_id.")
+    return said
 
 
 if TYPE_CHECKING:

@@ -9,12 +9,11 @@ from jsonargparse import Namespace
 
 from lightning_bc.aliases import Config, StateDict
 from lightning_bc.demonstrations import Demonstrations, readers
+from lightning_bc.demonstrations.module import DEFAULT_ENVIRONMENT
 from lightning_bc.errors import InputError
 from lightning_bc.runs import folders, resume
 from lightning_bc.runs.results import Results
 from lightning_bc.strategies import strategy_of_checkpoint
-
-DEFAULT_ENVIRONMENT = "HalfCheetah-v5"
 
 RUN_VARIABLE = "LIGHTNING_BC_RUN"
 """By it the processes that Lightning starts for further devices know the run's name."""

@@ -57,7 +57,14 @@ def load_strategy(path: str | Path) -> Strategy:
     """Rebuild the strategy that a checkpoint holds, whichever it is.
 
     Raises:
-        InputError: if it is no checkpoint of a known strategy.
+        InputError: if it is no checkpoint of a known strategy, or what it says of the strategy does not fit its weights.
     """
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    return strategy_of_checkpoint(path, checkpoint).load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    cls = strategy_of_checkpoint(path, torch.load(path, map_location="cpu", weights_only=True))
+    try:
+        return cls.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path}: {cls.__name__} cannot be built from it: {' '.join(str(error).split())[:200]}. Either it is not whole, "
+            "or the strategy was built in Python with a network of one's own, which a checkpoint cannot name: build it as "
+            "it was, and load the weights with lightning_bc.load(path, strategy)."
+        ) from error

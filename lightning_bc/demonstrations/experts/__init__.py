@@ -17,7 +17,7 @@ from lightning_bc.errors import InputError
 from lightning_bc.files import sha256, shipped
 from lightning_bc.strategies import load_strategy
 
-__all__ = ["SHIPPED_EXPERTS", "CleanRLActor", "Expert", "expert_sha256", "load_expert"]
+__all__ = ["SHIPPED_EXPERTS", "CleanRLActor", "Expert", "check_fits", "expert_sha256", "load_expert"]
 
 SHIPPED_EXPERTS = Path("checkpoints/experts")
 
@@ -60,15 +60,22 @@ def load_expert(expert: str | Path, environment_id: str | None = None) -> Expert
         experts = ", ".join(str(SHIPPED_EXPERTS / p.name) for p in sorted(shipped(SHIPPED_EXPERTS).glob("*.pt"))) or "none"
         raise InputError(f"{path}: no such expert file. Shipped experts: {experts}. Wanted: {KINDS}.")
     loaded = stable_baselines3.load(path, spaces) if stable_baselines3.is_file(path) else _load_torch_file(path)
-    for what, found, wanted in () if spaces is None else (
-        ("observations", loaded.observation_dim, spaces.observation_dim),
-        ("actions", loaded.action_dim, spaces.action_dim),
+    if environment_id is not None:
+        check_fits(loaded, str(path), environment_id)
+    return loaded
+
+
+def check_fits(actor: Expert, name: str, environment_id: str) -> None:
+    """Raise InputError unless the dimensions of the actor, called ``name`` in the message, are the environment's."""
+    spaces = environment_spaces(environment_id)
+    for what, found, wanted in (
+        ("observations", actor.observation_dim, spaces.observation_dim),
+        ("actions", actor.action_dim, spaces.action_dim),
     ):
         if found != wanted:
             raise InputError(
-                f"{path}: is an expert for {found}-dimensional {what}; {environment_id} has {wanted}-dimensional ones."
+                f"{name}: is an expert for {found}-dimensional {what}; {environment_id} has {wanted}-dimensional ones."
             )
-    return loaded
 
 
 def expert_sha256(expert: str | Path) -> str | None:

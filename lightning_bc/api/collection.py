@@ -1,0 +1,73 @@
+"""Demonstrations from Python: play any policy and keep what it did."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from lightning_bc.api.evaluation import Function, as_expert
+from lightning_bc.api.policy import Policy, load, without_gradients
+from lightning_bc.demonstrations.collect import Actions, check_seed, demonstrate, with_reference_returns
+from lightning_bc.demonstrations.experts import Expert
+from lightning_bc.demonstrations.readers import torch_file
+from lightning_bc.demonstrations.trajectories import Trajectories
+from lightning_bc.environments import environment_spaces
+from lightning_bc.errors import InputError
+from lightning_bc.files import new_file, sha256
+
+
+def collect(
+    environment_id: str,
+    expert: str | Path | Policy | Expert | Function,
+    pairs: int,
+    *,
+    actions: Actions = "sampled",
+    seed: int = 0,
+    output: str | Path | None = None,
+    progress: bool = True,
+) -> Trajectories:
+    """Play an expert and return what it saw and did, with the returns that it and random actions have on the test bank.
+
+    Args:
+        environment_id: Gymnasium id.
+        expert: a file or run that :func:`lightning_bc.load` takes, a policy, a strategy, or a function as in
+            :func:`lightning_bc.evaluate`.
+        pairs: how many; the last episode is cut there.
+        actions: "sampled", "deterministic" or "exploratory": see ``python -m lightning_bc collect --help``. A function has
+            only one answer, which all three record.
+        seed: of the first episode; episode i has seed + i.
+        output: a .pt file to write them to as well; by default none.
+        progress: show a bar.
+
+    Raises:
+        InputError: the expert cannot be loaded or does not fit the environment, or the file exists.
+    """
+    check_seed(pairs, seed)
+    actor = load(expert) if isinstance(expert, str | Path) else expert
+    player = as_expert(actor, environment_spaces(environment_id))
+    path = None if output is None else _new(output)
+    with without_gradients(actor.strategy if isinstance(actor, Policy) else actor):
+        made = demonstrate(player, environment_id, pairs, actions, seed, "collecting" if progress else None)
+        made = with_reference_returns(made, player, environment_id)
+    origin = replace(made.origin, path=str(path or "memory"))
+    if isinstance(actor, Policy) and actor.path is not None:
+        origin = replace(origin, expert=str(actor.path), expert_sha256=sha256(actor.path))
+    made = replace(made, origin=origin)
+    if path is not None:
+        torch_file.write(path, made)
+    return made
+
+
+def write_demonstrations(path: str | Path, demonstrations: Trajectories) -> Path:
+    """Write demonstrations to a .pt file, whole or not at all; the counterpart of ``read_demonstrations``.
+
+    Raises:
+        InputError: the file exists, has another ending, or its folder cannot be made.
+    """
+    file = _new(path)
+    torch_file.write(file, demonstrations)
+    return file
+
+
+def _new(path: str | Path) -> Path:
+    if Path(path).suffix != ".pt":
+        raise InputError(f"{path}: wanted a file that ends in .pt.")
+    return new_file(path)

@@ -1,0 +1,185 @@
+"""How well a policy plays: the one evaluator, for policies of this package and for functions of one's own."""
+
+import math
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_bc.api.policy import Policy, device_of, without_gradients
+from lightning_bc.demonstrations.experts import Expert, check_fits
+from lightning_bc.environments import EnvironmentSpaces, environment_spaces, make
+from lightning_bc.episode_metrics import measure_all, recording_is_needed
+from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, Memoryless, Player, play
+from lightning_bc.errors import InputError
+from lightning_bc.references import References
+
+Function = Callable[[np.ndarray], Any]
+"""Observations (batch, observation_dim) float32 to actions (batch, action_dim) in the environment's units."""
+
+Bank = Literal["test", "selection"]
+UNKNOWN = References(math.nan, math.nan, "unknown")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a policy's episodes say.
+
+    Attributes:
+        environment_id: where it played.
+        deterministic: whether with its deterministic actions.
+        bank: of episode seeds: "test" or "selection".
+        returns: undiscounted return of each episode, in the order of the seeds, (episodes,) float64.
+        lengths: steps of each episode, (episodes,) int64.
+        references: the returns of random actions and of the expert; NaN where they are not known.
+        metrics: every episode metric by its name, those below among them: see docs/metrics.md.
+    """
+
+    environment_id: str
+    deterministic: bool
+    bank: Bank
+    returns: np.ndarray
+    lengths: np.ndarray
+    references: References
+    metrics: dict[str, float]
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(self.returns.mean())
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the returns over episodes."""
+        return float(self.returns.std())
+
+    @property
+    def normalized(self) -> float:
+        """The mean return where random actions are 0 and the expert is 1; NaN where the references are not known."""
+        return float(self.references.normalized(self.mean))
+
+    @property
+    def failed(self) -> float:
+        """Share of episodes below half of the expert's return, 0 to 1; NaN where no expert is known."""
+        return self.metrics["failed_episodes"]
+
+    def __str__(self) -> str:
+        known = f", normalized {self.normalized:.3f}" if math.isfinite(self.normalized) else ""
+        known += f", failed episodes {self.failed:.0%}" if math.isfinite(self.failed) else ""
+        kind = "deterministic" if self.deterministic else "sampled"
+        return (
+            f"{self.environment_id}: return {self.mean:.1f} +- {self.std:.1f}{known} "
+            f"({len(self.returns)} {self.bank}-bank episodes, {kind} actions)"
+        )
+
+
+def evaluate(
+    policy: Policy | Expert | Function,
+    environment_id: str | None = None,
+    episodes: int = TEST_EPISODES,
+    *,
+    deterministic: bool = True,
+    references: References | None = None,
+    bank: Bank = "test",
+) -> Evaluation:
+    """Play episodes, as every score of this package is played, and say how well that went.
+
+    Args:
+        policy: what :func:`lightning_bc.load` returns, a strategy, an expert, or a function that answers the observations
+            of several environments (batch, observation_dim), a float32 NumPy array, with actions (batch, action_dim) in the
+            environment's units. A function remembers nothing: the rows of two calls need not be of the same episodes.
+        environment_id: Gymnasium id; default: that of a loaded policy.
+        episodes: how many: the first of the bank.
+        deterministic: the policy's best single answer in place of samples; a function has only one answer.
+        references: what returns are measured against, such as ``Demonstrations.references``; default: those that a loaded
+            policy's checkpoint holds for this environment.
+        bank: "test" for final figures alone; "selection" for all that is chosen by its outcome.
+
+    Raises:
+        InputError: the environment is not known, does not fit the policy, or the policy's answers are no actions there.
+    """
+    known = policy if isinstance(policy, Policy) else None
+    if environment_id is None and (known is None or known.environment_id is None):
+        raise InputError("evaluate: nothing says which environment the policy acts in. Give environment_id.")
+    environment_id = environment_id or str(known and known.environment_id)
+    if episodes < 1:
+        raise InputError(f"episodes={episodes}: wanted at least 1.")
+    if bank not in ("test", "selection"):
+        raise InputError(f'bank="{bank}": wanted "test" or "selection".')
+    if references is None:
+        same = known is not None and known.environment_id == environment_id
+        references = (known.references if known is not None and same else None) or UNKNOWN
+    seeds = (TEST_BANK if bank == "test" else SELECTION_BANK).seeds(episodes)
+    actor = as_expert(policy, environment_spaces(environment_id))
+    module = actor.strategy if isinstance(actor, Policy) else actor
+    with closing(make(environment_id, min(episodes, TEST_EPISODES))) as environments, without_gradients(module):
+        played = play(
+            actor.player(deterministic), environments, seeds, record=recording_is_needed(), device=device_of(module)
+        )
+    metrics = measure_all(played, references)
+    return Evaluation(environment_id, deterministic, bank, played.returns, played.lengths, references, metrics)
+
+
+def as_expert(policy: Policy | Expert | Function, spaces: EnvironmentSpaces) -> Expert:
+    """What plays episodes, of anything that can.
+
+    Raises:
+        InputError: it is of another environment's dimensions, or no policy at all.
+    """
+    if hasattr(policy, "player"):
+        expert: Any = policy
+        name = str(getattr(policy, "path", None) or type(policy).__name__)
+        check_fits(expert, name, spaces.environment_id)
+        return expert
+    if not callable(policy):
+        raise InputError(f"policy: is a {type(policy).__name__}; wanted what load returns, a strategy, or a function.")
+    return _FunctionExpert(policy, spaces)
+
+
+class _FunctionExpert:
+    """A function as an expert: its answers are checked before they are played.
+
+    Args:
+        function: see ``Function``.
+        spaces: of the environment.
+    """
+
+    def __init__(self, function: Function, spaces: EnvironmentSpaces) -> None:
+        self.function, self.spaces = function, spaces
+        self.observation_dim, self.action_dim = spaces.observation_dim, spaces.action_dim
+        self._name = getattr(function, "__name__", type(function).__name__)
+        self._tolerance = 1e-5 * (spaces.action_high - spaces.action_low)  # float32 rounding of an affine map
+
+    def player(self, deterministic: bool = True, replan: bool = False) -> Player:
+        """What plays it."""
+        return Memoryless(self._act)
+
+    def _act(self, observations: Tensor) -> Tensor:
+        answer = self.function(observations.numpy())
+        if isinstance(answer, Tensor):
+            answer = answer.detach().cpu().numpy()
+        wanted, low, high = (len(observations), self.action_dim), self.spaces.action_low, self.spaces.action_high
+        try:
+            actions = np.asarray(answer, dtype=np.float32)          # (batch, action_dim)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self._name}: answered a {type(answer).__name__}, wanted actions {wanted}.") from error
+        if actions.shape != wanted:
+            raise InputError(
+                f"{self._name}: answered the shape {actions.shape} to observations {tuple(observations.shape)}, wanted "
+                f"{wanted}: a row per environment."
+            )
+        if not np.isfinite(actions).all():
+            raise InputError(f"{self._name}: answered {actions[~np.isfinite(actions)][0]}, wanted finite actions.")
+        outside = (actions < low - self._tolerance) | (actions > high + self._tolerance)
+        if outside.any():
+            row = actions[outside.any(axis=1)][0].tolist()
+            raise InputError(
+                f"{self._name}: answered {[round(value, 4) for value in row]}, outside the bounds of "
+                f"{self.spaces.environment_id}, {low.tolist()} to {high.tolist()}. Actions are in the environment's units: "
+                "scale or clip them."
+            )
+        return torch.from_numpy(actions.clip(low, high))

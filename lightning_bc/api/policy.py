@@ -1,0 +1,242 @@
+"""A trained policy in a script of one's own: load a checkpoint, and call it with observations."""
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from lightning_bc.demonstrations import Demonstrations, load_expert
+from lightning_bc.demonstrations.experts import Expert
+from lightning_bc.episodes import Memoryless, Player
+from lightning_bc.errors import InputError
+from lightning_bc.references import References
+from lightning_bc.runs import folders
+from lightning_bc.runs.weights import check_weights
+from lightning_bc.strategies import Strategy, strategy_of_checkpoint
+
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+class Policy:
+    """Observations to actions, both in the environment's units, without gradients and in evaluation mode.
+
+    A strategy with a history or chunks of actions remembers the episode that each environment plays:
+
+    * the first call after :meth:`reset` begins an episode in every row of the batch, and so does the very first call;
+    * each further call is the next step of the same episodes, with the same number of rows;
+    * :meth:`reset` with a mask begins new episodes at the next call in some of the rows.
+
+    A strategy without memory answers each call by itself; resetting it changes nothing.
+
+    Args:
+        strategy: a trained strategy, or an expert.
+        environment_id: Gymnasium id of the environment that it acts in; None where that is unknown.
+        references: what returns are measured against; None where that is unknown.
+        path: file that it comes from; None for one that was not loaded.
+        step: Lightning's step of the checkpoint; None for others.
+
+    Attributes:
+        observation_dim: size of an observation.
+        action_dim: size of an action.
+    """
+
+    def __init__(
+        self,
+        strategy: Expert,
+        environment_id: str | None = None,
+        references: References | None = None,
+        path: Path | None = None,
+        step: int | None = None,
+    ) -> None:
+        self.strategy, self.environment_id, self.references = strategy, environment_id, references
+        self.path, self.step = path, step
+        self.observation_dim, self.action_dim = strategy.observation_dim, strategy.action_dim
+        self._players = {deterministic: strategy.player(deterministic) for deterministic in (True, False)}
+        self._remembers = not isinstance(self._players[True], Memoryless)
+        self._playing: bool | None = None                           # ``deterministic`` of the present episodes
+        self._beginning = np.zeros(0, dtype=bool)                   # (batch,) rows whose episode begins at the next call
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return device_of(self.strategy)
+
+    def __call__(self, observation: Array, deterministic: bool = True) -> Array:
+        """Choose actions.
+
+        Args:
+            observation: as the environment gives it, (observation_dim,) or (batch, observation_dim): a NumPy array, a
+                list, or a torch tensor, of any numeric type.
+            deterministic: the strategy's best single answer, else a sample drawn with torch's generator.
+
+        Returns:
+            (action_dim,) or (batch, action_dim) float32, within the action bounds: a tensor on the same device where a
+            tensor was given, else a NumPy array.
+
+        Raises:
+            InputError: the observation has another size or is not finite; or, of a strategy with memory, the number of
+                rows or ``deterministic`` has changed since the episodes began.
+        """
+        is_tensor = isinstance(observation, Tensor)
+        given = _tensor(observation)
+        self._check(given)
+        rows = given.reshape(-1, self.observation_dim).to(self.device)  # (batch, observation_dim)
+        with without_gradients(self.strategy):
+            actions = self._act(rows, deterministic)                # (batch, action_dim)
+            if isinstance(self.strategy, Strategy):                 # the border's products may round beyond a bound
+                low, high = (actions.new_tensor(self.strategy.hparams[name]) for name in ("action_low", "action_high"))
+                actions = actions.clamp(low, high)
+        actions = actions.clone().to(given.device).reshape(*given.shape[:-1], self.action_dim)  # usable in autograd
+        return actions if is_tensor else actions.numpy()  # type: ignore[return-value]
+
+    def reset(self, rows: ArrayLike | None = None) -> None:
+        """Begin new episodes at the next call.
+
+        Args:
+            rows: in which rows of the batch, (batch,) bool; None for all, of which there may then be another number.
+
+        Raises:
+            InputError: ``rows`` is not a mask of as many rows as are played.
+        """
+        if rows is None:
+            self._playing = None
+            return
+        mask = np.asarray(rows.cpu() if isinstance(rows, Tensor) else rows)
+        if mask.dtype != bool or mask.ndim != 1:
+            raise InputError(f"reset: wanted a mask, one boolean per row; found {mask.dtype}, shape {mask.shape}.")
+        if self._remembers and self._playing is not None:
+            if len(mask) != len(self._beginning):
+                raise InputError(f"reset: {len(mask)} rows, and {len(self._beginning)} episodes are played. Give one each.")
+            self._beginning = self._beginning | mask
+
+    def _act(self, rows: Tensor, deterministic: bool) -> Tensor:
+        player, everyone = self._players[deterministic], torch.arange(len(rows), device=rows.device)
+        if not self._remembers:
+            return player.act(rows, everyone)
+        if self._playing is None:
+            self._playing, self._beginning = deterministic, np.ones(len(rows), dtype=bool)
+        if len(rows) != len(self._beginning):
+            raise InputError(
+                f"observation: {len(rows)} rows, and {len(self._beginning)} episodes are played, which "
+                f"{type(self.strategy).__name__} remembers. Call reset() where new episodes begin."
+            )
+        if deterministic != self._playing:
+            raise InputError(
+                f"deterministic={deterministic}: these episodes began with {self._playing}, and "
+                f"{type(self.strategy).__name__} plays chunks of actions that it chose so. Call reset() before."
+            )
+        if self._beginning.any():
+            beginning = torch.from_numpy(self._beginning).to(rows.device)
+            player.begin(rows[beginning], everyone[beginning], len(rows))
+            self._beginning = np.zeros_like(self._beginning)
+        return player.act(rows, everyone)
+
+    def _check(self, observation: Tensor) -> None:
+        wanted = f"wanted ({self.observation_dim},) or (batch, {self.observation_dim})"
+        if observation.ndim not in (1, 2) or observation.shape[-1] != self.observation_dim:
+            raise InputError(f"observation: has the shape {tuple(observation.shape)}, {wanted}.")
+        if not observation.isfinite().all():
+            first = tuple(observation.isfinite().logical_not().nonzero()[0].tolist())
+            raise InputError(f"observation{list(first)} is {float(observation[first])}: wanted finite numbers.")
+
+    def player(self, deterministic: bool = True, replan: bool = False) -> Player:
+        """What plays it with a memory of its own: see :meth:`lightning_bc.strategies.Strategy.player`."""
+        return self.strategy.player(deterministic, replan)
+
+
+def load(path: str | Path, strategy: Strategy | None = None, device: torch.device | str = "cpu") -> Policy:
+    """Load a policy; nothing in the file is run.
+
+    Args:
+        path: a checkpoint, the folder or the name of a run (its last checkpoint), or a file of an expert.
+        strategy: takes the weights. It is needed for checkpoints of a strategy that was built in Python with a network or
+            other parts of one's own, which a checkpoint cannot name; build it as it was.
+        device: where the policy computes.
+
+    Raises:
+        InputError: there is no such file, it cannot be read, or the weights do not fit.
+    """
+    file = _file(path)
+    content = _content(file)
+    if strategy is not None:
+        if content is None:
+            raise InputError(f"{file}: is not a checkpoint of a strategy. Leave strategy away.")
+        theirs, ours = strategy_of_checkpoint(file, content).__name__, type(strategy).__name__
+        if theirs != ours:
+            raise InputError(f"{file}: is a checkpoint of {theirs}, and the given strategy is a {ours}.")
+        check_weights(str(file), strategy, content["state_dict"])
+        strategy.load_state_dict(content["state_dict"])
+        actor: Expert = strategy
+    else:
+        actor = load_expert(file)
+    if isinstance(actor, nn.Module):
+        actor.to(device).eval().requires_grad_(False)
+    content = content or {}
+    data, step = content.get(Demonstrations.__qualname__), content.get("global_step")
+    if data is None:
+        return Policy(actor, path=file, step=step)
+    return Policy(actor, data["environment_id"], References(**data["references"]), file, step)
+
+
+def device_of(actor: object) -> torch.device:
+    """Where an actor computes; the CPU for what is not a module."""
+    weights = next(actor.parameters(), None) if isinstance(actor, nn.Module) else None
+    return torch.device("cpu") if weights is None else weights.device
+
+
+@contextmanager
+def without_gradients(actor: object) -> Iterator[None]:
+    """Inside the block nothing is recorded for gradients, and a module is in evaluation mode; after it as before."""
+    was_training = isinstance(actor, nn.Module) and actor.training
+    if isinstance(actor, nn.Module) and was_training:
+        actor.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        if isinstance(actor, nn.Module) and was_training:
+            actor.train()
+
+
+def _tensor(observation: Any) -> Tensor:
+    """An observation as float32, wherever it lies."""
+    try:
+        given = observation.detach() if isinstance(observation, Tensor) else torch.as_tensor(np.asarray(observation))
+        return given.to(torch.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"observation: is a {type(observation).__name__} that is no array of numbers ({error}).") from error
+
+
+def _file(path: str | Path) -> Path:
+    """The file that ``path`` means: itself, or the last checkpoint of the run that it names."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    checkpoints = path.absolute().parent.parent / folders.CHECKPOINTS / path.name
+    names = [path] if path.is_dir() else []
+    names += [checkpoints] if path.is_dir() else [folders.CHECKPOINTS / path] if len(path.parts) == 1 else []
+    for folder in names:
+        if (folder / "last.ckpt").is_file():
+            return folder / "last.ckpt"
+    runs = [found.parent.name for found in folders.CHECKPOINTS.glob("*/last.ckpt")]
+    near = difflib.get_close_matches(path.name, runs, n=2)
+    nearest = f" Nearest: {', '.join(near)}." if near else ""
+    raise InputError(
+        f"{path}: no such checkpoint{', and no last.ckpt of that run' if names else ''}. Wanted a file, the folder of a "
+        f"run, or the name of a run in {folders.CHECKPOINTS}/.{nearest}"
+    )
+
+
+def _content(path: Path) -> dict[str, Any] | None:
+    """What a checkpoint of ours holds, its tensors mapped and not read; None for other files, of which experts know."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:                                               # load_expert says what is wrong with it
+        return None
+    return content if isinstance(content, dict) and "pytorch-lightning_version" in content else None

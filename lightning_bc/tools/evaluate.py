@@ -1,0 +1,117 @@
+"""The ``evaluate`` command: files of policies, played by the one evaluator."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from lightning_bc import versions
+from lightning_bc.api import Evaluation, Policy, evaluate, load
+from lightning_bc.api.evaluation import Bank, as_expert
+from lightning_bc.bounds import PositiveInt
+from lightning_bc.environments import environment_spaces
+from lightning_bc.episodes import TEST_EPISODES
+from lightning_bc.errors import InputError
+from lightning_bc.files import new_file, sha256, write_text
+
+ENDINGS = (".ckpt", ".pt", ".pth", ".zip")
+"""Of the files in a folder that are taken for policies."""
+
+_COLUMNS = "{policy:{width}}  {step:>9}  {mean:>9}  {std:>8}  {normalized:>10}  {failed:>6}  {length:>6}"
+
+
+def evaluate_files(
+    policies: list[str],
+    env: str | None = None,
+    episodes: PositiveInt = TEST_EPISODES,
+    bank: Bank = "test",
+    deterministic: bool = True,
+    output: str | None = None,
+) -> None:
+    """Play checkpoints and experts, and print what their episodes earn.
+
+    Args:
+        policies: checkpoints, names of runs, files of experts, or folders of these, whose files are played in the order of
+            their steps.
+        env: Gymnasium id; default: what each checkpoint says.
+        episodes: how many each plays: the first of the bank.
+        bank: of episode seeds: "test" for final figures alone; "selection" for choosing, a checkpoint for example.
+        deterministic: false plays samples.
+        output: a JSON file to write everything to; by default none.
+
+    Raises:
+        InputError: a policy cannot be loaded, does not say its environment or does not fit it, or the file exists.
+    """
+    path = None if output is None else new_file(output)
+    loaded = [policy for given in policies for policy in _load_all(given)]
+    environments = [env or _environment_of(policy) for policy in loaded]
+    for policy, environment_id in zip(loaded, environments, strict=True):
+        as_expert(policy, environment_spaces(environment_id))       # refused before the first episode
+
+    width = max(len(str(policy.path)) for policy in loaded)
+    names = {"policy": "policy", "step": "step", "mean": "return", "std": "std", "normalized": "normalized"}
+    print(_COLUMNS.format(width=width, **names, failed="failed", length="steps"))
+    rows = []
+    for policy, environment_id in zip(loaded, environments, strict=True):
+        result = evaluate(policy, environment_id, episodes, deterministic=deterministic, bank=bank)
+        print(_row(policy, result, width), flush=True)
+        rows.append(_entry(policy, result))
+    kind = "deterministic" if deterministic else "sampled"
+    print(f"{episodes} {bank}-bank episodes each of {', '.join(dict.fromkeys(environments))}, {kind} actions")
+    if path is not None:
+        write_text(path, json.dumps({"versions": versions(), "evaluations": rows}, indent=1, allow_nan=False) + "\n")
+        print(f"results {path}")
+
+
+def _load_all(given: str) -> list[Policy]:
+    """The policy that is meant, or those of a folder in the order of their steps."""
+    files = [file for file in Path(given).glob("*") if file.suffix in ENDINGS] if Path(given).is_dir() else []
+    if not files:
+        return [load(given)]
+    return sorted(map(load, sorted(files)), key=_step)
+
+
+def _step(policy: Policy) -> int:
+    """Lightning's step of a checkpoint, else the last number in the file's name."""
+    if policy.step is not None:
+        return policy.step
+    return int((re.findall(r"\d+", Path(policy.path or "").stem) or [0])[-1])
+
+
+def _environment_of(policy: Policy) -> str:
+    if policy.environment_id is None:
+        raise InputError(f"{policy.path}: does not say of which environment it is. Give --env.")
+    return policy.environment_id
+
+
+def _row(policy: Policy, result: Evaluation, width: int) -> str:
+    return _COLUMNS.format(
+        width=width,
+        policy=str(policy.path),
+        step="" if policy.step is None else policy.step,
+        mean=f"{result.mean:.1f}",
+        std=f"{result.std:.1f}",
+        normalized=f"{result.normalized:.3f}" if math.isfinite(result.normalized) else "",
+        failed=f"{result.failed:.0%}" if math.isfinite(result.failed) else "",
+        length=f"{result.lengths.mean():.0f}",
+    )
+
+
+def _entry(policy: Policy, result: Evaluation) -> dict[str, Any]:
+    """Plain values; what is not known is null."""
+    assert policy.path is not None                                  # as it was loaded
+    numbers = {"return_mean": result.mean, **result.metrics}
+    return {
+        "policy": str(policy.path),
+        "sha256": sha256(policy.path),
+        "strategy": type(policy.strategy).__name__,
+        "step": policy.step,
+        "environment_id": result.environment_id,
+        "bank": result.bank,
+        "deterministic": result.deterministic,
+        "metrics": {name: value if math.isfinite(value) else None for name, value in numbers.items()},
+        "references": result.references.as_dict() if result.references.has_expert else None,
+        "returns": result.returns.tolist(),
+        "lengths": result.lengths.tolist(),
+    }
