@@ -42,6 +42,13 @@ def test_statistics_of_rewards_alone_change_nothing(tmp_path):
     np.testing.assert_allclose(load_expert(path)(observations).numpy(), wanted, rtol=0, atol=1e-6)
 
 
+def test_a_policy_whose_statistics_are_missing_is_refused(tmp_path):
+    _, path, _ = normalized(tmp_path)
+    message = refusal(path)
+    assert "trained under VecNormalize" in message
+    assert str(tmp_path / "vecnormalize.pkl") in message
+
+
 @pytest.mark.parametrize("protocol", [3, 4, 5])
 def test_statistics_are_not_run(tmp_path, payload, protocol):
     bomb, folder = payload

@@ -175,6 +175,12 @@ def load(path: Path, spaces: EnvironmentSpaces | None) -> StableBaselines3Actor:
         activation = _activation(_texts(data, "policy_kwargs"), layout.activation)
         low, high = _bounds(_texts(data, "action_space"), spaces)
         normalize = vec_normalize.beside(path)
+        # off-policy algorithms set _last_original_obs in any case
+        if normalize is None and not layout.squashes and data.get("_last_original_obs") is not None:
+            raise InputError(
+                "it was trained under VecNormalize, and no statistics lie beside it. Copy those that VecNormalize.save "
+                f"wrote to {path.with_name(vec_normalize.NAMES[0])}."
+            )
         actor = StableBaselines3Actor(state, layout, activation, low, high, normalize).eval()
         actor.distribution(torch.zeros(1, actor.observation_dim))   # raises where the parts do not fit together
         if spaces is None and not low.shape == high.shape == (actor.action_dim,):

@@ -72,8 +72,8 @@ class _Reader(pickle.Unpickler):
         return type(name, (_Inert,), {"origin": f"{module}.{name}"})
 
 
-def beside(policy: Path) -> VecNormalize | None:
-    """What normalises the observations of the policy in the file ``policy``; None where no statistics lie beside it.
+def beside(policy: Path) -> nn.Module | None:
+    """What the observations of the policy in the file ``policy`` go through; None where no statistics lie beside it.
 
     They are looked for as RL Zoo lays them, in the folder of the policy's name (``a/Id-v0/vecnormalize.pkl`` for
     ``a/Id-v0.zip``), then in the policy's folder.
@@ -87,14 +87,14 @@ def beside(policy: Path) -> VecNormalize | None:
     return None
 
 
-def _read(path: Path) -> VecNormalize | None:
+def _read(path: Path) -> nn.Module:
     try:
         with path.open("rb") as file:
             content = _Reader(file).load()
         if getattr(content, "origin", None) != "stable_baselines3.common.vec_env.vec_normalize.VecNormalize":
             raise TypeError("it holds something else")
-        if not getattr(content, "norm_obs", True):
-            return None
+        if not getattr(content, "norm_obs", True):                  # rewards alone were normalised
+            return nn.Identity()
         mean, variance = (np.asarray(getattr(content.obs_rms, key), dtype=np.float64) for key in ("mean", "var"))
         epsilon, clip = float(content.epsilon), float(content.clip_obs)
         if mean.ndim != 1 or mean.shape != variance.shape or not np.isfinite([*mean, *variance, epsilon, clip]).all():
