@@ -262,9 +262,9 @@ def _bounds(space: dict[str, Any], observation_dim: int, spaces: EnvironmentSpac
         return low, high
     bounds = (spaces.action_low, spaces.action_high)
     for key, found, wanted in zip(("low", "high"), said, bounds, strict=True):
-        # other dimensions are refused as those of all experts are
-        has_dimensions = observation_dim == spaces.observation_dim and found is not None and found.shape == wanted.shape
-        if found is not None and has_dimensions and not np.allclose(found, wanted, rtol=1e-5):
+        if found is None or found.shape != wanted.shape or observation_dim != spaces.observation_dim:
+            continue                                                # other dimensions are refused as any expert's are
+        if not np.allclose(found, wanted, rtol=1e-5):
             raise InputError(
                 f"its actions have the {key} bounds {found.tolist()}; {spaces.environment_id} has {wanted.tolist()}. It was "
                 "trained on another environment, or on one that rescales actions."
