@@ -231,10 +231,11 @@ def test_policies_and_extractors_of_ones_own_are_refused_by_name(tmp_path):
 
 def test_a_file_of_another_environment_is_refused_with_both(tmp_path):
     path = saved(tmp_path)[1]
-    message = refusal(path, "Hopper-v5")
-    assert "4-dimensional observations" in message
-    assert "Hopper-v5 has 11-dimensional ones" in message
-    assert "\n" not in message
+    for environment_id, dimension in (("Hopper-v5", 11), ("Swimmer-v5", 8)):  # three actions; two, as many as its own
+        message = refusal(path, environment_id)
+        assert f"is an expert for 4-dimensional observations; {environment_id} has {dimension}-dimensional ones" in message
+        assert "\n" not in message
+    assert "2-dimensional actions; InvertedPendulum-v5 has 1-dimensional" in refusal(path, "InvertedPendulum-v5")
 
 
 def test_other_action_bounds_than_the_environments_are_refused(tmp_path):

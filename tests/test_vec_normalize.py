@@ -42,10 +42,17 @@ def test_statistics_of_rewards_alone_change_nothing(tmp_path):
     np.testing.assert_allclose(load_expert(path)(observations).numpy(), wanted, rtol=0, atol=1e-6)
 
 
+def test_a_policy_whose_statistics_are_missing_is_refused(tmp_path):
+    _, path, _ = normalized(tmp_path)
+    message = refusal(path)
+    assert "trained under VecNormalize" in message
+    assert str(tmp_path / "vecnormalize.pkl") in message
+
+
 @pytest.mark.parametrize("protocol", [3, 4, 5])
 def test_statistics_are_not_run(tmp_path, payload, protocol):
     bomb, folder = payload
-    model, path, environment = normalized(tmp_path)
+    model, path, environment = normalized(tmp_path, clip_obs=np.float32(1.5))
     statistics = tmp_path / "vecnormalize.pkl"
     environment.extra = bomb
     statistics.write_bytes(pickle.dumps(environment, protocol))
@@ -59,7 +66,9 @@ def test_statistics_are_not_run(tmp_path, payload, protocol):
 
 def test_statistics_that_are_none_are_refused(tmp_path, payload):
     _, path = saved(tmp_path)
-    for content in (b"", b"nonsense", pickle.dumps({"mean": 0.0}), pickle.dumps(payload[0])):
+    statistics = vec_env.VecNormalize(vec_env.DummyVecEnv([lambda: gymnasium.make("Pendulum-v1")]))
+    statistics.obs_rms.mean = statistics.obs_rms.mean.astype(object)
+    for content in (pickle.dumps(statistics), b"", b"nonsense", pickle.dumps({"mean": 0.0}), pickle.dumps(payload[0])):
         (tmp_path / "vecnormalize.pkl").write_bytes(content)
         assert "vecnormalize.pkl cannot be read" in refusal(path)
     assert not payload[1].exists()

@@ -30,8 +30,8 @@ class Source:
     training_episodes: int = field(metadata=_of("episodes", "likewise"))
     validation_episodes: int = field(metadata=_of("episodes", "held out"))
     actions: str | None = field(metadata=_of("", "sampled, deterministic or exploratory; null where the file does not say"))
-    expert: str | None = field(metadata=_of("", "file of the expert, or null"))
-    expert_sha256: str | None = field(metadata=_of("", "of that file, or null"))
+    expert: str | None = field(metadata=_of("", "file of the expert, or package.module:function; or null"))
+    expert_sha256: str | None = field(metadata=_of("", "of that file, or of that module's; or null"))
     seed: int | None = field(metadata=_of("", "of the first collected episode, or null"))
     versions: dict[str, str] | None = field(metadata=_of("", "with which the file was collected, or null"))
 

@@ -173,10 +173,17 @@ def load(path: Path, spaces: EnvironmentSpaces | None) -> StableBaselines3Actor:
         _refuse_other_policies(data, state)
         layout = _layout(state)
         activation = _activation(_texts(data, "policy_kwargs"), layout.activation)
-        low, high = _bounds(_texts(data, "action_space"), spaces)
+        observation_dim = state[f"{layout.layers[0]}.weight"].shape[1]
+        low, high = _bounds(_texts(data, "action_space"), observation_dim, spaces)
         normalize = vec_normalize.beside(path)
+        # off-policy algorithms set _last_original_obs in any case
+        if normalize is None and not layout.squashes and data.get("_last_original_obs") is not None:
+            raise InputError(
+                "it was trained under VecNormalize, and no statistics lie beside it. Copy those that VecNormalize.save "
+                f"wrote to {path.with_name(vec_normalize.NAMES[0])}."
+            )
         actor = StableBaselines3Actor(state, layout, activation, low, high, normalize).eval()
-        actor.distribution(torch.zeros(1, actor.observation_dim))   # raises where the parts do not fit together
+        actor.distribution(torch.zeros(1, observation_dim))         # raises where the parts do not fit together
         if spaces is None and not low.shape == high.shape == (actor.action_dim,):
             raise InputError(f"its data says {len(low)} low and {len(high)} high bounds of {actor.action_dim} actions.")
     except (InputError, AttributeError, TypeError, RuntimeError, IndexError) as error:
@@ -245,7 +252,7 @@ def _activation(options: dict[str, Any], default: type[nn.Module]) -> type[nn.Mo
     return ACTIVATIONS[named[1]]
 
 
-def _bounds(space: dict[str, Any], spaces: EnvironmentSpaces | None) -> tuple[np.ndarray, np.ndarray]:
+def _bounds(space: dict[str, Any], observation_dim: int, spaces: EnvironmentSpaces | None) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper bounds of actions, (action_dim,); the environment's, where it is known, since the file rounds them."""
     said = [_numbers(str(space.get(key))) for key in ("low", "high")]
     if spaces is None:
@@ -255,8 +262,9 @@ def _bounds(space: dict[str, Any], spaces: EnvironmentSpaces | None) -> tuple[np
         return low, high
     bounds = (spaces.action_low, spaces.action_high)
     for key, found, wanted in zip(("low", "high"), said, bounds, strict=True):
-        # another number of actions is refused with the dimensions
-        if found is not None and found.shape == wanted.shape and not np.allclose(found, wanted, rtol=1e-5):
+        if found is None or found.shape != wanted.shape or observation_dim != spaces.observation_dim:
+            continue                                                # other dimensions are refused as any expert's are
+        if not np.allclose(found, wanted, rtol=1e-5):
             raise InputError(
                 f"its actions have the {key} bounds {found.tolist()}; {spaces.environment_id} has {wanted.tolist()}. It was "
                 "trained on another environment, or on one that rescales actions."

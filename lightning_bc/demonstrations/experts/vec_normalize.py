@@ -2,32 +2,23 @@
 
     n(o) = clip((o - mean) / sqrt(var + epsilon), -clip_obs, clip_obs)
 
-The pickle is read without being run: of the names in it only NumPy's for arrays mean what they say, and any other becomes an
-inert object that keeps its attributes (https://docs.python.org/3/library/pickle.html#restricting-globals).
+The pickle is read without being run: whatever it names becomes an inert object that keeps what it was given, nothing is
+imported (https://docs.python.org/3/library/pickle.html#restricting-globals), and arrays are made from the bytes afterwards.
 """
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy._core import multiarray
 from torch import Tensor, nn
 
 from lightning_bc.errors import InputError
 
 NAMES = ("vecnormalize.pkl", "vec_normalize.pkl")
 """As RL Zoo calls the file, and as the models on Hugging Face do."""
-
-_ARRAYS = {
-    "dtype": np.dtype,
-    "ndarray": np.ndarray,
-    "_reconstruct": multiarray._reconstruct,
-    "scalar": multiarray.scalar,
-    "_frombuffer": lambda data, dtype, shape, order: np.frombuffer(data, dtype).reshape(shape, order=order),
-}
-_ARRAY_MODULES = {"numpy", *(f"numpy.{core}.{name}" for core in ("core", "_core") for name in ("multiarray", "numeric"))}
 
 
 class VecNormalize(nn.Module):
@@ -55,25 +46,28 @@ class VecNormalize(nn.Module):
 
 
 class _Inert:
-    """Stands for an object of a class that is not imported: it keeps its attributes, and nothing of it runs."""
+    """Stands for an object of a class that is not imported; nothing of it runs."""
 
-    def __init__(self, *_: Any) -> None:
-        pass
+    origin = ""
+    arguments: tuple[Any, ...]
+    state: Any = None
+
+    def __new__(cls, *arguments: Any) -> "_Inert":
+        inert = super().__new__(cls)
+        inert.arguments = arguments
+        return inert
 
     def __setstate__(self, state: Any) -> None:
-        if isinstance(state, dict):
-            self.__dict__.update(state)
+        self.state = state
 
 
 class _Reader(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if module in _ARRAY_MODULES and name in _ARRAYS:
-            return _ARRAYS[name]
+    def find_class(self, module: str, name: str) -> type[_Inert]:
         return type(name, (_Inert,), {"origin": f"{module}.{name}"})
 
 
-def beside(policy: Path) -> VecNormalize | None:
-    """What normalises the observations of the policy in the file ``policy``; None where no statistics lie beside it.
+def beside(policy: Path) -> nn.Module | None:
+    """What the observations of the policy in the file ``policy`` go through; None where no statistics lie beside it.
 
     They are looked for as RL Zoo lays them, in the folder of the policy's name (``a/Id-v0/vecnormalize.pkl`` for
     ``a/Id-v0.zip``), then in the policy's folder.
@@ -87,16 +81,16 @@ def beside(policy: Path) -> VecNormalize | None:
     return None
 
 
-def _read(path: Path) -> VecNormalize | None:
+def _read(path: Path) -> nn.Module:
     try:
         with path.open("rb") as file:
             content = _Reader(file).load()
         if getattr(content, "origin", None) != "stable_baselines3.common.vec_env.vec_normalize.VecNormalize":
             raise TypeError("it holds something else")
-        if not getattr(content, "norm_obs", True):
-            return None
-        mean, variance = (np.asarray(getattr(content.obs_rms, key), dtype=np.float64) for key in ("mean", "var"))
-        epsilon, clip = float(content.epsilon), float(content.clip_obs)
+        if not content.state.get("norm_obs", True):                 # rewards alone were normalised
+            return nn.Identity()
+        mean, variance = (_array(content.state["obs_rms"].state[key]) for key in ("mean", "var"))
+        epsilon, clip = (float(_array(content.state[key])) for key in ("epsilon", "clip_obs"))
         if mean.ndim != 1 or mean.shape != variance.shape or not np.isfinite([*mean, *variance, epsilon, clip]).all():
             raise ValueError(f"the mean has the shape {mean.shape}, the variance {variance.shape}; wanted finite vectors")
     except Exception as error:                                      # a pickle can fail in any way
@@ -105,3 +99,23 @@ def _read(path: Path) -> VecNormalize | None:
             f"{error}). Save them again with VecNormalize.save, or move them away if the policy was trained without."
         ) from error
     return VecNormalize(mean, variance, epsilon, clip)
+
+
+def _array(value: Any) -> np.ndarray:
+    """The numbers that ``value`` stands for: a number itself, or one of the three forms in which NumPy pickles."""
+    if not isinstance(value, _Inert):
+        return np.asarray(float(value))
+    shape: tuple[int, ...] = ()
+    match value.origin.rpartition(".")[2]:
+        case "_reconstruct":
+            _, shape, dtype, is_fortran, content = value.state
+        case "_frombuffer":
+            content, dtype, shape, order = value.arguments
+            is_fortran = order == "F"
+        case _:                                                     # scalar
+            (dtype, content), is_fortran = value.arguments, False
+    code, byte_order = dtype.arguments[0], dtype.state[1]
+    if not re.fullmatch(r"[<>=|][fiu][1248]", byte_order + code):
+        raise TypeError(f"an array of {byte_order}{code} holds no numbers")
+    numbers = np.frombuffer(content, byte_order + code).reshape(shape, order="F" if is_fortran else "C")
+    return numbers.astype(np.float64)
