@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -19,8 +19,6 @@ from lightning_bc.references import References
 from lightning_bc.runs import folders
 from lightning_bc.runs.weights import check_weights
 from lightning_bc.strategies import Strategy, strategy_of_checkpoint
-
-Array = TypeVar("Array", np.ndarray, Tensor)
 
 
 class Policy:
@@ -59,6 +57,8 @@ class Policy:
         self.observation_dim, self.action_dim = strategy.observation_dim, strategy.action_dim
         self._players = {deterministic: strategy.player(deterministic) for deterministic in (True, False)}
         self._remembers = not isinstance(self._players[True], Memoryless)
+        stated = [getattr(strategy, "hparams", {}).get(name) for name in ("action_low", "action_high")]
+        self._bounds = None if None in stated else torch.tensor(np.array(stated, np.float32))  # (2, action_dim)
         self._playing: bool | None = None                           # ``deterministic`` of the present episodes
         self._beginning = np.zeros(0, dtype=bool)                   # (batch,) rows whose episode begins at the next call
 
@@ -67,7 +67,13 @@ class Policy:
         """Where it computes."""
         return device_of(self.strategy)
 
-    def __call__(self, observation: Array, deterministic: bool = True) -> Array:
+    @overload
+    def __call__(self, observation: Tensor, deterministic: bool = True) -> Tensor: ...
+
+    @overload
+    def __call__(self, observation: ArrayLike, deterministic: bool = True) -> np.ndarray: ...
+
+    def __call__(self, observation: Tensor | ArrayLike, deterministic: bool = True) -> Tensor | np.ndarray:
         """Choose actions.
 
         Args:
@@ -83,17 +89,15 @@ class Policy:
             InputError: the observation has another size or is not finite; or, of a strategy with memory, the number of
                 rows or ``deterministic`` has changed since the episodes began.
         """
-        is_tensor = isinstance(observation, Tensor)
         given = _tensor(observation)
         self._check(given)
         rows = given.reshape(-1, self.observation_dim).to(self.device)  # (batch, observation_dim)
         with without_gradients(self.strategy):
             actions = self._act(rows, deterministic)                # (batch, action_dim)
-            if isinstance(self.strategy, Strategy):                 # the border's products may round beyond a bound
-                low, high = (actions.new_tensor(self.strategy.hparams[name]) for name in ("action_low", "action_high"))
-                actions = actions.clamp(low, high)
+            if self._bounds is not None:                            # the border's products may round beyond a bound
+                actions = actions.clamp(*self._bounds.to(actions.device))
         actions = actions.clone().to(given.device).reshape(*given.shape[:-1], self.action_dim)  # usable in autograd
-        return actions if is_tensor else actions.numpy()  # type: ignore[return-value]
+        return actions if isinstance(observation, Tensor) else actions.numpy()
 
     def reset(self, rows: ArrayLike | None = None) -> None:
         """Begin new episodes at the next call.
