@@ -12,11 +12,13 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_bc.errors import InputError
+from lightning_bc.files import shipped
 from lightning_bc.networks import Network
 from lightning_bc.strategies import strategies
 from lightning_bc.strategies.optimizers import DefaultAdam, DefaultAdamW
 
 CONFIGS = Path("configs")
+"""Folder of the ready configurations, which ``--config`` also names without folder and ending: gmm."""
 
 NOT_FLAGS = {"self", "observation_dim", "action_low", "action_high", "input_size", "output_size", "params"}
 """Arguments of constructors that the data or the strategy sets."""
@@ -91,9 +93,30 @@ class Parser(LightningArgumentParser):
 
 def ready_configurations() -> str:
     """What can be named with ``--config`` and ``--model``."""
-    listed = [f"  --config {path}   {_title(path)}" for path in sorted(CONFIGS.glob("*.yaml"))]
+    listed = [f"  --config {path.stem:14}   {_title(path)}" for path in sorted(shipped(CONFIGS).glob("*.yaml"))]
     words = "\n".join(["Name a ready configuration:", *listed]) + "\n" if listed else "Name a configuration, --config FILE, "
     return f"{words}or a strategy, --model NAME: {', '.join(strategies())}."
+
+
+def found_configurations(args: list[str]) -> list[str]:
+    """``args``, each ``--config`` that names a ready configuration as its path: gmm, or configs/gmm.yaml from elsewhere."""
+    found, previous = [], ""
+    for arg in args:
+        name, equals, value = arg.partition("=")
+        if previous in ("-c", "--config"):
+            arg = _configuration(arg)
+        elif name == "--config" and equals:
+            arg = f"--config={_configuration(value)}"
+        found.append(arg)
+        previous = arg if not equals else ""
+    return found
+
+
+def _configuration(name: str) -> str:
+    if Path(name).exists():
+        return name
+    ready = shipped(CONFIGS / f"{name}.yaml")
+    return str(ready if ready.exists() else shipped(name))
 
 
 def _title(path: Path) -> str:

@@ -14,6 +14,19 @@ from lightning_bc.aliases import StateDict
 from lightning_bc.errors import InputError
 
 
+def shipped(path: str | Path) -> Path:
+    """``path`` where something lies there, else what comes with the package under the same name, if anything does.
+
+    What comes with it, ``configs/`` and ``checkpoints/experts/``, lies beside the package in a checkout and within it
+    once it is installed.
+    """
+    package = Path(__file__).parent
+    for folder in (Path(), package.parent, package / "shipped"):
+        if (folder / path).exists():
+            return folder / path
+    return Path(path)
+
+
 def new_file(output: str | Path) -> Path:
     """``output`` as a path to write to: nothing lies there, and its folder has been made.
 

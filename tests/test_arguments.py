@@ -4,6 +4,7 @@ import inspect
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from lightning.pytorch import Trainer
 
 import lightning_bc
 from lightning_bc import cli, trainer_flags
+from lightning_bc.arguments import found_configurations
 from lightning_bc.cli import main
 
 COMMANDS = ("fit", "validate", "test", "evaluate", "collect", "play", "export", "sweep", "report")
@@ -112,12 +114,21 @@ def test_an_unknown_command_is_told_the_nearest_and_all(capsys):
     assert all(name in error for name in COMMANDS)
 
 
+@pytest.mark.parametrize("args", [["--config", "gmm"], ["-c", "configs/gmm.yaml"], ["--config=gmm"]])
+def test_ready_configurations_are_found_from_any_folder(args, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    found = found_configurations([*args, "--run", "gmm"])
+    assert found[-2:] == ["--run", "gmm"]
+    assert Path(found[-3].removeprefix("--config=")).samefile(REPOSITORY / "configs/gmm.yaml")
+    Path("gmm").write_text("model: MSE")                            # the user's own file comes first
+    assert found_configurations(["--config", "gmm"]) == ["--config", "gmm"]
+
+
 def test_fit_alone_names_the_ready_configurations(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.chdir(tmp_path)
     error = refused(capsys, "fit")
     for path in (REPOSITORY / "configs").glob("*.yaml"):
-        assert f"--config configs/{path.name}   {path.read_text().splitlines()[0][2:]}" in error
-    monkeypatch.chdir(tmp_path)
+        assert re.search(f"--config {path.stem} +{re.escape(path.read_text().splitlines()[0][2:])}", error)
     assert "--model NAME: AIRL, Autoregressive" in refused(capsys, "fit")
     assert "nowhere.yaml: no such file" in refused(capsys, "fit", "--config", "nowhere.yaml")
 

@@ -53,7 +53,7 @@ def test_every_config_parses_trains_and_scores(config, data):
     assert {"last.ckpt", "best.ckpt"} == {path.name for path in Path(f"checkpoints/{run}").iterdir()}
     if interactive:
         assert results["environment_steps"] == 40
-        assert [value for _, value in curve(run, "environment_steps")] == [0, 10, 20, 30, 40]
+        assert [value for _, value in curve(run, "time/environment_steps")] == [10, 20, 30, 40]
         return
     assert results["optimizer_steps"] == 4
     assert results["pairs"] == 64

@@ -177,7 +177,7 @@ def test_action_outside_the_bounds_is_named(tmp_path, value):
     actions[17, 2] = actions[40, 5] = value
     path = write_pairs(tmp_path / "cheetah.pt", (5,) * 12, actions=actions)
     message = refusal(path)
-    wanted = [path, "actions[17]", str(value), "first of 2", "bounds of HalfCheetah-v5", "clip them"]
+    wanted = [path, "actions[17]", str(value), "first of 2", "bounds of HalfCheetah-v5", "--data.clip_actions true"]
     assert [word for word in wanted if word not in message] == []
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lightning_bc.demonstrations.fitting import Budget, Wanted, check_wanted, split
+from lightning_bc.demonstrations.fitting import Budget, Wanted, check_wanted, in_bounds, split
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.environments import environment_spaces
 from lightning_bc.errors import InputError
@@ -66,3 +66,40 @@ def test_terminations_that_the_file_says_are_not_inferred(capsys):
     training, _ = split_for(TRANSITIONS, made((5, 1000, 7), terminated=said))
     assert training.terminated.tolist() == said.tolist()
     assert capsys.readouterr().out == ""
+
+
+def actions_of(environment_id, actions, **settings):
+    spaces = environment_spaces(environment_id)
+    actions = torch.tensor(actions).unsqueeze(1).expand(-1, spaces.action_dim)
+    found = Trajectories(torch.zeros(len(actions), 2), actions, torch.tensor([len(actions)]), origin=Origin("mine.npz"))
+    return in_bounds(found, spaces, **{"scale": False, "clip": False} | settings).actions[:, 0].tolist()
+
+
+def test_actions_beyond_the_bounds_are_clipped_where_one_asks_for_it(capsys):
+    with pytest.raises(InputError, match=r"mine\.npz: actions\[1\].*first of 2 of 3.*--data\.clip_actions true\.$"):
+        actions_of("Hopper-v5", [0.5, 1.5, -7.0])
+    assert actions_of("Hopper-v5", [0.5, 1.5, -7.0], clip=True) == [0.5, 1.0, -1.0]
+    assert "mine.npz: actions of 2 of 3 pairs are clipped" in capsys.readouterr().out
+
+
+def test_actions_recorded_in_minus_one_to_one_are_noticed_and_brought_to_the_bounds(recwarn):
+    assert actions_of("Pendulum-v1", [0.5, -1.0]) == [0.5, -1.0]                 # bounds -2 to 2
+    assert "mine.npz: all actions lie in [-1, 1]" in str(recwarn.pop().message)
+    assert actions_of("Pendulum-v1", [0.5, -1.0], scale=True) == [1.0, -2.0]
+    assert not recwarn.list
+    with pytest.raises(InputError, match=r"--data\.scale_actions true\.$"):     # bounds -0.4 to 0.4
+        actions_of("Humanoid-v5", [0.5, -1.0])
+    assert actions_of("Humanoid-v5", [0.5, -1.0], scale=True) == pytest.approx([0.2, -0.4])
+
+
+def test_the_best_episodes_are_chosen_by_their_returns():
+    lengths = (2, 3, 1, 4)
+    rewards = torch.repeat_interleave(torch.tensor([1.0, 3.0, 2.0, -1.0]), torch.tensor(lengths))  # returns 2, 9, 2, -4
+    found = replace(made(lengths, rewards=rewards), observations=torch.arange(10.0).unsqueeze(1).expand(-1, 11))
+    best, _ = split_for(Wanted("MSE"), found, top_fraction=0.25)
+    assert best.lengths.tolist() == [3]
+    assert best.observations[:, 0].tolist() == [2, 3, 4]
+    half, _ = split_for(Wanted("MSE"), found, top_fraction=0.75)
+    assert half.lengths.tolist() == [2, 3, 1]
+    with pytest.raises(InputError, match=r"--data\.top_fraction 0\.5: hopper\.pt has no rewards"):
+        split_for(Wanted("MSE"), made(lengths), top_fraction=0.5)

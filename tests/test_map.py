@@ -83,3 +83,13 @@ def test_the_map_lists_what_is_left_before_what_is_right(within):
     listed = [position[name] for name in names if name in position]
     assert len(listed) == len(position)
     assert listed == sorted(listed)
+
+
+def test_a_wheel_holds_every_package_and_what_is_shipped():
+    config = configparser.ConfigParser()
+    config.read(REPOSITORY / "setup.cfg")
+    packages = {".".join(path.parent.relative_to(REPOSITORY).parts) for path in PACKAGE.rglob("__init__.py")}
+    assert set(config["options"]["packages"].split()) == packages | {"lightning_bc.shipped"}
+    patterns = config["options.package_data"]["lightning_bc.shipped"].split()
+    held = {path for pattern in patterns for path in REPOSITORY.glob(pattern)}
+    assert held >= {path for folder in ("configs", "checkpoints/experts") for path in (REPOSITORY / folder).rglob("*.*")}

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_bc.api.policy import Policy, device_of, without_gradients
-from lightning_bc.demonstrations.collect import check_fits
-from lightning_bc.demonstrations.experts import Expert
+from lightning_bc.demonstrations.experts import Expert, check_fits
 from lightning_bc.environments import EnvironmentSpaces, environment_spaces, make
 from lightning_bc.episode_metrics import measure_all, recording_is_needed
 from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, Memoryless, Player, play

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import ClosedUnitInterval, PositiveInt
-from lightning_bc.demonstrations.collect import check_fits
 from lightning_bc.demonstrations.experts import Expert, load_expert
 from lightning_bc.demonstrations.trajectories import recorded
 from lightning_bc.environments import Environments, make
@@ -46,7 +45,7 @@ class DAgger(Callback):
     """Aggregate the expert's answers on the learner's own states, in rounds, under any offline strategy.
 
     Args:
-        expert: file of the expert that labels, a CleanRL actor or a checkpoint.
+        expert: the expert that labels, as ``collect --expert`` takes it: a file, or package.module:function.
         round_every: optimizer steps between two rounds.
         rounds: how many rounds there are.
         episodes: episodes per round.
@@ -115,9 +114,7 @@ class DAgger(Callback):
                 f"DAgger works under strategies that learn from demonstrations; {type(module).__name__} acts in the "
                 "environment itself. Leave DAgger out of trainer.callbacks, or choose another model."
             )
-        expert = load_expert(self.path)
-        check_fits(expert, self.path, environment_id)
-        return module, expert
+        return module, load_expert(self.path, environment_id)
 
     def _round(self, data: Data) -> None:
         learner, expert = self.lesson.learner, self.lesson.expert

@@ -166,9 +166,17 @@ class Rollouts(Callback):
 
     @staticmethod
     def _log(trainer: Trainer, metrics: dict[str, float]) -> None:
-        """Log at the optimizer step; by itself, Lightning would count calls of training_step."""
+        """Log at the optimizer step; by itself, Lightning would count calls of training_step.
+
+        TensorBoard shows groups in the order of their names and opens the first: rollout, with the return. What the curve
+        may be drawn over stands behind it in a group of its own; a count of 0, which may stay so, is left out.
+        """
+        shown = {name if "/" in name else f"time/{name}": value for name, value in metrics.items()}
+        for name in ("time/environment_steps", "time/expert_queries"):
+            if shown.get(name) == 0:
+                del shown[name]
         for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step)
+            logger.log_metrics(shown, step=trainer.global_step)
 
     def _play(self, trainer: Trainer, module: Strategy) -> Point:
         """One point of the curve."""

@@ -11,14 +11,14 @@ import numpy as np
 from tqdm import tqdm
 
 from lightning_bc import versions
-from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, Expert, load_expert
+from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, Expert, expert_sha256, load_expert
 from lightning_bc.demonstrations.readers import torch_file
 from lightning_bc.demonstrations.reference_returns import random_returns
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories, joined, recorded
 from lightning_bc.environments import Environments, environment_spaces, make
 from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, play
 from lightning_bc.errors import InputError
-from lightning_bc.files import new_file, sha256
+from lightning_bc.files import new_file, shipped
 
 Actions = Literal["sampled", "deterministic", "exploratory"]
 
@@ -38,7 +38,8 @@ def collect(
 
     Args:
         env: Gymnasium environment id, for example HalfCheetah-v5.
-        expert: file of the expert: a CleanRL SAC or TD3 actor, or a checkpoint of this package.
+        expert: the expert: the file of a CleanRL SAC or TD3 actor, a stable-baselines3 .zip or a checkpoint of this package,
+            or the name of a function, package.module:function.
         output: file to write; default data/ENV-ACTIONS-PAIRS.pt.
         pairs: how many pairs; the last episode is cut there.
         actions: "sampled" plays and records samples of the stochastic actor; "deterministic" plays and records its mean;
@@ -53,15 +54,14 @@ def collect(
         InputError: if the expert cannot be loaded or does not fit the environment, or if the file exists.
     """
     check_seed(pairs, seed)
-    actor = load_expert(expert)
-    check_fits(actor, expert, env)
+    actor = load_expert(expert, env)
     path = new_file(output or default_path(env, actions, pairs))
 
     started = time.perf_counter()
     made = demonstrate(actor, env, pairs, actions, seed, f"collecting {path.name}")
     seconds = time.perf_counter() - started
     made = with_reference_returns(made, actor, env)
-    origin = replace(made.origin, path=str(path), expert=str(expert), expert_sha256=sha256(expert))
+    origin = replace(made.origin, path=str(path), expert=str(expert), expert_sha256=expert_sha256(expert))
     torch_file.write(path, replace(made, origin=origin))
     print(
         f"{path}: {pairs:,} pairs of {len(made.lengths):,} episodes in {seconds:.0f} s "
@@ -83,7 +83,7 @@ def collect_missing(env: str, path: str) -> None:
     Raises:
         InputError: no expert is shipped.
     """
-    expert = SHIPPED_EXPERTS / f"{env}.pt"
+    expert = shipped(SHIPPED_EXPERTS / f"{env}.pt")
     if Path(path).exists():
         return
     if not expert.is_file():
@@ -93,17 +93,6 @@ def collect_missing(env: str, path: str) -> None:
             f"    python -m lightning_bc collect --env {env} --expert EXPERT.pt"
         )
     collect(env, str(expert), path)
-
-
-def check_fits(actor: Expert, expert: str, env: str) -> None:
-    """Raise InputError unless the actor's dimensions are the environment's."""
-    spaces = environment_spaces(env)
-    for what, found, wanted in (
-        ("observations", actor.observation_dim, spaces.observation_dim),
-        ("actions", actor.action_dim, spaces.action_dim),
-    ):
-        if found != wanted:
-            raise InputError(f"{expert}: is an expert for {found}-dimensional {what}; {env} has {wanted}-dimensional ones.")
 
 
 def check_seed(pairs: int, seed: int) -> None:

@@ -1,6 +1,7 @@
 """Do demonstrations fit the environment, and what the strategy wants of them? Which of them are learnt from?"""
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from lightning_bc.errors import InputError
 from lightning_bc.strategies.contract import Needs
 
 CPU = torch.device("cpu")
+WAY_BACK = "If they were recorded in [-1, 1], bring them back with --data.scale_actions true."
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,16 @@ class Budget:
     subsample: int = 1
     validation_fraction: float = 0.0
     episode_length: int | None = None
+    top_fraction: float = 1.0
 
     @property
     def takes_all(self) -> bool:
         """Whether every pair is learnt from, so that episodes do not matter."""
-        return self.episodes is None and self.validation_fraction == 0 and self.subsample == 1
+        return self.episodes is None and self.validation_fraction == 0 and self.subsample == 1 and self.top_fraction == 1
 
 
 def check_fits(made: Trajectories, spaces: EnvironmentSpaces) -> None:
-    """Raise InputError unless they are of that environment: its id, its dimensions, and actions within its bounds."""
+    """Raise InputError unless they are of that environment: its id and its dimensions."""
     path, made_on, environment_id = made.origin.path, made.origin.environment_id, spaces.environment_id
     if made_on is not None and made_on != environment_id:
         raise InputError(
@@ -100,16 +103,44 @@ def check_fits(made: Trajectories, spaces: EnvironmentSpaces) -> None:
                 f"{path}: {key} have {tensor.shape[1]} dimensions, those of {environment_id} have {wanted}. "
                 "Say with --env which environment the file is of."
             )
+
+
+def in_bounds(made: Trajectories, spaces: EnvironmentSpaces, scale: bool, clip: bool) -> Trajectories:
+    """The same with actions in the environment's units and within its bounds.
+
+    Args:
+        made: demonstrations of that environment.
+        spaces: of the environment.
+        scale: whether the actions were recorded in [-1, 1], and are brought to the bounds.
+        clip: whether actions beyond the bounds are moved to them, as an environment does that clips what it is given.
+
+    Raises:
+        InputError: an action is beyond the bounds, and nothing is said of what to do.
+    """
+    path = made.origin.path
     low, high = torch.tensor(spaces.action_low), torch.tensor(spaces.action_high)
+    is_wider = bool(((low < -1) & (high > 1)).all())
+    if scale:
+        made = replace(made, actions=(high + low) / 2 + (high - low) / 2 * made.actions)
+    elif is_wider and made.origin.versions is None and made.actions.abs().max() <= 1:  # ``collect`` records units
+        rank_zero_only(warnings.warn)(
+            f"{path}: all actions lie in [-1, 1], and those of {spaces.environment_id} in {low.tolist()} to "
+            f"{high.tolist()}. {WAY_BACK}"
+        )
     tolerance = 1e-5 * (high - low)                                 # float32 rounding of an affine map
     outside = ((made.actions < low - tolerance) | (made.actions > high + tolerance)).any(dim=1)
-    if outside.any():
-        first = int(outside.nonzero()[0])
-        raise InputError(
-            f"{path}: actions[{first}] = {[round(a, 4) for a in made.actions[first].tolist()]} is outside the "
-            f"bounds of {environment_id}, {low.tolist()} to {high.tolist()} (first of {int(outside.sum())}). "
-            "Actions are expected in the environment's units, as they were played: clip them, or scale them back."
-        )
+    if not outside.any():
+        return made
+    number, first = int(outside.sum()), int(outside.nonzero()[0])
+    if clip:
+        rank_zero_only(print)(f"{path}: actions of {number} of {len(made)} pairs are clipped to the bounds")
+        return replace(made, actions=made.actions.clamp(low, high))
+    way_back = " " + WAY_BACK if not scale and made.actions.abs().max() <= 1 else ""
+    raise InputError(
+        f"{path}: actions[{first}] = {[round(a, 4) for a in made.actions[first].tolist()]} is outside the bounds of "
+        f"{spaces.environment_id}, {low.tolist()} to {high.tolist()} (first of {number} of {len(made)}). If the environment "
+        f"clipped them while they were recorded, do the same with --data.clip_actions true.{way_back}"
+    )
 
 
 def check_wanted(training: Trajectories, wanted: Wanted, subsample: int) -> None:
@@ -135,6 +166,8 @@ def split(
         InputError: episodes matter and are not known, or there are fewer than asked for.
     """
     made = _with_episodes(made, spaces, wanted, budget)
+    if budget.top_fraction < 1:
+        made = _best(made, budget.top_fraction)
     if made.terminated is None:
         made = made.with_terminations_inferred(spaces.max_episode_steps, spaces.can_terminate)
         if wanted.needs is Needs.TRANSITIONS:
@@ -143,6 +176,15 @@ def split(
                 "time limit did, the last one did not"
             )
     return made.held_out(budget.episodes, budget.validation_fraction)
+
+
+def _best(made: Trajectories, fraction: float) -> Trajectories:
+    """That share of the episodes, at least one, which have the highest returns, in the file's order."""
+    if made.rewards is None or not made.knows_episodes:
+        lacking = "rewards" if made.rewards is None else "episode_lengths"
+        raise InputError(f"--data.top_fraction {fraction}: {made.origin.path} has no {lacking}, so no returns of episodes.")
+    number = max(1, round(fraction * len(made.lengths)))
+    return made.chosen(made.returns.topk(number).indices.sort().values)
 
 
 def _with_episodes(made: Trajectories, spaces: EnvironmentSpaces, wanted: Wanted, budget: Budget) -> Trajectories:

@@ -9,10 +9,10 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from lightning_bc.aliases import StateDict
-from lightning_bc.bounds import NonNegativeInt, PositiveInt, UnitIntervalBelowOne
+from lightning_bc.bounds import NonNegativeInt, PositiveInt, UnitIntervalAboveZero, UnitIntervalBelowOne
 from lightning_bc.demonstrations.batches import Batch, Batches, Nothing, batches_per_pass
 from lightning_bc.demonstrations.collect import collect_missing, default_path
-from lightning_bc.demonstrations.fitting import Budget, Wanted, check_fits, check_wanted, split
+from lightning_bc.demonstrations.fitting import Budget, Wanted, check_fits, check_wanted, in_bounds, split
 from lightning_bc.demonstrations.readers import peek, read
 from lightning_bc.demonstrations.reference_returns import references
 from lightning_bc.demonstrations.trajectories import Trajectories
@@ -50,6 +50,10 @@ class Demonstrations(LightningDataModule):
         batch_size: pairs per batch.
         episode_length: steps per episode, for files without episode lengths; default: the environment's time limit,
             where that environment never terminates early.
+        top_fraction: use only this share of the episodes, those with the highest returns, before all else is taken from
+            them (%BC in Chen 2021, https://arxiv.org/abs/2106.01345).
+        scale_actions: the file's actions were recorded in [-1, 1]; bring them to the environment's bounds.
+        clip_actions: move actions beyond the environment's bounds to them; otherwise they are refused.
         seed: of the order of the pairs; the command line sets it from --seed_everything.
         group_size: batches that the loader serves together, one optimizer step each; the command line sets it to
             --rollouts.eval_freq, and DAgger to what divides its rounds too.
@@ -64,6 +68,9 @@ class Demonstrations(LightningDataModule):
         validation_fraction: UnitIntervalBelowOne = 0.01,
         batch_size: PositiveInt = 250,
         episode_length: PositiveInt | None = None,
+        top_fraction: UnitIntervalAboveZero = 1.0,
+        scale_actions: bool = False,
+        clip_actions: bool = False,
         seed: NonNegativeInt = 0,
         group_size: PositiveInt = 80,
     ) -> None:
@@ -71,7 +78,8 @@ class Demonstrations(LightningDataModule):
         environment_id = environment_id or _environment_of(path)
         self.environment_id, self.batch_size, self.seed, self.group_size = environment_id, batch_size, seed, group_size
         self.path = None if path is None else path.replace("{env}", environment_id)
-        self.budget = Budget(episodes, subsample, validation_fraction, episode_length)
+        self.budget = Budget(episodes, subsample, validation_fraction, episode_length, top_fraction)
+        self.scale_actions, self.clip_actions = scale_actions, clip_actions
         self.spaces = environment_spaces(environment_id)
         self.observation_dim = self.spaces.observation_dim          # these three are what a strategy is built from
         self.action_low = [float(bound) for bound in self.spaces.action_low]
@@ -213,7 +221,7 @@ class Demonstrations(LightningDataModule):
     def _file(self) -> Trajectories:
         made = read(str(self.path))
         check_fits(made, self.spaces)
-        return made
+        return in_bounds(made, self.spaces, self.scale_actions, self.clip_actions)
 
     @cached_property
     def split(self) -> tuple[Trajectories, Trajectories]:

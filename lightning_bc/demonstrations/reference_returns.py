@@ -8,6 +8,7 @@ from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, load_expert
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.environments import environment_spaces, make
 from lightning_bc.episodes import TEST_BANK, TEST_EPISODES, Policy, play
+from lightning_bc.files import shipped
 from lightning_bc.references import References
 
 
@@ -44,11 +45,11 @@ def references(environment_id: str, demonstrations: Trajectories | None) -> Refe
         return References(random, _mean(origin.expert_returns), "expert's mean action, 100 test-bank episodes")
     if demonstrations is not None:
         return References(random, demonstrations.mean_return, "mean_reward of the data file (no expert at hand)")
-    path = SHIPPED_EXPERTS / f"{environment_id}.pt"
+    path = shipped(SHIPPED_EXPERTS / f"{environment_id}.pt")
     if not path.is_file():
         return References(random, float("nan"), "unknown: no demonstrations are read and no expert is shipped")
     environments = make(environment_id, TEST_EPISODES)
-    returns = play(load_expert(path).player(), environments, TEST_BANK.seeds(TEST_EPISODES)).returns
+    returns = play(load_expert(path, environment_id).player(), environments, TEST_BANK.seeds(TEST_EPISODES)).returns
     environments.close()
     return References(random, float(returns.mean()), "shipped expert's mean action, 100 test-bank episodes")
 

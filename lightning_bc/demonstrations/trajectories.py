@@ -22,8 +22,8 @@ class Origin:
         path: the file, for messages.
         sha256: of the file; of a Minari dataset, of its observations and actions; empty where the arrays were not read.
         environment_id: Gymnasium id of the environment that was played.
-        expert: file of the expert that played.
-        expert_sha256: of that file.
+        expert: file of the expert that played, or package.module:function.
+        expert_sha256: of that file, or of the file of that module.
         actions: which of the expert's actions were played and recorded: see ``collect``.
         seed: of the first episode.
         versions: of the packages that played.
@@ -158,6 +158,21 @@ class Trajectories:
             actions=self.actions[steps],
             lengths=self.lengths[episodes],
             rewards=None if self.rewards is None else self.rewards[steps],
+            terminated=None if self.terminated is None else self.terminated[episodes],
+            final_observations=None if self.final_observations is None else self.final_observations[episodes],
+        )
+
+    def chosen(self, episodes: Tensor) -> "Trajectories":
+        """The episodes of these numbers, (episodes,) int64, in their order."""
+        first, lengths = self.starts[episodes], self.lengths[episodes]
+        spans = zip(first.tolist(), lengths.tolist(), strict=True)
+        rows = torch.cat([torch.arange(start, start + length) for start, length in spans])
+        return replace(
+            self,
+            observations=self.observations[rows],
+            actions=self.actions[rows],
+            lengths=lengths,
+            rewards=None if self.rewards is None else self.rewards[rows],
             terminated=None if self.terminated is None else self.terminated[episodes],
             final_observations=None if self.final_observations is None else self.final_observations[episodes],
         )

@@ -13,6 +13,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from lightning_bc.arguments import found_configurations
 from lightning_bc.errors import InputError
 from lightning_bc.sweep.fits import fit, last_return, run_name, test_results
 from lightning_bc.sweep.search import Search, as_flags, check
@@ -31,7 +32,7 @@ def sweep(args: Sequence[str]) -> int:
     """
     warnings.filterwarnings("ignore", category=ExperimentalWarning)  # heartbeats
     optuna.logging.set_verbosity(optuna.logging.ERROR)              # of trials, it is told here
-    search = Search.parse(args)
+    search = Search.parse(found_configurations(list(args)))
     check(search)
     try:
         return _sweep(search)

@@ -23,7 +23,6 @@ from tqdm import tqdm
 
 from lightning_bc.bounds import PositiveInt
 from lightning_bc.demonstrations import Demonstrations
-from lightning_bc.demonstrations.collect import check_fits
 from lightning_bc.demonstrations.experts import Expert, load_expert
 from lightning_bc.environments import make, quiet_model_loading
 from lightning_bc.episodes import SELECTION_BANK, play
@@ -50,8 +49,7 @@ def film(ckpt_path: str, output: str, episodes: PositiveInt = 1, expert: str | N
         ckpt_path: the checkpoint, for example checkpoints/RUN/last.ckpt.
         output: the video to write: .mp4, .mkv, .mov or .avi.
         episodes: how many.
-        expert: file of an expert (a CleanRL SAC or TD3 actor, or a checkpoint) that plays the same episodes at the
-            learner's side.
+        expert: an expert, as ``collect --expert`` takes it, that plays the same episodes at the learner's side.
 
     Raises:
         InputError: the checkpoint or the expert cannot be read, they do not fit together, the file exists or is no
@@ -63,8 +61,7 @@ def film(ckpt_path: str, output: str, episodes: PositiveInt = 1, expert: str | N
     environment_id = checkpoint[Demonstrations.__qualname__]["environment_id"]
     policies = {"learner": load_expert(ckpt_path)}
     if expert is not None:
-        policies["expert"] = load_expert(expert)
-        check_fits(policies["expert"], expert, environment_id)
+        policies["expert"] = load_expert(expert, environment_id)
     path = new_file(output)
     returns = write_video(path, environment_id, policies, episodes)
     for name, values in returns.items():

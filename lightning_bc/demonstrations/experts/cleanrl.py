@@ -1,4 +1,4 @@
-"""Actors that demonstrate: CleanRL's soft actor-critic and TD3 actors, and checkpoints of our own strategies.
+"""CleanRL's soft actor-critic and TD3 actors.
 
 A CleanRL actor file is a state dict. Its two buffers bring the network's output, which lies in [-1, 1], to the
 environment's units and back:
@@ -10,30 +10,15 @@ torque lies in [-2, 2], the scale is 2. They are properties of the environment, 
 """
 
 from functools import partial
-from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from lightning_bc.demonstrations.experts.layers import fixed_linear
 from lightning_bc.episodes import Memoryless, Player
 from lightning_bc.errors import InputError
-from lightning_bc.strategies import load_strategy
-
-SHIPPED_EXPERTS = Path("checkpoints/experts")
 
 _LOG_STANDARD_DEVIATION_RANGE = (-5.0, 2.0)  # CleanRL's LOG_STD_MIN and LOG_STD_MAX
-
-
-class Expert(Protocol):
-    """What demonstrates: a CleanRL actor or a trained strategy."""
-
-    observation_dim: int
-    action_dim: int
-
-    def player(self, deterministic: bool = True, replan: bool = False) -> Player:
-        """What plays it: see :meth:`lightning_bc.strategies.Strategy.player`."""
-        ...
 
 
 class CleanRLActor(nn.Module):
@@ -69,7 +54,7 @@ class CleanRLActor(nn.Module):
                 f"a CleanRL actor holds the keys {sorted(wanted)}; "
                 f"missing here: {sorted(wanted - set(state))}, unknown: {sorted(set(state) - wanted)}"
             )
-        linear = {layer: _linear(state[f"{layer}.weight"], state[f"{layer}.bias"]) for layer in layers}
+        linear = {layer: fixed_linear(state[f"{layer}.weight"], state[f"{layer}.bias"]) for layer in layers}
         self.fc1, self.fc2 = linear["fc1"], linear["fc2"]
         self.mean = linear["fc_mean" if is_sac else "fc_mu"]
         self.raw_log_deviation = linear.get("fc_logstd")
@@ -90,40 +75,3 @@ class CleanRLActor(nn.Module):
     def player(self, deterministic: bool = True, replan: bool = False) -> Player:
         """What plays it; it answers every step anew, so ``replan`` changes nothing."""
         return Memoryless(partial(self, deterministic=deterministic))
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    layer = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])  # draws nothing from the random state
-    layer.load_state_dict({"weight": weight, "bias": bias})
-    return layer.requires_grad_(False)
-
-
-def load_expert(path: str | Path) -> Expert:
-    """Load an actor that answers ``expert(observations, deterministic)`` from a CleanRL state dict or our checkpoint.
-
-    Nothing in the file is executed: it is read with ``weights_only=True``.
-
-    Raises:
-        InputError: if the file is missing, unreadable, or holds no such actor; the message names it and the way out.
-    """
-    path = Path(path)
-    if not path.is_file():
-        shipped = ", ".join(str(p) for p in sorted(SHIPPED_EXPERTS.glob("*.pt"))) or "none"
-        raise InputError(f"{path}: no such expert file. Shipped experts: {shipped}.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(
-            f"{path}: cannot be read as an expert ({type(error).__name__}). Wanted: the state dict of a CleanRL SAC or "
-            "TD3 actor saved with torch.save, or a checkpoint of this package. Pickled objects are refused, not run."
-        ) from error
-    if isinstance(content, dict) and "pytorch-lightning_version" in content:
-        return load_strategy(path).eval().requires_grad_(False)
-    if isinstance(content, tuple) and content:                      # CleanRL's TD3 script saves (actor, critic, critic)
-        content = content[0]
-    try:
-        actor = CleanRLActor(content).eval()
-        actor(torch.zeros(1, actor.observation_dim))                # raises where the layers do not fit together
-    except (InputError, AttributeError, TypeError, RuntimeError, IndexError) as error:
-        raise InputError(f"{path}: not an expert that can be loaded: {error}") from error
-    return actor

@@ -1,0 +1,105 @@
+"""Who demonstrates, one file per kind: actors of CleanRL and of stable-baselines3, checkpoints of our own, callables.
+
+A file is data: nothing in it is run. A callable, ``package.module:function``, is a program of the user's.
+"""
+
+import zipfile
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from lightning_bc.demonstrations.experts import callables, stable_baselines3
+from lightning_bc.demonstrations.experts.cleanrl import CleanRLActor
+from lightning_bc.environments import environment_spaces
+from lightning_bc.episodes import Player
+from lightning_bc.errors import InputError
+from lightning_bc.files import sha256, shipped
+from lightning_bc.strategies import load_strategy
+
+__all__ = ["SHIPPED_EXPERTS", "CleanRLActor", "Expert", "check_fits", "expert_sha256", "load_expert"]
+
+SHIPPED_EXPERTS = Path("checkpoints/experts")
+
+KINDS = (
+    "the state dict of a CleanRL SAC or TD3 actor saved with torch.save, a stable-baselines3 .zip, a checkpoint of this "
+    "package, or a function of yours as package.module:function"
+)
+
+
+class Expert(Protocol):
+    """What demonstrates: an actor from a file, a trained strategy, or a callable."""
+
+    observation_dim: int
+    action_dim: int
+
+    def player(self, deterministic: bool = True, replan: bool = False) -> Player:
+        """What plays it: see :meth:`lightning_bc.strategies.Strategy.player`."""
+        ...
+
+
+def load_expert(expert: str | Path, environment_id: str | None = None) -> Expert:
+    """Load an expert from a file, or import it by its name.
+
+    Files are recognised by their contents, and nothing in them is executed: they are read with ``weights_only=True``.
+    ``package.module:function`` is imported, unless a file has that name.
+
+    Args:
+        expert: the file, or the name of a callable.
+        environment_id: the environment that it acts in; its dimensions and action bounds must be the expert's. A callable
+            needs it; a stable-baselines3 file does where it does not hold its action bounds as text.
+
+    Raises:
+        InputError: the file is missing, unreadable or holds no such actor, the callable cannot be imported or answers
+            otherwise than it should, or the expert is not one for the environment. The message names it and the way out.
+    """
+    path, spaces = shipped(expert), None if environment_id is None else environment_spaces(environment_id)
+    if not path.is_file() and callables.is_name(str(expert)):
+        return callables.load(str(expert), spaces)
+    if not path.is_file():
+        experts = ", ".join(str(SHIPPED_EXPERTS / p.name) for p in sorted(shipped(SHIPPED_EXPERTS).glob("*.pt"))) or "none"
+        raise InputError(f"{path}: no such expert file. Shipped experts: {experts}. Wanted: {KINDS}.")
+    loaded = stable_baselines3.load(path, spaces) if stable_baselines3.is_file(path) else _load_torch_file(path)
+    if environment_id is not None:
+        check_fits(loaded, str(path), environment_id)
+    return loaded
+
+
+def check_fits(actor: Expert, name: str, environment_id: str) -> None:
+    """Raise InputError unless the dimensions of the actor, called ``name`` in the message, are the environment's."""
+    spaces = environment_spaces(environment_id)
+    for what, found, wanted in (
+        ("observations", actor.observation_dim, spaces.observation_dim),
+        ("actions", actor.action_dim, spaces.action_dim),
+    ):
+        if found != wanted:
+            raise InputError(
+                f"{name}: is an expert for {found}-dimensional {what}; {environment_id} has {wanted}-dimensional ones."
+            )
+
+
+def expert_sha256(expert: str | Path) -> str | None:
+    """SHA-256 of an expert's file, or of the file of a callable's module; None where there is no such file."""
+    path = shipped(expert) if shipped(expert).is_file() else callables.source_file(str(expert))
+    return None if path is None else sha256(path)
+
+
+def _load_torch_file(path: Path) -> Expert:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        kind = " It is a zip archive without a policy.pth." if zipfile.is_zipfile(path) and path.suffix == ".zip" else ""
+        raise InputError(
+            f"{path}: cannot be read as an expert ({type(error).__name__}).{kind} Wanted: {KINDS}. "
+            "Pickled objects are refused, not run."
+        ) from error
+    if isinstance(content, dict) and "pytorch-lightning_version" in content:
+        return load_strategy(path).eval().requires_grad_(False)
+    if isinstance(content, tuple) and content:                      # CleanRL's TD3 script saves (actor, critic, critic)
+        content = content[0]
+    try:
+        actor = CleanRLActor(content).eval()
+        actor(torch.zeros(1, actor.observation_dim))                # raises where the layers do not fit together
+    except (InputError, AttributeError, TypeError, RuntimeError, IndexError) as error:
+        raise InputError(f"{path}: not an expert that can be loaded: {error}") from error
+    return actor

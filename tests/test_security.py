@@ -1,0 +1,62 @@
+"""What SECURITY.md promises: files that are read choose neither code nor places, whichever command reads them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPOSITORY, fit, refused, write_pendulum
+
+COMMANDS = {
+    "resume": "fit --model MSE --data.path pendulum.pt --ckpt_path bomb.pt",
+    "init_from": "fit --model MSE --data.path pendulum.pt --model.init_from bomb.pt",
+    "validate": "validate --ckpt_path bomb.pt",
+    "test": "test --ckpt_path bomb.pt",
+    "play": "play --ckpt_path bomb.pt --output video.mp4",
+    "export": "export --ckpt_path bomb.pt --output actor.pt",
+    "expert": "collect --env InvertedPendulum-v5 --expert bomb.pt --output pairs.pt",
+    "data": "fit --model MSE --env InvertedPendulum-v5 --data.path bomb.pt",
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A whole checkpoint of a short run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("run"))
+        run = fit(write_pendulum("pendulum.pt"))
+        return torch.load(f"checkpoints/{run}/last.ckpt", weights_only=True)
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_a_checkpoint_with_an_object_in_it_is_refused_and_not_run(command, checkpoint, payload, data, capsys):
+    bomb, folder = payload
+    torch.save(checkpoint | {"epoch": bomb}, "bomb.pt")
+    error = refused(capsys, *command.split())
+    assert "bomb.pt" in error
+    assert "Traceback" not in error
+    assert not folder.exists()
+    torch.load("bomb.pt", weights_only=False)
+    assert folder.exists()                                          # so the file was dangerous
+
+
+@pytest.mark.parametrize("run", ["../elsewhere", "a/b", "/tmp/elsewhere", ""])
+def test_a_checkpoint_cannot_say_where_results_are_written(run, checkpoint, data, capsys):
+    torch.save(checkpoint | {"run": run}, "moved.ckpt")
+    before = set(Path().rglob("*"))
+    assert "moved.ckpt" in refused(capsys, "test", "--ckpt_path", "moved.ckpt")
+    assert set(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["os.system", "torch.nn.Linear", "lightning_bc.cli.main"])
+def test_a_checkpoint_cannot_name_a_class_that_is_no_strategy(name, checkpoint, data, capsys):
+    hyper_parameters = checkpoint["hyper_parameters"] | {"_class_path": name}
+    torch.save(checkpoint | {"hyper_parameters": hyper_parameters, "strategy": name}, "other.ckpt")
+    assert "other.ckpt" in refused(capsys, "export", "--ckpt_path", "other.ckpt", "--output", "actor.pt")
+    assert not Path("actor.pt").exists()
+
+
+def test_every_test_that_is_named_exists():
+    words = (REPOSITORY / "SECURITY.md").read_text()
+    named = [part for part in words.split("`") if part.startswith("tests/")]
+    assert named
+    assert all((REPOSITORY / name).is_file() for name in named)
