@@ -85,13 +85,15 @@ _IN_MODULE = {"read_demonstrations": "read"}
 """Those that are called otherwise there."""
 
 
-def __getattr__(name: str) -> Any:
-    """What scripts use, imported late."""
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_LATE[name]}"), _IN_MODULE.get(name, name))
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # else every name, also a misspelt one, would seem to be there
+
+    def __getattr__(name: str) -> Any:
+        """What scripts use, imported late."""
+        if name not in _LATE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{__name__}.{_LATE[name]}"), _IN_MODULE.get(name, name))
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

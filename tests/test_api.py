@@ -237,6 +237,20 @@ def test_a_file_is_never_run(tmp_path, payload):
     assert not evidence.exists()
 
 
+def test_what_other_libraries_and_functions_need_is_told_by_the_environment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "my_controllers.py").write_text("def rest(observations):\n    return 0 * observations[:, :1]\n")
+    policy = lightning_bc.load("my_controllers:rest", environment_id="InvertedPendulum-v5")
+    assert policy.environment_id == "InvertedPendulum-v5"
+    np.testing.assert_array_equal(policy(np.ones((2, 4))), np.zeros((2, 1)))
+    assert lightning_bc.evaluate(policy, episodes=2).mean > 1
+    write(tmp_path / "actor.pt", actor_state(4, 1, scale=3.0))
+    assert lightning_bc.load("actor.pt", environment_id="InvertedPendulum-v5").environment_id == "InvertedPendulum-v5"
+    with pytest.raises(InputError, match=r"actor\.pt: is an expert for 4-dimensional observations; Hopper-v5"):
+        lightning_bc.load("actor.pt", environment_id="Hopper-v5")
+
+
 # Evaluation
 
 
@@ -269,11 +283,11 @@ def test_strategies_policies_and_functions_are_evaluated_alike(checkpoint):
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        (lambda observations: np.zeros(len(observations)), r"answered the shape \(2,\).*wanted \(2, 1\)"),
-        (lambda observations: None, r"answered the shape \(\)"),
-        (lambda observations: np.full((len(observations), 1), np.nan), "answered nan, wanted finite actions"),
-        (lambda observations: np.full((len(observations), 1), 3.5), r"answered \[3\.5\], outside the bounds.*-3\.0.*3\.0"),
-        (lambda observations: "left", "answered a str, wanted actions"),
+        (lambda observations: np.zeros(len(observations)), r"answers an array of shape \(2,\).*wanted \(2, 1\)"),
+        (lambda observations: None, r"answers an array of shape \(\)"),
+        (lambda observations: np.full((len(observations), 1), np.nan), r"answers \[nan\].*wanted finite numbers"),
+        (lambda observations: np.full((len(observations), 1), 3.5), r"answers \[3\.5\], outside the bounds.*-3\.0.*3\.0"),
+        (lambda observations: "left", "raised ValueError: could not convert string"),
     ],
     ids=["shape", "nothing", "nan", "bounds", "text"],
 )

@@ -6,12 +6,12 @@ from pathlib import Path
 from lightning_bc.api.evaluation import Function, as_expert
 from lightning_bc.api.policy import Policy, load, without_gradients
 from lightning_bc.demonstrations.collect import Actions, check_seed, demonstrate, with_reference_returns
-from lightning_bc.demonstrations.experts import Expert
+from lightning_bc.demonstrations.experts import Expert, expert_sha256
 from lightning_bc.demonstrations.readers import torch_file
 from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.environments import environment_spaces
 from lightning_bc.errors import InputError
-from lightning_bc.files import new_file, sha256
+from lightning_bc.files import new_file
 
 
 def collect(
@@ -41,7 +41,7 @@ def collect(
         InputError: the expert cannot be loaded or does not fit the environment, or the file exists.
     """
     check_seed(pairs, seed)
-    actor = load(expert) if isinstance(expert, str | Path) else expert
+    actor = load(expert, environment_id=environment_id) if isinstance(expert, str | Path) else expert
     player = as_expert(actor, environment_spaces(environment_id))
     path = None if output is None else _new(output)
     with without_gradients(actor.strategy if isinstance(actor, Policy) else actor):
@@ -49,7 +49,7 @@ def collect(
         made = with_reference_returns(made, player, environment_id)
     origin = replace(made.origin, path=str(path or "memory"))
     if isinstance(actor, Policy) and actor.path is not None:
-        origin = replace(origin, expert=str(actor.path), expert_sha256=sha256(actor.path))
+        origin = replace(origin, expert=str(actor.path), expert_sha256=expert_sha256(actor.path))
     made = replace(made, origin=origin)
     if path is not None:
         torch_file.write(path, made)

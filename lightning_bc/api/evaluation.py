@@ -12,9 +12,10 @@ from torch import Tensor
 
 from lightning_bc.api.policy import Policy, device_of, without_gradients
 from lightning_bc.demonstrations.experts import Expert, check_fits
+from lightning_bc.demonstrations.experts.callables import CallableExpert
 from lightning_bc.environments import EnvironmentSpaces, environment_spaces, make
 from lightning_bc.episode_metrics import measure_all, recording_is_needed
-from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, Memoryless, Player, play
+from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, play
 from lightning_bc.errors import InputError
 from lightning_bc.references import References
 
@@ -140,8 +141,8 @@ def as_expert(policy: Policy | Expert | Function, spaces: EnvironmentSpaces) -> 
     return _FunctionExpert(policy, spaces)
 
 
-class _FunctionExpert:
-    """A function as an expert: its answers are checked before they are played.
+class _FunctionExpert(CallableExpert):
+    """A function that was given as it is; its answers must lie within the bounds.
 
     Args:
         function: see ``Function``.
@@ -149,37 +150,31 @@ class _FunctionExpert:
     """
 
     def __init__(self, function: Function, spaces: EnvironmentSpaces) -> None:
-        self.function, self.spaces = function, spaces
-        self.observation_dim, self.action_dim = spaces.observation_dim, spaces.action_dim
-        self._name = getattr(function, "__name__", type(function).__name__)
+        name = getattr(function, "__name__", type(function).__name__)
+        super().__init__(name, _in_numpy(function), spaces.observation_dim, spaces.action_dim)
+        self.spaces = spaces
         self._tolerance = 1e-5 * (spaces.action_high - spaces.action_low)  # float32 rounding of an affine map
 
-    def player(self, deterministic: bool = True, replan: bool = False) -> Player:
-        """What plays it."""
-        return Memoryless(self._act)
-
-    def _act(self, observations: Tensor) -> Tensor:
-        answer = self.function(observations.numpy())
-        if isinstance(answer, Tensor):
-            answer = answer.detach().cpu().numpy()
-        wanted, low, high = (len(observations), self.action_dim), self.spaces.action_low, self.spaces.action_high
-        try:
-            actions = np.asarray(answer, dtype=np.float32)          # (batch, action_dim)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{self._name}: answered a {type(answer).__name__}, wanted actions {wanted}.") from error
-        if actions.shape != wanted:
-            raise InputError(
-                f"{self._name}: answered the shape {actions.shape} to observations {tuple(observations.shape)}, wanted "
-                f"{wanted}: a row per environment."
-            )
-        if not np.isfinite(actions).all():
-            raise InputError(f"{self._name}: answered {actions[~np.isfinite(actions)][0]}, wanted finite actions.")
+    def __call__(self, observations: Tensor) -> Tensor:
+        """Actions (batch, action_dim) float32 for ``observations`` (batch, observation_dim)."""
+        actions = super().__call__(observations).numpy()
+        low, high = self.spaces.action_low, self.spaces.action_high
         outside = (actions < low - self._tolerance) | (actions > high + self._tolerance)
         if outside.any():
             row = actions[outside.any(axis=1)][0].tolist()
             raise InputError(
-                f"{self._name}: answered {[round(value, 4) for value in row]}, outside the bounds of "
+                f"{self.name}: answers {[round(value, 4) for value in row]}, outside the bounds of "
                 f"{self.spaces.environment_id}, {low.tolist()} to {high.tolist()}. Actions are in the environment's units: "
                 "scale or clip them."
             )
         return torch.from_numpy(actions.clip(low, high))
+
+
+def _in_numpy(function: Function) -> Function:
+    """The same with NumPy's arrays in place of torch's tensors as answers."""
+
+    def answer(observations: np.ndarray) -> Any:
+        actions = function(observations)
+        return actions.detach().cpu().numpy() if isinstance(actions, Tensor) else actions
+
+    return answer

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -12,15 +12,14 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from lightning_bc.demonstrations import Demonstrations, load_expert
-from lightning_bc.demonstrations.experts import Expert
+from lightning_bc.demonstrations.experts import Expert, callables
 from lightning_bc.episodes import Memoryless, Player
 from lightning_bc.errors import InputError
+from lightning_bc.files import shipped
 from lightning_bc.references import References
 from lightning_bc.runs import folders
 from lightning_bc.runs.weights import check_weights
 from lightning_bc.strategies import Strategy, strategy_of_checkpoint
-
-Array = TypeVar("Array", np.ndarray, Tensor)
 
 
 class Policy:
@@ -59,6 +58,8 @@ class Policy:
         self.observation_dim, self.action_dim = strategy.observation_dim, strategy.action_dim
         self._players = {deterministic: strategy.player(deterministic) for deterministic in (True, False)}
         self._remembers = not isinstance(self._players[True], Memoryless)
+        stated = [getattr(strategy, "hparams", {}).get(name) for name in ("action_low", "action_high")]
+        self._bounds = None if None in stated else torch.tensor(np.array(stated, np.float32))  # (2, action_dim)
         self._playing: bool | None = None                           # ``deterministic`` of the present episodes
         self._beginning = np.zeros(0, dtype=bool)                   # (batch,) rows whose episode begins at the next call
 
@@ -67,7 +68,13 @@ class Policy:
         """Where it computes."""
         return device_of(self.strategy)
 
-    def __call__(self, observation: Array, deterministic: bool = True) -> Array:
+    @overload
+    def __call__(self, observation: Tensor, deterministic: bool = True) -> Tensor: ...
+
+    @overload
+    def __call__(self, observation: ArrayLike, deterministic: bool = True) -> np.ndarray: ...
+
+    def __call__(self, observation: Tensor | ArrayLike, deterministic: bool = True) -> Tensor | np.ndarray:
         """Choose actions.
 
         Args:
@@ -83,17 +90,15 @@ class Policy:
             InputError: the observation has another size or is not finite; or, of a strategy with memory, the number of
                 rows or ``deterministic`` has changed since the episodes began.
         """
-        is_tensor = isinstance(observation, Tensor)
         given = _tensor(observation)
         self._check(given)
         rows = given.reshape(-1, self.observation_dim).to(self.device)  # (batch, observation_dim)
         with without_gradients(self.strategy):
             actions = self._act(rows, deterministic)                # (batch, action_dim)
-            if isinstance(self.strategy, Strategy):                 # the border's products may round beyond a bound
-                low, high = (actions.new_tensor(self.strategy.hparams[name]) for name in ("action_low", "action_high"))
-                actions = actions.clamp(low, high)
+            if self._bounds is not None:                            # the border's products may round beyond a bound
+                actions = actions.clamp(*self._bounds.to(actions.device))
         actions = actions.clone().to(given.device).reshape(*given.shape[:-1], self.action_dim)  # usable in autograd
-        return actions if is_tensor else actions.numpy()  # type: ignore[return-value]
+        return actions if isinstance(observation, Tensor) else actions.numpy()
 
     def reset(self, rows: ArrayLike | None = None) -> None:
         """Begin new episodes at the next call.
@@ -150,17 +155,25 @@ class Policy:
         return self.strategy.player(deterministic, replan)
 
 
-def load(path: str | Path, strategy: Strategy | None = None, device: torch.device | str = "cpu") -> Policy:
-    """Load a policy; nothing in the file is run.
+def load(
+    path: str | Path,
+    strategy: Strategy | None = None,
+    *,
+    environment_id: str | None = None,
+    device: torch.device | str = "cpu",
+) -> Policy:
+    """Load a policy; nothing in a file is run.
 
     Args:
-        path: a checkpoint, the folder or the name of a run (its last checkpoint), or a file of an expert.
+        path: a checkpoint, the folder or the name of a run (its last checkpoint), or what ``collect --expert`` takes: a
+            file of CleanRL or stable-baselines3, or ``package.module:function``.
         strategy: takes the weights. It is needed for checkpoints of a strategy that was built in Python with a network or
             other parts of one's own, which a checkpoint cannot name; build it as it was.
+        environment_id: where it acts; default: what the checkpoint says. Files of other libraries do not say it.
         device: where the policy computes.
 
     Raises:
-        InputError: there is no such file, it cannot be read, or the weights do not fit.
+        InputError: there is no such file, it cannot be read, or it does not fit the environment or the strategy.
     """
     file = _file(path)
     content = _content(file)
@@ -174,13 +187,13 @@ def load(path: str | Path, strategy: Strategy | None = None, device: torch.devic
         strategy.load_state_dict(content["state_dict"])
         actor: Expert = strategy
     else:
-        actor = load_expert(file)
+        actor = load_expert(file, environment_id)
     if isinstance(actor, nn.Module):
         actor.to(device).eval().requires_grad_(False)
     content = content or {}
     data, step = content.get(Demonstrations.__qualname__), content.get("global_step")
-    if data is None:
-        return Policy(actor, path=file, step=step)
+    if data is None or environment_id not in (None, data["environment_id"]):
+        return Policy(actor, environment_id, path=file, step=step)  # the checkpoint's references are another environment's
     return Policy(actor, data["environment_id"], References(**data["references"]), file, step)
 
 
@@ -214,9 +227,9 @@ def _tensor(observation: Any) -> Tensor:
 
 
 def _file(path: str | Path) -> Path:
-    """The file that ``path`` means: itself, or the last checkpoint of the run that it names."""
+    """The file that ``path`` means: itself, or the last checkpoint of the run that it names; or a function's name."""
     path = Path(path)
-    if path.is_file():
+    if shipped(path).is_file() or callables.is_name(str(path)):
         return path
     checkpoints = path.absolute().parent.parent / folders.CHECKPOINTS / path.name
     names = [path] if path.is_dir() else []
@@ -236,7 +249,7 @@ def _file(path: str | Path) -> Path:
 def _content(path: Path) -> dict[str, Any] | None:
     """What a checkpoint of ours holds, its tensors mapped and not read; None for other files, of which experts know."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(shipped(path), map_location="cpu", weights_only=True, mmap=True)
     except Exception:                                               # load_expert says what is wrong with it
         return None
     return content if isinstance(content, dict) and "pytorch-lightning_version" in content else None

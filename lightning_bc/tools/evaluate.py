@@ -8,12 +8,12 @@ from typing import Any
 
 from lightning_bc import versions
 from lightning_bc.api import Evaluation, Policy, evaluate, load
-from lightning_bc.api.evaluation import Bank, as_expert
+from lightning_bc.api.evaluation import Bank
 from lightning_bc.bounds import PositiveInt
-from lightning_bc.environments import environment_spaces
+from lightning_bc.demonstrations.experts import check_fits, expert_sha256
 from lightning_bc.episodes import TEST_EPISODES
 from lightning_bc.errors import InputError
-from lightning_bc.files import new_file, sha256, write_text
+from lightning_bc.files import new_file, write_text
 
 ENDINGS = (".ckpt", ".pt", ".pth", ".zip")
 """Of the files in a folder that are taken for policies."""
@@ -32,8 +32,8 @@ def evaluate_files(
     """Play checkpoints and experts, and print what their episodes earn.
 
     Args:
-        policies: checkpoints, names of runs, files of experts, or folders of these, whose files are played in the order of
-            their steps.
+        policies: checkpoints, names of runs, experts as ``collect`` takes them, or folders of these, whose files are played
+            in the order of their steps.
         env: Gymnasium id; default: what each checkpoint says.
         episodes: how many each plays: the first of the bank.
         bank: of episode seeds: "test" for final figures alone; "selection" for choosing, a checkpoint for example.
@@ -44,10 +44,10 @@ def evaluate_files(
         InputError: a policy cannot be loaded, does not say its environment or does not fit it, or the file exists.
     """
     path = None if output is None else new_file(output)
-    loaded = [policy for given in policies for policy in _load_all(given)]
+    loaded = [policy for given in policies for policy in _load_all(given, env)]
     environments = [env or _environment_of(policy) for policy in loaded]
     for policy, environment_id in zip(loaded, environments, strict=True):
-        as_expert(policy, environment_spaces(environment_id))       # refused before the first episode
+        check_fits(policy, str(policy.path), environment_id)        # refused before the first episode
 
     width = max(len(str(policy.path)) for policy in loaded)
     names = {"policy": "policy", "step": "step", "mean": "return", "std": "std", "normalized": "normalized"}
@@ -64,12 +64,12 @@ def evaluate_files(
         print(f"results {path}")
 
 
-def _load_all(given: str) -> list[Policy]:
+def _load_all(given: str, env: str | None) -> list[Policy]:
     """The policy that is meant, or those of a folder in the order of their steps."""
     files = [file for file in Path(given).glob("*") if file.suffix in ENDINGS] if Path(given).is_dir() else []
     if not files:
-        return [load(given)]
-    return sorted(map(load, sorted(files)), key=_step)
+        return [load(given, environment_id=env)]
+    return sorted((load(file, environment_id=env) for file in sorted(files)), key=_step)
 
 
 def _step(policy: Policy) -> int:
@@ -104,7 +104,7 @@ def _entry(policy: Policy, result: Evaluation) -> dict[str, Any]:
     numbers = {"return_mean": result.mean, **result.metrics}
     return {
         "policy": str(policy.path),
-        "sha256": sha256(policy.path),
+        "sha256": expert_sha256(policy.path),
         "strategy": type(policy.strategy).__name__,
         "step": policy.step,
         "environment_id": result.environment_id,
