@@ -68,6 +68,6 @@ def _load(path: str, mmap: bool) -> Mapping[str, Any]:
     if not isinstance(content, dict):
         raise InputError(
             f"{path}: holds a {type(content).__name__}, wanted a dictionary with the keys "
-            f"{', '.join((*_checks.NEEDED, *_checks.COMPUTABLE))}."
+            f"{', '.join(_checks.NEEDED)}."
         )
     return content
