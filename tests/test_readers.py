@@ -162,7 +162,7 @@ def test_unusable_content_is_refused_in_words(tmp_path, changes, words):
 def test_something_else_than_a_dictionary(tmp_path):
     torch.save([torch.zeros(3)], tmp_path / "list.pt")
     message = refusal(tmp_path / "list.pt")
-    assert "holds a list, wanted a dictionary" in message
+    assert "holds a list of 1 Tensor, wanted a dictionary" in message
 
 
 # Contents that can
@@ -346,7 +346,18 @@ def as_npz(path, made):
     np.savez(path, **{key: np.asarray(value) for key, value in made.items() if key != "metadata"})
 
 
-WRITERS = {".pt": torch.save, ".pth": torch.save, ".npz": lambda made, path: as_npz(path, made), "minari:": None}
+def as_pickle(made, path):
+    path.write_bytes(pickle.dumps({key: value.numpy() if hasattr(value, "numpy") else value for key, value in made.items()}))
+
+
+WRITERS = {
+    ".pt": torch.save,
+    ".pth": torch.save,
+    ".npz": lambda made, path: as_npz(path, made),
+    ".pkl": as_pickle,
+    ".pickle": as_pickle,
+    "minari:": None,
+}
 
 
 def test_these_tests_know_every_reader():

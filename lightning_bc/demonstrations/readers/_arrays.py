@@ -13,6 +13,8 @@ from lightning_bc.errors import InputError
 def tensor_of(path: str, key: str, value: Any, wanted: str) -> Tensor:
     """Any array as a tensor that needs no gradient."""
     try:
+        if isinstance(value, list | tuple):                         # torch takes rows one by one, which is slow
+            value = np.asarray(value)
         if isinstance(value, np.ndarray):                           # byte orders and strides that torch does not know
             value = np.ascontiguousarray(value.astype(value.dtype.newbyteorder("="), copy=False)).reshape(value.shape)
         return torch.as_tensor(value).detach()

@@ -85,9 +85,12 @@ def origin(path: str, content: Mapping[str, Any]) -> Origin:
     )
 
 
-def trajectories(path: str, content: Mapping[str, Any], sha256: str) -> Trajectories:
-    """Check ``content``, under the names of any tool, and make trajectories of it."""
-    found, content = list(content), arranged(path, content)
+def trajectories(path: str, content: Mapping[str, Any], sha256: str, one_episode: bool = False) -> Trajectories:
+    """Check flat arrays, under the names of any tool, and make trajectories of them.
+
+    ``one_episode`` says that they are one, unless they say themselves where episodes end.
+    """
+    found, content = list(content), arranged(path, content, one_episode)
     missing = [key for key in NEEDED if key not in content]
     if missing:
         raise InputError(

@@ -57,8 +57,10 @@ def named(content: Mapping[str, Any]) -> dict[str, Any]:
     return {key: content[name] for key, name in known(present).items()}
 
 
-def arranged(path: str, content: Mapping[str, Any]) -> dict[str, Any]:
+def arranged(path: str, content: Mapping[str, Any], one_episode: bool = False) -> dict[str, Any]:
     """``content`` under the keys of the checks, which say what is wrong with shapes.
+
+    ``one_episode`` says that the arrays are one, unless they say themselves where episodes end.
 
     Raises:
         InputError: what says where episodes end is not what it should be.
@@ -80,6 +82,8 @@ def arranged(path: str, content: Mapping[str, Any]) -> dict[str, Any]:
             )
     flags = {key: flags_of(path, key, found.pop(key), "step or episode") for key in _ENDS if key in found}
     last = _last_rows(path, found, flags, following)
+    if last is None and one_episode and pairs > 0:
+        last = torch.tensor([pairs - 1])
     if last is not None:
         found["episode_lengths"] = last.diff(prepend=torch.tensor([-1]))
         if len(observations) == pairs + len(last) != pairs:
