@@ -1,12 +1,14 @@
 """Readers of demonstrations: what is read, what is refused and in which words, and what a glance into a file tells."""
 
 import pickle
+import re
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 
 from lightning_bc.demonstrations import Origin, Trajectories, peek, read
 from lightning_bc.demonstrations.readers import exists, readers, stem, torch_file
@@ -346,6 +348,15 @@ def as_npz(path, made):
     np.savez(path, **{key: np.asarray(value) for key, value in made.items() if key != "metadata"})
 
 
+def as_hdf5(made, path):
+    h5py = pytest.importorskip("h5py", reason="the optional extra hdf5 is not installed")
+    if any(isinstance(value, np.ndarray) and value.dtype.hasobject for value in made.values()):
+        pytest.skip("HDF5 holds no Python objects")
+    with h5py.File(path, "w") as file:
+        for key, value in made.items():
+            file[key] = np.asarray(value)
+
+
 def as_pickle(made, path):
     path.write_bytes(pickle.dumps({key: value.numpy() if hasattr(value, "numpy") else value for key, value in made.items()}))
 
@@ -356,6 +367,9 @@ WRITERS = {
     ".npz": lambda made, path: as_npz(path, made),
     ".pkl": as_pickle,
     ".pickle": as_pickle,
+    ".hdf5": lambda made, path: as_hdf5(made, path),
+    ".h5": lambda made, path: as_hdf5(made, path),
+    "/": None,
     "minari:": None,
 }
 
@@ -444,6 +458,18 @@ def test_torch_file_is_read_as_it_was_written(tmp_path):
     for key in ("observations", "actions", "lengths", "rewards", "terminated", "final_observations"):
         assert torch.equal(getattr(found, key), getattr(made, key))
     assert replace(found.origin, sha256="") == origin
+
+
+def test_reader_of_the_documentation(tmp_path):
+    page = (REPOSITORY / "docs" / "experts.md").read_text()
+    example = re.search(r"## A format of one's own.*?```python\n(.*?)```", page, re.DOTALL)
+    scope = {}
+    exec(example[1], scope)
+    (tmp_path / "data.csv").write_text("obs_0,obs_1,action_0,reward,done\n1,2,3,4,0\n5,6,7,8,1\n9,10,11,12,0\n")
+    found = scope["read"](str(tmp_path / "data.csv"))
+    assert (found.observations.tolist(), found.actions.tolist()) == ([[1, 2], [5, 6], [9, 10]], [[3], [7], [11]])
+    assert (found.rewards.tolist(), found.lengths.tolist()) == ([4, 8, 12], [2, 1])
+    assert scope["peek"](str(tmp_path / "data.csv")).path == str(tmp_path / "data.csv")
 
 
 # Minari

@@ -98,7 +98,7 @@ def check_fits(made: Trajectories, spaces: EnvironmentSpaces) -> None:
         if tensor.shape[1] != wanted:
             raise InputError(
                 f"{path}: {key} have {tensor.shape[1]} dimensions, those of {environment_id} have {wanted}. "
-                "Say with --env which environment the file is of."
+                f"Say with --env which environment the file is of.{f' The {made.origin.note}.' if made.origin.note else ''}"
             )
     low, high = torch.tensor(spaces.action_low), torch.tensor(spaces.action_high)
     tolerance = 1e-5 * (high - low)                                 # float32 rounding of an affine map

@@ -31,6 +31,7 @@ class Origin:
         std_return: standard deviation of these returns.
         random_returns: returns of uniformly random actions on the test bank; empty where they are not known.
         expert_returns: returns of the expert's mean action on the test bank; empty where they are not known.
+        note: what of the file was read, where its format leaves that open; for people.
     """
 
     path: str
@@ -45,6 +46,7 @@ class Origin:
     std_return: float | None = None
     random_returns: tuple[float, ...] = ()
     expert_returns: tuple[float, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,15 +27,15 @@ LAYOUTS = (
 )
 
 
-def trajectories(path: str, content: Any, sha256: str) -> Trajectories:
-    """Check ``content``, in any of these layouts, and make trajectories of it.
+def trajectories(path: str, content: Any, sha256: str, one_episode: bool = False) -> Trajectories:
+    """Check ``content``, in any of these layouts, and make trajectories of it; see :func:`_checks.trajectories`.
 
     Raises:
         InputError: it is in no layout, or what :func:`_checks.trajectories` refuses; the message names the episode.
     """
     episodes = _apart(path, content)
     if episodes is None:
-        return _checks.trajectories(path, content, sha256)
+        return _checks.trajectories(path, content, sha256, one_episode)
     parts = [
         _checks.trajectories(f"{path}, episode {number}", episode, sha256, one_episode=True)
         for number, episode in enumerate(episodes)

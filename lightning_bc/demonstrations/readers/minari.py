@@ -13,7 +13,7 @@ from lightning_bc.errors import InputError
 ANSWERS_TO = ("minari:",)
 
 
-def read(path: str) -> Trajectories:
+def read(path: str, one_episode: bool = False) -> Trajectories:
     """Read and check everything."""
     dataset = _dataset(path)
     episodes = list(dataset.iterate_episodes())

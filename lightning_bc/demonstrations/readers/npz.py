@@ -13,9 +13,9 @@ from lightning_bc.files import sha256
 ANSWERS_TO = (".npz",)
 
 
-def read(path: str) -> Trajectories:
+def read(path: str, one_episode: bool = False) -> Trajectories:
     """Read and check everything."""
-    return _checks.trajectories(path, _load(path, NAMES), sha256(path))
+    return _checks.trajectories(path, _load(path, NAMES), sha256(path), one_episode)
 
 
 def peek(path: str) -> Origin:

@@ -20,9 +20,9 @@ from lightning_bc.files import sha256
 ANSWERS_TO = (".pkl", ".pickle")
 
 
-def read(path: str) -> Trajectories:
+def read(path: str, one_episode: bool = False) -> Trajectories:
     """Read and check everything."""
-    return _episodes.trajectories(path, _load(path), sha256(path))
+    return _episodes.trajectories(path, _load(path), sha256(path), one_episode)
 
 
 def peek(path: str) -> Origin:

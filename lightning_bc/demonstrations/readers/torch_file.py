@@ -30,9 +30,9 @@ _NUMPY_GLOBALS: list[Any] = [
 ]
 
 
-def read(path: str) -> Trajectories:
+def read(path: str, one_episode: bool = False) -> Trajectories:
     """Read and check everything."""
-    return _episodes.trajectories(path, _load(path, mmap=False), files.sha256(path))
+    return _episodes.trajectories(path, _load(path, mmap=False), files.sha256(path), one_episode)
 
 
 def peek(path: str) -> Origin:
