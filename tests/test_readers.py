@@ -2,7 +2,6 @@
 
 import pickle
 import re
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -470,60 +469,3 @@ def test_reader_of_the_documentation(tmp_path):
     assert (found.observations.tolist(), found.actions.tolist()) == ([[1, 2], [5, 6], [9, 10]], [[3], [7], [11]])
     assert (found.rewards.tolist(), found.lengths.tolist()) == ([4, 8, 12], [2, 1])
     assert scope["peek"](str(tmp_path / "data.csv")).path == str(tmp_path / "data.csv")
-
-
-# Minari
-
-
-@pytest.fixture
-def minari_dataset(tmp_path, monkeypatch):
-    """Two Pendulum episodes of 3 and 2 steps in a Minari dataset of their own folder."""
-    minari = pytest.importorskip("minari", reason="the optional extra minari is not installed")
-    pytest.importorskip("h5py", reason="minari stores datasets with h5py, which is not installed")
-    from minari.data_collector import EpisodeBuffer
-
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
-    generator = np.random.default_rng(0)
-    episodes = []
-    for index, length in enumerate((3, 2)):
-        # Minari's arrays hold one observation more than actions: the one after the last step.
-        episodes.append(
-            EpisodeBuffer(
-                id=index,
-                observations=generator.uniform(-1, 1, (length + 1, 3)).astype(np.float32),
-                actions=generator.uniform(-1, 1, (length, 1)).astype(np.float32),
-                rewards=[-1.0 - index] * length,
-                terminations=[False] * (length - 1) + [index == 1],
-                truncations=[False] * (length - 1) + [index == 0],
-            )
-        )
-    minari.create_dataset_from_buffers("pendulum/test-v0", episodes, env="Pendulum-v1")
-    return episodes
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_minari_dataset(minari_dataset):
-    file = read("minari:pendulum/test-v0")
-    first, second = minari_dataset
-    observations = np.concatenate([first.observations[:3], second.observations[:2]])
-    np.testing.assert_array_equal(file.observations, observations)
-    np.testing.assert_array_equal(file.actions, np.concatenate([first.actions, second.actions]))
-    assert file.rewards.tolist() == [-1.0, -1.0, -1.0, -2.0, -2.0]
-    assert file.lengths.tolist() == [3, 2]
-    assert file.terminated.tolist() == [False, True]
-    np.testing.assert_array_equal(file.final_observations, [first.observations[3], second.observations[2]])
-    assert file.mean_return == -3.5
-    assert file.origin.environment_id == "Pendulum-v1"
-    assert peek("minari:pendulum/test-v0") == replace(file.origin, sha256="")
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_unknown_minari_dataset_names_the_local_ones_and_the_download(minari_dataset):
-    message = refusal("minari:pendulum/other-v0")
-    assert "Local datasets: pendulum/test-v0" in message
-    assert "minari download pendulum/other-v0" in message
-
-
-def test_without_minari_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "minari", None)  # what an import finds where it is not installed
-    assert "pip install -e '.[minari]'" in refusal("minari:pendulum/test-v0")
