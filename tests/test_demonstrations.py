@@ -255,6 +255,14 @@ def test_mean_reward_stands_in_for_an_absent_expert_and_says_so(tmp_path):
     assert references.expert_source == "mean_reward of the data file (no expert at hand)"
 
 
+def test_without_an_expert_and_any_return_there_is_no_reference(tmp_path):
+    absent = {"mean_reward": None, "std_reward": None, "expert_returns": None}
+    path = write_pairs(tmp_path / "pendulum.pt", (5,) * 12, 4, 1, **absent)
+    references = set_up(path, environment_id="InvertedPendulum-v5").references
+    assert not references.has_expert
+    assert references.expert_source == "unknown: the data file has no mean_reward or rewards and no expert is shipped"
+
+
 def test_random_policy_is_played_where_the_file_does_not_know_it(tmp_path):
     absent = {"random_returns": None, "expert_returns": None}
     path = write_pairs(tmp_path / "pendulum.pt", (5,) * 12, 3, 1, mean_reward=-150.0, **absent)

@@ -1,12 +1,13 @@
 """Readers of demonstrations: what is read, what is refused and in which words, and what a glance into a file tells."""
 
 import pickle
-import sys
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 
 from lightning_bc.demonstrations import Origin, Trajectories, peek, read
 from lightning_bc.demonstrations.readers import exists, readers, stem, torch_file
@@ -14,7 +15,7 @@ from lightning_bc.errors import InputError
 from lightning_bc.files import write
 
 PAIRS = 6
-REQUIRED_KEYS = ("observations", "actions", "mean_reward", "std_reward")
+REQUIRED_KEYS = ("observations", "actions")
 
 
 def content(**changes):
@@ -105,8 +106,8 @@ def test_the_payload_would_run_if_files_were_trusted(tmp_path, payload):
 def test_missing_key_is_named_with_those_found_and_wanted(tmp_path, key):
     write(tmp_path / "cheetah.pt", content(**{key: None}))
     message = refusal(tmp_path / "cheetah.pt")
-    assert f"lacks {key}; found {', '.join(other for other in REQUIRED_KEYS if other != key)}" in message
-    assert f"at least {', '.join(REQUIRED_KEYS)}" in message
+    assert f"lacks {key}; found {', '.join(other for other in content() if other != key)}" in message
+    assert f"at least {' and '.join(REQUIRED_KEYS)}" in message
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_missing_key_is_named_with_those_found_and_wanted(tmp_path, key):
     [
         pytest.param({"observations": torch.zeros(PAIRS)}, ["(6,)", "(pairs, observation_dim)"], id="rank 1"),
         pytest.param({"actions": torch.zeros(2, 3, 2)}, ["actions", "(2, 3, 2)", "(pairs, action_dim)"], id="rank 3"),
-        pytest.param({"rewards": torch.zeros(PAIRS, 1)}, ["rewards", "(6, 1)", "(pairs,)"], id="rewards of rank 2"),
+        pytest.param({"rewards": torch.zeros(PAIRS, 2)}, ["rewards", "(6, 2)", "(pairs,)"], id="rewards of rank 2"),
         pytest.param(
             {"observations": torch.zeros(PAIRS, 3, dtype=torch.int64)}, ["observations", "int64", "float32"], id="integers"
         ),
@@ -162,7 +163,7 @@ def test_unusable_content_is_refused_in_words(tmp_path, changes, words):
 def test_something_else_than_a_dictionary(tmp_path):
     torch.save([torch.zeros(3)], tmp_path / "list.pt")
     message = refusal(tmp_path / "list.pt")
-    assert "holds a list, wanted a dictionary" in message
+    assert "holds a list of 1 Tensor, wanted a dictionary" in message
 
 
 # Contents that can
@@ -286,6 +287,12 @@ def test_mean_return_is_computed_where_rewards_and_lengths_are_there(tmp_path):
     assert read(tmp_path / "stated.pt").mean_return == 12.5  # what the file says
 
 
+def test_mean_return_is_unknown_where_nothing_says_it(tmp_path):
+    absent = {"mean_reward": None, "std_reward": None}
+    assert np.isnan(npz(tmp_path / "bare.npz", **content(**absent)).mean_return)
+    assert np.isnan(npz(tmp_path / "no_ends.npz", **content(rewards=np.arange(6.0), **absent)).mean_return)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -340,7 +347,30 @@ def as_npz(path, made):
     np.savez(path, **{key: np.asarray(value) for key, value in made.items() if key != "metadata"})
 
 
-WRITERS = {".pt": torch.save, ".pth": torch.save, ".npz": lambda made, path: as_npz(path, made), "minari:": None}
+def as_hdf5(made, path):
+    h5py = pytest.importorskip("h5py", reason="the optional extra hdf5 is not installed")
+    if any(isinstance(value, np.ndarray) and value.dtype.hasobject for value in made.values()):
+        pytest.skip("HDF5 holds no Python objects")
+    with h5py.File(path, "w") as file:
+        for key, value in made.items():
+            file[key] = np.asarray(value)
+
+
+def as_pickle(made, path):
+    path.write_bytes(pickle.dumps({key: value.numpy() if hasattr(value, "numpy") else value for key, value in made.items()}))
+
+
+WRITERS = {
+    ".pt": torch.save,
+    ".pth": torch.save,
+    ".npz": lambda made, path: as_npz(path, made),
+    ".pkl": as_pickle,
+    ".pickle": as_pickle,
+    ".hdf5": lambda made, path: as_hdf5(made, path),
+    ".h5": lambda made, path: as_hdf5(made, path),
+    "/": None,
+    "minari:": None,
+}
 
 
 def test_these_tests_know_every_reader():
@@ -429,58 +459,13 @@ def test_torch_file_is_read_as_it_was_written(tmp_path):
     assert replace(found.origin, sha256="") == origin
 
 
-# Minari
-
-
-@pytest.fixture
-def minari_dataset(tmp_path, monkeypatch):
-    """Two Pendulum episodes of 3 and 2 steps in a Minari dataset of their own folder."""
-    minari = pytest.importorskip("minari", reason="the optional extra minari is not installed")
-    pytest.importorskip("h5py", reason="minari stores datasets with h5py, which is not installed")
-    from minari.data_collector import EpisodeBuffer
-
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
-    generator = np.random.default_rng(0)
-    episodes = []
-    for index, length in enumerate((3, 2)):
-        # Minari's arrays hold one observation more than actions: the one after the last step.
-        episodes.append(
-            EpisodeBuffer(
-                id=index,
-                observations=generator.uniform(-1, 1, (length + 1, 3)).astype(np.float32),
-                actions=generator.uniform(-1, 1, (length, 1)).astype(np.float32),
-                rewards=[-1.0 - index] * length,
-                terminations=[False] * (length - 1) + [index == 1],
-                truncations=[False] * (length - 1) + [index == 0],
-            )
-        )
-    minari.create_dataset_from_buffers("pendulum/test-v0", episodes, env="Pendulum-v1")
-    return episodes
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_minari_dataset(minari_dataset):
-    file = read("minari:pendulum/test-v0")
-    first, second = minari_dataset
-    observations = np.concatenate([first.observations[:3], second.observations[:2]])
-    np.testing.assert_array_equal(file.observations, observations)
-    np.testing.assert_array_equal(file.actions, np.concatenate([first.actions, second.actions]))
-    assert file.rewards.tolist() == [-1.0, -1.0, -1.0, -2.0, -2.0]
-    assert file.lengths.tolist() == [3, 2]
-    assert file.terminated.tolist() == [False, True]
-    np.testing.assert_array_equal(file.final_observations, [first.observations[3], second.observations[2]])
-    assert file.mean_return == -3.5
-    assert file.origin.environment_id == "Pendulum-v1"
-    assert peek("minari:pendulum/test-v0") == replace(file.origin, sha256="")
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_unknown_minari_dataset_names_the_local_ones_and_the_download(minari_dataset):
-    message = refusal("minari:pendulum/other-v0")
-    assert "Local datasets: pendulum/test-v0" in message
-    assert "minari download pendulum/other-v0" in message
-
-
-def test_without_minari_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "minari", None)  # what an import finds where it is not installed
-    assert "pip install -e '.[minari]'" in refusal("minari:pendulum/test-v0")
+def test_reader_of_the_documentation(tmp_path):
+    page = (REPOSITORY / "docs" / "experts.md").read_text()
+    example = re.search(r"## A format of one's own.*?```python\n(.*?)```", page, re.DOTALL)
+    scope = {}
+    exec(example[1], scope)
+    (tmp_path / "data.csv").write_text("obs_0,obs_1,action_0,reward,done\n1,2,3,4,0\n5,6,7,8,1\n9,10,11,12,0\n")
+    found = scope["read"](str(tmp_path / "data.csv"))
+    assert (found.observations.tolist(), found.actions.tolist()) == ([[1, 2], [5, 6], [9, 10]], [[3], [7], [11]])
+    assert (found.rewards.tolist(), found.lengths.tolist()) == ([4, 8, 12], [2, 1])
+    assert scope["peek"](str(tmp_path / "data.csv")).path == str(tmp_path / "data.csv")

@@ -101,7 +101,7 @@ def check_fits(made: Trajectories, spaces: EnvironmentSpaces) -> None:
         if tensor.shape[1] != wanted:
             raise InputError(
                 f"{path}: {key} have {tensor.shape[1]} dimensions, those of {environment_id} have {wanted}. "
-                "Say with --env which environment the file is of."
+                f"Say with --env which environment the file is of.{f' The {made.origin.note}.' if made.origin.note else ''}"
             )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_bc.aliases import StateDict
@@ -37,10 +38,10 @@ class Demonstrations(LightningDataModule):
     epoch at each pass.
 
     Args:
-        path: demonstration file (.pt, .npz or minari:DATASET_ID, see ``readers``); the default file is collected by
-            ``fit`` when it is missing and an expert for the environment is shipped. null reads nothing, and is what
-            strategies that need no demonstrations have by default; returns are then measured against the shipped expert,
-            if there is one.
+        path: demonstration file (.pt, .npz, .pkl, .hdf5), a folder of such files, or minari:DATASET_ID, see ``readers``;
+            the default file is collected by ``fit`` when it is missing and an expert for the environment is shipped. null
+            reads nothing, and is what strategies that need no demonstrations have by default; returns are then measured
+            against the shipped expert, if there is one.
         environment_id: Gymnasium id of the environment; default: the one that the file says it is of, and HalfCheetah-v5
             for the default file. The command line sets it from --env.
         episodes: use only the first n episodes (the demonstration budget).
@@ -220,6 +221,8 @@ class Demonstrations(LightningDataModule):
     @cached_property
     def _file(self) -> Trajectories:
         made = read(str(self.path))
+        if made.origin.note:
+            rank_zero_only(print)(f"{self.path}: {made.origin.note}")
         check_fits(made, self.spaces)
         return in_bounds(made, self.spaces, self.scale_actions, self.clip_actions)
 

@@ -1,5 +1,7 @@
 """What a return is measured against: the random policy and the expert on the test bank."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,18 +38,19 @@ def random_returns(environment_id: str) -> np.ndarray:
 def references(environment_id: str, demonstrations: Trajectories | None) -> References:
     """As the demonstrations' file says.
 
-    What it does not say, the random policy plays, and the mean return of the demonstrations stands in for the expert.
-    Without demonstrations the shipped expert plays; where there is none its return is NaN.
+    What it does not say, the random policy plays, and the mean return of the demonstrations stands in for the expert. Where
+    that is not known either the shipped expert plays; where there is none its return is NaN.
     """
     origin = Origin("nowhere") if demonstrations is None else demonstrations.origin
     random = _mean(origin.random_returns) if origin.random_returns else float(random_returns(environment_id).mean())
     if origin.expert_returns:
         return References(random, _mean(origin.expert_returns), "expert's mean action, 100 test-bank episodes")
-    if demonstrations is not None:
+    if demonstrations is not None and not math.isnan(demonstrations.mean_return):
         return References(random, demonstrations.mean_return, "mean_reward of the data file (no expert at hand)")
     path = shipped(SHIPPED_EXPERTS / f"{environment_id}.pt")
     if not path.is_file():
-        return References(random, float("nan"), "unknown: no demonstrations are read and no expert is shipped")
+        unsaid = "no demonstrations are read" if demonstrations is None else "the data file has no mean_reward or rewards"
+        return References(random, float("nan"), f"unknown: {unsaid} and no expert is shipped")
     environments = make(environment_id, TEST_EPISODES)
     returns = play(load_expert(path, environment_id).player(), environments, TEST_BANK.seeds(TEST_EPISODES)).returns
     environments.close()

@@ -31,6 +31,7 @@ class Origin:
         std_return: standard deviation of these returns.
         random_returns: returns of uniformly random actions on the test bank; empty where they are not known.
         expert_returns: returns of the expert's mean action on the test bank; empty where they are not known.
+        note: what of the file was read, where its format leaves that open; for people.
     """
 
     path: str
@@ -45,6 +46,7 @@ class Origin:
     std_return: float | None = None
     random_returns: tuple[float, ...] = ()
     expert_returns: tuple[float, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +87,10 @@ class Trajectories:
 
     @property
     def mean_return(self) -> float:
-        """What the origin says, else the mean of the returns."""
-        stated = self.origin.mean_return
-        return float(self.returns.mean()) if stated is None else stated
+        """What the origin says, else the mean of the returns; NaN where it is not known what each episode returned."""
+        if self.origin.mean_return is not None:
+            return self.origin.mean_return
+        return float(self.returns.mean()) if self.knows_episodes else math.nan
 
     @property
     def starts(self) -> Tensor:
@@ -197,10 +200,20 @@ class Trajectories:
         return self.part(0, used - held_out), self.part(used - held_out, used)
 
     def in_episodes_of(self, length: int) -> "Trajectories":
-        """The same steps in episodes of ``length``; the last one may be shorter."""
+        """The same steps in episodes of ``length``; the last one may be shorter.
+
+        If no step was terminal, none of them terminated.
+        """
         lengths = torch.full((math.ceil(len(self) / length),), length)
         lengths[-1] = len(self) - length * (len(lengths) - 1)
-        return replace(self, lengths=lengths, knows_episodes=True)
+        never = self.terminated is not None and not self.terminated.any()
+        return replace(
+            self,
+            lengths=lengths,
+            terminated=torch.zeros(len(lengths), dtype=torch.bool) if never else None,
+            final_observations=self.final_observations if len(lengths) == 1 else None,
+            knows_episodes=True,
+        )
 
     def with_terminations_inferred(self, time_limit: int | None, can_terminate: bool | None) -> "Trajectories":
         """The same episodes, where one shorter than the time limit terminated.

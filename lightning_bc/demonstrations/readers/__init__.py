@@ -2,11 +2,13 @@
 
 A reader has
 
-    ANSWERS_TO                   the endings (".npz") or prefixes ("minari:") of the paths that it reads
+    ANSWERS_TO                   the endings (".npz"; "/" of a folder) or prefixes ("minari:") of the paths that it reads
     read(path) -> Trajectories   everything, checked
     peek(path) -> Origin         what the file says about itself, without its arrays and so without their SHA-256
 
-and makes both with :mod:`lightning_bc.demonstrations.readers._checks`, which says what is needed and which words refuse it.
+and makes both with what all share: :mod:`lightning_bc.demonstrations.readers._names` knows the usual names and how they mark
+ends of episodes, ``_episodes`` layouts with episodes apart, ``_checks`` what is needed and in which words it is refused, and
+``_arrays`` which values convert.
 """
 
 import functools
@@ -24,8 +26,8 @@ class Reader(Protocol):
 
     ANSWERS_TO: tuple[str, ...]
 
-    def read(self, path: str) -> Trajectories:
-        """Read and check everything."""
+    def read(self, path: str, one_episode: bool = False) -> Trajectories:
+        """Read and check everything; ``one_episode``: it is one, unless it says itself where episodes end."""
 
     def peek(self, path: str) -> Origin:
         """Read what the file says about itself."""
@@ -42,15 +44,19 @@ def readers() -> dict[str, Reader]:
     return found
 
 
-def read(path: str | Path) -> Trajectories:
+def read(path: str | Path, one_episode: bool = False) -> Trajectories:
     """Read and check demonstrations.
+
+    Args:
+        path: a file, a folder of files, or what a reader's prefix begins.
+        one_episode: whether they are one episode, unless they say themselves where episodes end.
 
     Raises:
         InputError: no reader answers to the path, or what lies there is missing, truncated, holds pickled objects, lacks a
             key, or an array has the wrong shape, type or length, or is empty or not finite. The message names the file,
             the field and the way out.
     """
-    return _reader_of(str(path)).read(str(path))
+    return _reader_of(str(path)).read(str(path), one_episode)
 
 
 def peek(path: str | Path) -> Origin:
@@ -63,8 +69,8 @@ def peek(path: str | Path) -> Origin:
 
 
 def exists(path: str | Path) -> bool:
-    """Whether there is something to peek into: a file that is there, or a path with a reader's prefix."""
-    return _prefix(str(path)) != "" or Path(path).is_file()
+    """Whether there is something to peek into: a file or folder that is there, or a path with a reader's prefix."""
+    return _prefix(str(path)) != "" or Path(path).exists()
 
 
 def stem(path: str | Path) -> str:
@@ -78,8 +84,13 @@ def _prefix(path: str) -> str:
 
 
 def _reader_of(path: str) -> Reader:
-    reader = readers().get(_prefix(path) or Path(path).suffix.lower())
+    ending = "/" if Path(path).is_dir() else Path(path).suffix.lower()
+    reader = readers().get(_prefix(path) or ending)
     if reader is None:
-        known = ", ".join(f"{name}..." if name.endswith(":") else f"*{name}" for name in sorted(readers()))
-        raise InputError(f"{path}: is of no known kind of demonstrations. Known: {known}. Convert it to one of them.")
+        files = ", ".join(f"*{name}" for name in sorted(readers()) if name.startswith("."))
+        prefixes = ", ".join(f"{name}..." for name in sorted(readers()) if name.endswith(":"))
+        raise InputError(
+            f"{path}: is of no known kind of demonstrations. Known: {files}, FOLDER/ of such files, {prefixes}. Convert it "
+            "to one of them: see docs/your-data.md."
+        )
     return reader

@@ -1,44 +1,65 @@
 """Local Minari datasets, ``minari:DATASET_ID`` (optional extra ``minari``; https://minari.farama.org)."""
 
 import hashlib
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
-from lightning_bc.demonstrations.readers import _checks
+from lightning_bc.demonstrations.readers import _episodes
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.errors import InputError
 
 ANSWERS_TO = ("minari:",)
 
 
-def read(path: str) -> Trajectories:
+def read(path: str, one_episode: bool = False) -> Trajectories:
     """Read and check everything."""
     dataset = _dataset(path)
-    episodes = list(dataset.iterate_episodes())
     # A Minari episode keeps one more observation than actions: the one after the last step.
-    observations = np.concatenate([episode.observations[: len(episode.actions)] for episode in episodes])
-    actions = np.concatenate([episode.actions for episode in episodes])
-    content = {
-        "observations": observations,
-        "actions": actions,
-        "rewards": np.concatenate([episode.rewards for episode in episodes]),
-        "episode_lengths": np.array([len(episode.actions) for episode in episodes]),
-        "terminated": np.array([bool(episode.terminations[-1]) for episode in episodes]),
-        "final_observations": np.stack([episode.observations[len(episode.actions)] for episode in episodes]),
-        "metadata": _metadata(dataset),
-    }
-    return _checks.trajectories(path, content, hashlib.sha256(observations.tobytes() + actions.tobytes()).hexdigest())
+    episodes = [
+        {
+            "observations": flattened(dataset.observation_space, episode.observations),
+            "actions": flattened(dataset.action_space, episode.actions),
+            "rewards": episode.rewards,
+            "terminated": episode.terminations,
+        }
+        for episode in dataset.iterate_episodes()
+    ]
+    content = hashlib.sha256()
+    for key, last in (("observations", -1), ("actions", None)):
+        for episode in episodes:
+            content.update(np.ascontiguousarray(episode[key][:last]).tobytes())
+    made = _episodes.trajectories(path, episodes, content.hexdigest())
+    return replace(made, origin=replace(_origin(path, dataset), sha256=made.origin.sha256))
 
 
 def peek(path: str) -> Origin:
     """Read what the dataset says about itself."""
-    return _checks.origin(path, {"metadata": _metadata(_dataset(path))})
+    return _origin(path, _dataset(path))
 
 
-def _metadata(dataset: Any) -> Mapping[str, Any]:
-    return {} if dataset.env_spec is None else {"environment_id": dataset.env_spec.id}
+def flattened(space: spaces.Space[Any], values: Any) -> np.ndarray:
+    """One row per step, as ``gymnasium.spaces.flatten`` makes it of each: parts of a Dict in the order of its space."""
+    if isinstance(space, spaces.Dict):
+        return np.concatenate([flattened(part, values[key]) for key, part in space.spaces.items()], axis=1)
+    if isinstance(space, spaces.Tuple):
+        return np.concatenate([flattened(part, value) for part, value in zip(space.spaces, values, strict=True)], axis=1)
+    if isinstance(space, spaces.Box):
+        return np.asarray(values).reshape(len(values), -1)
+    return np.stack([np.asarray(spaces.flatten(space, value)) for value in values])
+
+
+def _origin(path: str, dataset: Any) -> Origin:
+    try:
+        spec = dataset.env_spec
+    except AttributeError:                                          # Minari's own, of a dataset without an environment
+        spec = None
+    space, note = dataset.observation_space, ""
+    if isinstance(space, spaces.Dict):
+        note = f"observations are {', '.join(space.spaces)}, side by side in this order"
+    return Origin(path, environment_id=None if spec is None else spec.id, note=note)
 
 
 def _dataset(path: str) -> Any:

@@ -1,32 +1,34 @@
-"""NumPy archives with the names of :mod:`lightning_bc.demonstrations.readers._checks`; metadata they have none."""
+"""NumPy archives with the names of :mod:`lightning_bc.demonstrations.readers._names`; metadata they have none."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from lightning_bc.demonstrations.readers import _checks
+from lightning_bc.demonstrations.readers._names import NAMES, known
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.files import sha256
 
 ANSWERS_TO = (".npz",)
 
 
-def read(path: str) -> Trajectories:
+def read(path: str, one_episode: bool = False) -> Trajectories:
     """Read and check everything."""
-    return _checks.trajectories(path, _load(path, [key for key in _checks.USED if key != "metadata"]), sha256(path))
+    return _checks.trajectories(path, _load(path, NAMES), sha256(path), one_episode)
 
 
 def peek(path: str) -> Origin:
     """Read what the file says about itself."""
-    return _checks.origin(path, _load(path, (*_checks.COMPUTABLE, *_checks.REFERENCES)))
+    return _checks.origin(path, _load(path, _checks.STATED))
 
 
-def _load(path: str, keys: Sequence[str]) -> Mapping[str, Any]:
-    """Every name in the archive; only the arrays of ``keys`` are opened, None stands for the others."""
+def _load(path: str, keys: Iterable[str]) -> Mapping[str, Any]:
+    """Every name in the archive; only the arrays of our ``keys`` are opened, None stands for the others."""
     file = _checks.existing(path)
     try:
         with np.load(file, allow_pickle=False) as archive:
-            return {key: archive[key] if key in keys else None for key in archive.files}
+            opened = {name for key, name in known(archive.files).items() if key in keys and key != "metadata"}
+            return {name: archive[name] if name in opened else None for name in archive.files}
     except Exception as error:
         raise _checks.unreadable(path, error) from error

@@ -1,7 +1,9 @@
-"""Dictionaries saved with ``torch.save``, with the names of :mod:`lightning_bc.demonstrations.readers._checks`."""
+"""Dictionaries saved with ``torch.save``, with the names of :mod:`lightning_bc.demonstrations.readers._names`.
+
+Lists of episodes too: see :mod:`lightning_bc.demonstrations.readers._episodes`.
+"""
 
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,8 @@ import numpy._core.multiarray as _multiarray
 import torch
 
 from lightning_bc import files
-from lightning_bc.demonstrations.readers import _checks
+from lightning_bc.demonstrations.readers import _checks, _episodes
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
-from lightning_bc.errors import InputError
 
 ANSWERS_TO = (".pt", ".pth")
 
@@ -22,20 +23,21 @@ _NUMPY_GLOBALS: list[Any] = [
     np.dtype,
     _multiarray._reconstruct,
     _multiarray.scalar,
+    bytes,                                                          # of an array without elements
     *{type(np.dtype(code)) for code in np.typecodes["All"]},
     (_multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),  # files written with NumPy 1
     (_multiarray.scalar, "numpy.core.multiarray.scalar"),
 ]
 
 
-def read(path: str) -> Trajectories:
+def read(path: str, one_episode: bool = False) -> Trajectories:
     """Read and check everything."""
-    return _checks.trajectories(path, _load(path, mmap=False), files.sha256(path))
+    return _episodes.trajectories(path, _load(path, mmap=False), files.sha256(path), one_episode)
 
 
 def peek(path: str) -> Origin:
     """Read what the file says about itself; its arrays are mapped and not read."""
-    return _checks.origin(path, _load(path, mmap=True))
+    return _episodes.origin(path, _load(path, mmap=True))
 
 
 def write(path: str | Path, made: Trajectories) -> None:
@@ -58,16 +60,11 @@ def write(path: str | Path, made: Trajectories) -> None:
     files.write(path, {key: value for key, value in content.items() if value is not None})
 
 
-def _load(path: str, mmap: bool) -> Mapping[str, Any]:
+def _load(path: str, mmap: bool) -> Any:
     file = _checks.existing(path)
     try:
         with torch.serialization.safe_globals(_NUMPY_GLOBALS):
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(file))
     except Exception as error:
         raise _checks.unreadable(path, error) from error
-    if not isinstance(content, dict):
-        raise InputError(
-            f"{path}: holds a {type(content).__name__}, wanted a dictionary with the keys "
-            f"{', '.join((*_checks.NEEDED, *_checks.COMPUTABLE))}."
-        )
     return content

@@ -1,0 +1,113 @@
+"""Values of a demonstration file as tensors and numbers: whatever converts without another meaning, or a refusal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_bc.errors import InputError
+
+
+def tensor_of(path: str, key: str, value: Any, wanted: str) -> Tensor:
+    """Any array as a tensor that needs no gradient."""
+    try:
+        if isinstance(value, list | tuple):                         # torch takes rows one by one, which is slow
+            value = np.asarray(value)
+        if isinstance(value, np.ndarray):                           # byte orders and strides that torch does not know
+            value = np.ascontiguousarray(value.astype(value.dtype.newbyteorder("="), copy=False)).reshape(value.shape)
+        return torch.as_tensor(value).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: {key} is a {type(value).__name__}, wanted {wanted}.") from error
+
+
+def matrix_of(path: str, key: str, value: Any, rows: str) -> Tensor:
+    """A finite array, (rows, dimensions), as float32."""
+    wanted = f"({rows}, {'observation_dim' if key.endswith('observations') else 'action_dim'})"
+    found = tensor_of(path, key, value, f"an array of shape {wanted}")
+    if not found.is_floating_point():
+        raise InputError(f"{path}: {key} has type {found.dtype}, wanted floating point (float32).")
+    return _finite(path, key, found, 2, wanted)
+
+
+def column_of(path: str, key: str, value: Any, rows: str) -> Tensor:
+    """A finite array, (rows,) or (rows, 1), as float32; whole numbers too."""
+    found = _flat(tensor_of(path, key, value, f"an array of shape ({rows},)"))
+    if found.is_complex():
+        raise InputError(f"{path}: {key} has type {found.dtype}, wanted floating point (float32).")
+    return _finite(path, key, found, 1, f"({rows},)")
+
+
+def flags_of(path: str, key: str, value: Any, rows: str) -> Tensor:
+    """Yes or no, also written as ones and zeros, (rows,) or (rows, 1), as bool."""
+    found = _flat(tensor_of(path, key, value, f"an array of yes or no, one per {rows}"))
+    if found.ndim != 1 or not ((found == 0) | (found == 1)).all():
+        raise InputError(f"{path}: {key} must be yes or no for each {rows}; found shape {tuple(found.shape)}.")
+    return found.to(torch.bool)
+
+
+def lengths_of(path: str, value: Any, pairs: int) -> Tensor:
+    """Steps of each episode, (episodes,) int64, which sum to ``pairs``."""
+    found = tensor_of(path, "episode_lengths", value, "an array of positive integers")
+    lengths = found.to(torch.int64) if is_whole(found) else found   # torch can sum no uint32
+    if not is_whole(found) or lengths.ndim != 1 or lengths.sum() != pairs or lengths.min() < 1:
+        raise InputError(
+            f"{path}: episode_lengths must be positive integers that sum to the number of pairs, {pairs}; found "
+            f"shape {tuple(found.shape)}, {found.dtype}, sum {lengths.sum().item()}."
+        )
+    return lengths
+
+
+def is_whole(found: Tensor) -> bool:
+    """Whether a tensor holds integers."""
+    return not (found.is_floating_point() or found.is_complex() or found.dtype == torch.bool)
+
+
+def number_of(path: str, key: str, content: Mapping[str, Any]) -> float | None:
+    """One number, also as an array of one element."""
+    value = content.get(key)
+    if value is None:
+        return None
+    try:
+        if isinstance(value, Tensor | np.ndarray):
+            value = value.item()
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: {key} is a {type(value).__name__}, wanted one number.") from error
+    if not np.isfinite(number):
+        raise InputError(f"{path}: {key} is {number}, wanted a finite number.")
+    return number
+
+
+def returns_of(path: str, key: str, content: Mapping[str, Any]) -> tuple[float, ...]:
+    """Finite returns of episodes; none where the key is absent."""
+    if content.get(key) is None:
+        return ()
+    returns = tensor_of(path, key, content[key], "an array of returns").to(torch.float64)
+    if returns.ndim != 1 or returns.numel() == 0 or not returns.isfinite().all():
+        raise InputError(
+            f"{path}: {key} must be finite returns of shape (episodes,); found shape {tuple(returns.shape)}, mean "
+            f"{returns.mean().item()}. Remove the key, or collect again with python -m lightning_bc collect."
+        )
+    return tuple(returns.tolist())
+
+
+def _flat(found: Tensor) -> Tensor:
+    return found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
+
+
+def _finite(path: str, key: str, found: Tensor, ndim: int, wanted: str) -> Tensor:
+    if found.ndim != ndim:
+        raise InputError(f"{path}: {key} has shape {tuple(found.shape)}, wanted {wanted}.")
+    if found.numel() == 0:
+        raise InputError(f"{path}: {key} is empty, shape {tuple(found.shape)}. Collect at least one episode.")
+    found = found.to(torch.float32)
+    if not torch.isfinite(found.sum(dtype=torch.float64)):          # one pass without a mask of the array's size
+        bad = (~torch.isfinite(found)).reshape(len(found), -1).any(dim=1).nonzero()[:, 0]
+        name = "NaN" if torch.isnan(found[bad[0]]).any() else "Inf"
+        raise InputError(
+            f"{path}: {key}[{bad[0].item()}] holds {name} (first of {len(bad)}). Remove these pairs, or collect again "
+            "with python -m lightning_bc collect."
+        )
+    return found

@@ -1,0 +1,157 @@
+"""The names that other tools give to what demonstrations hold, and how they mark where episodes end.
+
+Every reader shares this: a name is known in each format. ``NAMES`` lists what is read under which names, the first one
+that a file has; any other name is never looked at. :func:`arranged` brings arrays under these names to the keys of
+:mod:`lightning_bc.demonstrations.readers._checks`. Where episodes end is said by the first of these that is there:
+
+    episode_lengths                       steps of each episode
+    terminated, timeouts, dones           yes or no per step; an episode ends where any of them is yes
+    episode_starts                        yes or no per step
+    indices                               the row of each episode's first step, but the first episode's
+
+Observations may have one row more per episode than actions, the one after its last step; ``next_observations`` say the
+same. ``dones`` alone do not tell a terminal state from a time limit, so that terminations are not known from them.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_bc.demonstrations.readers._arrays import flags_of, is_whole, lengths_of, tensor_of
+from lightning_bc.errors import InputError
+
+NAMES: dict[str, tuple[str, ...]] = {
+    "observations": ("observations", "observation", "obs", "states", "state"),
+    "actions": ("actions", "action", "acts"),
+    "rewards": ("rewards", "reward", "rews"),
+    "next_observations": ("next_observations", "next_observation", "next_obs", "next_states", "next_state"),
+    "terminated": ("terminated", "terminals", "terminal", "terminations"),
+    "timeouts": ("timeouts", "timeout", "truncated", "truncations"),
+    "dones": ("dones", "done"),
+    "episode_starts": ("episode_starts",),
+    "indices": ("indices",),
+    "episode_lengths": ("episode_lengths",),
+    "final_observations": ("final_observations",),
+    "mean_reward": ("mean_reward",),
+    "std_reward": ("std_reward",),
+    "random_returns": ("random_returns",),
+    "expert_returns": ("expert_returns",),
+    "metadata": ("metadata",),
+}
+
+_ENDS = ("terminated", "timeouts", "dones")
+
+
+def known(names: Iterable[str]) -> dict[str, str]:
+    """The key that each name in a file stands for, and the name: ``{"observations": "obs"}``."""
+    found = set(names)
+    used = {key: [name for name in alike if name in found] for key, alike in NAMES.items()}
+    return {key: names[0] for key, names in used.items() if names}
+
+
+def named(content: Mapping[str, Any]) -> dict[str, Any]:
+    """``content`` under our keys, without what is not known or None."""
+    present = [name for name, value in content.items() if value is not None]
+    return {key: content[name] for key, name in known(present).items()}
+
+
+def arranged(path: str, content: Mapping[str, Any], one_episode: bool = False) -> dict[str, Any]:
+    """``content`` under the keys of the checks, which say what is wrong with shapes.
+
+    ``one_episode`` says that the arrays are one, unless they say themselves where episodes end.
+
+    Raises:
+        InputError: what says where episodes end is not what it should be.
+    """
+    found = named(content)
+    if not {"observations", "actions"} <= set(found):
+        return found
+    observations, actions = (tensor_of(path, key, found[key], "an array") for key in ("observations", "actions"))
+    if not observations.ndim or not actions.ndim:
+        return found
+    found |= {"observations": observations, "actions": actions}
+    following, pairs = found.pop("next_observations", None), len(actions)
+    if following is not None:
+        following = tensor_of(path, "next_observations", following, "an array")
+        if following.shape != observations.shape or len(observations) != pairs:
+            raise InputError(
+                f"{path}: next_observations has shape {tuple(following.shape)}, observations {tuple(observations.shape)}, "
+                f"and there are {pairs} actions; each action needs one of both. Mend them, or leave next_observations out."
+            )
+    flags = {key: flags_of(path, key, found.pop(key), "step or episode") for key in _ENDS if key in found}
+    last = _last_rows(path, found, flags, following)
+    if last is None and one_episode and pairs > 0:
+        last = torch.tensor([pairs - 1])
+    if last is not None:
+        found["episode_lengths"] = last.diff(prepend=torch.tensor([-1]))
+        if len(observations) == pairs + len(last) != pairs:
+            final = last + 1 + torch.arange(len(last))
+            found.setdefault("final_observations", observations[final])
+            found["observations"] = observations[_others(len(observations), final)]
+    if following is not None:
+        found.setdefault("final_observations", following[-1:] if last is None else following[last])
+    terminated = _terminated(flags, last, pairs)
+    return found if terminated is None else found | {"terminated": terminated}
+
+
+def _last_rows(path: str, found: dict[str, Any], flags: Mapping[str, Tensor], following: Tensor | None) -> Tensor | None:
+    """The row of each episode's last step, (episodes,), or None where nothing says it. What says it leaves ``found``."""
+    pairs = len(found["actions"])
+    lengths, starts, splits = (found.pop(key, None) for key in ("episode_lengths", "episode_starts", "indices"))
+    ends = torch.zeros(pairs, dtype=torch.bool)
+    for key, flag in flags.items():
+        if len(flag) == pairs:
+            ends |= flag
+        elif key != "terminated":
+            raise InputError(f"{path}: {len(flag)} {key} for {pairs} actions; each action needs one.")
+    if lengths is not None:
+        return lengths_of(path, lengths, pairs).cumsum(0) - 1
+    if following is not None and set(flags) <= {"terminated"}:      # says nothing of time limits, but the rows do
+        leaps = (following[:-1] != found["observations"][1:].to(following.dtype)).flatten(1).any(dim=1)
+        if leaps.sum() > pairs / 2:                                 # shuffled: no episodes are to be found
+            return None
+        ends[:-1] |= leaps
+    if not ends.any() and starts is not None:
+        began = flags_of(path, "episode_starts", starts, "step")
+        if len(began) != pairs:
+            raise InputError(f"{path}: {len(began)} episode_starts for {pairs} actions; each action needs one.")
+        ends[:-1] |= began[1:]
+    elif not ends.any() and splits is not None:
+        ends[_splits(path, splits, pairs) - 1] = True
+        ends[-1] = True                                             # no split is one episode, and that is known
+    if not ends.any():
+        return None
+    ends[-1] = True
+    return ends.nonzero()[:, 0]
+
+
+def _splits(path: str, value: Any, pairs: int) -> Tensor:
+    splits = tensor_of(path, "indices", value, "an array of rows")
+    rows = splits.to(torch.int64) if is_whole(splits) or not splits.numel() else splits
+    rows = rows[int(rows.ndim == 1 and len(rows) > 0 and rows[0] == 0) :]
+    if rows.ndim != 1 or rows.dtype != torch.int64 or (rows.diff() <= 0).any() or ((rows < 1) | (rows >= pairs)).any():
+        raise InputError(
+            f"{path}: indices must be the rows, below {pairs}, of each episode's first step but the first one's, in their "
+            "order. Leave the key out if it is something else, and give episode_lengths."
+        )
+    return rows
+
+
+def _terminated(flags: Mapping[str, Tensor], last: Tensor | None, pairs: int) -> Tensor | None:
+    """Whether each episode terminated, (episodes,), where that is said."""
+    stated = flags.get("terminated")
+    if stated is None:
+        if "dones" not in flags or "timeouts" not in flags:
+            return None
+        stated = flags["dones"] & ~flags["timeouts"]
+    if len(stated) != pairs:
+        return stated                                               # of each episode already
+    return stated.any().unsqueeze(0) if last is None else stated[last]
+
+
+def _others(rows: int, chosen: Tensor) -> Tensor:
+    others = torch.ones(rows, dtype=torch.bool)
+    others[chosen] = False
+    return others

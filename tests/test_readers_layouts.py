@@ -1,0 +1,169 @@
+"""Names and layouts of other tools: the same four episodes, written in each of their ways, are the same trajectories.
+
+Written with NumPy alone, after the formats' own descriptions: D4RL's flat arrays
+(https://github.com/Farama-Foundation/D4RL/wiki/Tasks), the arrays that imitation writes
+(https://github.com/HumanCompatibleAI/imitation, data/types.py), stable-baselines 2's episode_starts.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_bc.demonstrations import read
+from lightning_bc.errors import InputError
+
+LENGTHS = (4, 2, 1, 3)
+TERMINATED = (True, False, True, False)
+RNG = np.random.default_rng(0)
+EPISODES = [(RNG.normal(size=(n + 1, 3)), RNG.uniform(-1, 1, (n, 2)), RNG.normal(size=n)) for n in LENGTHS]
+OBSERVATIONS = np.concatenate([observations[:-1] for observations, _, _ in EPISODES])
+NEXT = np.concatenate([observations[1:] for observations, _, _ in EPISODES])
+FINAL = np.stack([observations[-1] for observations, _, _ in EPISODES])
+ACTIONS = np.concatenate([actions for _, actions, _ in EPISODES])
+REWARDS = np.concatenate([rewards for _, _, rewards in EPISODES])
+LAST = np.cumsum(LENGTHS) - 1
+END = np.isin(np.arange(sum(LENGTHS)), LAST)
+TERMINAL = np.isin(np.arange(sum(LENGTHS)), LAST[list(TERMINATED)])
+START = np.isin(np.arange(sum(LENGTHS)), LAST + 1 - LENGTHS)
+PAIRS = {"observations": OBSERVATIONS, "actions": ACTIONS}
+
+
+def written(folder, **arrays):
+    np.savez(folder / "data.npz", **arrays)
+    return read(folder / "data.npz")
+
+
+def check(found, terminated=True, final=True, rewards=True):
+    """Compare with the four episodes; what is False is unknown in that layout."""
+    wanted = {
+        "observations": OBSERVATIONS,
+        "actions": ACTIONS,
+        "rewards": REWARDS if rewards else None,
+        "lengths": np.array(LENGTHS),
+        "terminated": np.array(TERMINATED) if terminated else None,
+        "final_observations": FINAL if final else None,
+    }
+    for key, value in wanted.items():
+        if value is None:
+            assert getattr(found, key) is None, key
+        else:
+            dtype = np.float32 if value.dtype == np.float64 else value.dtype
+            np.testing.assert_array_equal(getattr(found, key).numpy(), value.astype(dtype), err_msg=key)
+    assert found.knows_episodes
+    if rewards:
+        assert found.mean_return == pytest.approx(np.mean([episode[2].sum() for episode in EPISODES]), rel=1e-6)
+
+
+# Names
+
+
+@pytest.mark.parametrize("observations", ["observations", "observation", "obs", "states"])
+@pytest.mark.parametrize("actions", ["actions", "action", "acts"])
+@pytest.mark.parametrize("rewards", ["rewards", "reward", "rews"])
+def test_usual_names(tmp_path, observations, actions, rewards):
+    arrays = {observations: OBSERVATIONS, actions: ACTIONS, rewards: REWARDS, "episode_lengths": LENGTHS}
+    check(written(tmp_path, **arrays), terminated=False, final=False)
+
+
+def test_names_of_the_package_come_first(tmp_path):
+    simulator = np.zeros((sum(LENGTHS), 9))                         # robosuite's "states" beside observations
+    assert torch.equal(
+        written(tmp_path, states=simulator, **PAIRS).observations, torch.tensor(OBSERVATIONS, dtype=torch.float32)
+    )
+
+
+# Where episodes end
+
+
+@pytest.mark.parametrize("dtype", [bool, "uint8", "int64", "float32", "float64"])
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)], ids=["vector", "column"])
+def test_d4rl_terminals_and_timeouts(tmp_path, dtype, shape):
+    ends = {"terminals": TERMINAL.astype(dtype).reshape(shape), "timeouts": (END & ~TERMINAL).astype(dtype).reshape(shape)}
+    check(written(tmp_path, **PAIRS, rewards=REWARDS.reshape(shape), **ends), final=False)
+
+
+@pytest.mark.parametrize("ended", ["terminated", "terminal"])
+@pytest.mark.parametrize("cut_off", ["truncated", "timeouts"])
+def test_next_observations_hold_the_final_ones(tmp_path, ended, cut_off):
+    ends = {ended: TERMINAL, cut_off: END & ~TERMINAL}
+    check(written(tmp_path, **PAIRS, rewards=REWARDS, next_observations=NEXT, **ends))
+
+
+def test_dones_alone_do_not_tell_termination_from_time_limit(tmp_path):
+    arrays = {"states": OBSERVATIONS, "actions": ACTIONS, "next_states": NEXT, "dones": END.astype("f4")}
+    check(written(tmp_path, **arrays), terminated=False, rewards=False)
+
+
+def test_dones_and_timeouts_together_do(tmp_path):
+    check(written(tmp_path, **PAIRS, rewards=REWARDS, dones=END, timeouts=END & ~TERMINAL), final=False)
+
+
+def test_imitation_has_one_observation_more_per_episode_and_split_points(tmp_path):
+    arrays = {"obs": np.concatenate([observations for observations, _, _ in EPISODES]), "acts": ACTIONS, "rews": REWARDS}
+    infos = np.array([{}] * len(ACTIONS), dtype=object)             # which is never opened
+    check(written(tmp_path, **arrays, infos=infos, terminal=np.array(TERMINATED), indices=np.cumsum(LENGTHS)[:-1]))
+
+
+def test_one_episode_of_imitation(tmp_path):
+    observations, actions, _ = EPISODES[0]
+    found = written(tmp_path, obs=observations, acts=actions, terminal=np.array([False]), indices=np.array([]))
+    assert (found.lengths.tolist(), found.terminated.tolist()) == ([4], [False])
+    np.testing.assert_array_equal(found.final_observations, observations[-1:].astype("f4"))
+
+
+def test_episode_starts(tmp_path):
+    check(written(tmp_path, obs=OBSERVATIONS, actions=ACTIONS, rewards=REWARDS, episode_starts=START), False, False)
+
+
+def test_lengths_beside_ends_per_step(tmp_path):
+    check(written(tmp_path, **PAIRS, rewards=REWARDS, episode_lengths=LENGTHS, terminals=TERMINAL), final=False)
+
+
+def test_cut_off_episodes_are_found_where_the_next_observation_is_another_one(tmp_path):
+    check(written(tmp_path, **PAIRS, rewards=REWARDS, terminals=TERMINAL, next_observations=NEXT))
+
+
+def test_shuffled_transitions_are_no_episodes(tmp_path):
+    order = np.random.default_rng(1).permutation(len(ACTIONS))
+    arrays = {"observations": OBSERVATIONS, "actions": ACTIONS, "rewards": REWARDS, "next_observations": NEXT}
+    found = written(tmp_path, **{key: value[order] for key, value in arrays.items()})
+    assert not found.knows_episodes
+    assert np.isnan(found.mean_return)
+
+
+def test_the_rows_after_the_last_end_are_an_episode_that_was_cut_off(tmp_path):
+    found = written(tmp_path, **PAIRS, terminals=TERMINAL, timeouts=END & ~TERMINAL & (np.arange(len(END)) < 9))
+    assert (found.lengths.tolist(), found.terminated.tolist()) == ([*LENGTHS], [*TERMINATED])
+
+
+def test_without_any_end_the_episodes_are_unknown_and_none_terminated(tmp_path):
+    never = np.zeros(len(ACTIONS), bool)
+    found = written(tmp_path, **PAIRS, terminals=never)
+    assert not found.knows_episodes
+    cut = found.in_episodes_of(4)
+    assert (cut.lengths.tolist(), cut.terminated.tolist()) == ([4, 4, 2], [False] * 3)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        pytest.param({"dones": END[:-1]}, ["9 dones for 10 actions"], id="too few dones"),
+        pytest.param({"dones": END * 2.0}, ["dones must be yes or no"], id="twos"),
+        pytest.param({"dones": np.full(10, np.nan)}, ["dones must be yes or no"], id="NaN"),
+        pytest.param({"indices": np.array([4, 4])}, ["indices must be the rows, below 10"], id="split twice"),
+        pytest.param({"indices": np.array([4, 10])}, ["indices", "give episode_lengths"], id="split at the end"),
+        pytest.param({"indices": np.array([4.5])}, ["indices"], id="split in a row"),
+        pytest.param({"next_obs": NEXT[:-1]}, ["next_observations has shape (9, 3), observations (10, 3)"], id="next"),
+        pytest.param({"episode_starts": START[:-1]}, ["9 episode_starts for 10 actions"], id="starts"),
+        pytest.param({"actions": ACTIONS[:-1]}, ["10 observations but 9 actions"], id="one action fewer"),
+        pytest.param({"actions": None}, ["lacks actions; found observations", "docs/your-data.md"], id="no actions"),
+    ],
+)
+def test_ends_that_do_not_fit_are_refused_in_words(tmp_path, changes, words):
+    arrays = {key: value for key, value in (PAIRS | changes).items() if value is not None}
+    with pytest.raises(InputError) as caught:
+        written(tmp_path, **arrays)
+    assert [word for word in ["data.npz", *words] if word not in str(caught.value)] == []
