@@ -84,7 +84,7 @@ class CommandLine(LightningCLI):
             trainer_defaults=TRAINER_DEFAULTS,
             parser_class=Parser,
             parser_kwargs={"prog": "python -m lightning_bc"},
-            args=[command, *resume.with_own_configuration(args)],
+            args=[command, *resume.with_own_configuration(command, args)],
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]

@@ -136,6 +136,12 @@ def test_a_function_is_an_expert_in_an_environment_only(program):
 # Taking part
 
 
+def fit_one(data, **options):
+    callback = {"class_path": "lightning_bc.callbacks.DAgger", "init_args": options}
+    Path("dagger.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [callback]}}))
+    main(["fit", "--model", "MSE", "--config", "dagger.yaml", "--data.path", data, "--run", "one", *BUDGET.split()])
+
+
 def test_collect_plays_and_records_a_function(program):
     path = program()
     main(["collect", "--env", PENDULUM, "--expert", "teacher:balance", "--pairs", "2500", "--output", "pairs.pt"])
@@ -150,14 +156,28 @@ def test_collect_plays_and_records_a_function(program):
 def test_a_function_labels_for_dagger(program, data):
     program()
     options = {"expert": "teacher:balance", "round_every": 2, "rounds": 2, "episodes": 3}
-    callback = {"class_path": "lightning_bc.callbacks.DAgger", "init_args": options}
-    Path("dagger.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [callback]}}))
-    main(["fit", "--model", "MSE", "--config", "dagger.yaml", "--data.path", data, "--run", "one", *BUDGET.split()])
+    fit_one(data, **options)
     content = torch.load("checkpoints/one/last.ckpt", weights_only=True)
     observations, actions, _ = content["Demonstrations"]["collected"]
     torch.testing.assert_close(actions, (observations @ torch.tensor([[0.0], [30.0], [1.0], [3.0]])).clamp(-3, 3))
     results = json.loads(Path("lightning_logs/one/results.json").read_text())
     assert results["expert_queries"] == len(observations) > 0
+
+
+def test_a_function_that_a_checkpoint_alone_names_is_not_imported(program, data, capsys):
+    program()
+    fit_one(data, expert="teacher:balance", round_every=2, rounds=2, episodes=1)
+    main(["fit", "--run", "one", "--trainer.max_steps", "5"])       # the run's own folder names it too
+    path = "checkpoints/one/last.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["config"]["trainer"]["callbacks"][0]["init_args"]["expert"] = "stranger:act"
+    torch.save(content, path)
+    program("raise SystemExit('ran')", "stranger.py")
+    for flags in (["--ckpt_path", path], ["--run", "one"]):
+        error = refused(capsys, "fit", *flags, "--trainer.max_steps", "6")
+        assert "stranger:act as expert, a function" in error
+        assert "--config" in error
+    assert "stranger" not in sys.modules
 
 
 def test_a_function_that_will_not_do_is_refused_in_one_line_before_anything_is_made(program, capsys):

@@ -4,13 +4,14 @@ A run goes on as it began. Three kinds of differences do not count: what is for 
 file, and a greater length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lightning_bc.aliases import Config
+from lightning_bc.demonstrations.experts.callables import is_name
 from lightning_bc.errors import InputError
 from lightning_bc.files import sha256
 from lightning_bc.runs import folders
@@ -31,8 +32,12 @@ Differences = dict[str, tuple[Any, Any]]
 """Values (before, now) by dotted key."""
 
 
-def with_own_configuration(args: Sequence[str]) -> list[str]:
-    """``args`` with, where they name a checkpoint or run and no model, the checkpoint's own configuration in front."""
+def with_own_configuration(command: str, args: Sequence[str]) -> list[str]:
+    """``args`` with, where they name a checkpoint or run and no model, the checkpoint's own configuration in front.
+
+    Raises:
+        InputError: there is no such checkpoint, or ``fit`` would call a function that only the checkpoint names.
+    """
     given = {name: value for name, value in _flags(args) if name in ("-c", "--config", "--model", "--ckpt_path", "--run")}
     path = given.get("--ckpt_path")
     if path is None and "--run" in given:
@@ -41,7 +46,24 @@ def with_own_configuration(args: Sequence[str]) -> list[str]:
             return list(args)
     if path in (None, "last") or given.keys() & {"-c", "--config", "--model"}:
         return list(args)
-    return ["--config", yaml.safe_dump(folders.open_checkpoint(path)["config"], sort_keys=False), *args]
+    content = folders.open_checkpoint(path)
+    functions = _functions(content["config"])
+    if command == "fit" and functions and functions - _functions(folders.read_config(content["run"])):
+        raise InputError(
+            f"{path}: its configuration has {', '.join(sorted(functions))} as expert, a function, which is imported and "
+            f"run; {folders.config_path(content['run'])} does not say so. A checkpoint is no program: if the function is "
+            "yours, give the configuration with --config."
+        )
+    return ["--config", yaml.safe_dump(content["config"], sort_keys=False), *args]
+
+
+def _functions(config: Any, key: str = "") -> set[str]:
+    """The functions that a configuration, or a part of it under ``key``, names as experts, however it is nested."""
+    if isinstance(config, Mapping):
+        return set().union(*(_functions(value, str(name)) for name, value in config.items()))
+    if isinstance(config, list | tuple):
+        return set().union(*(_functions(value, key) for value in config))
+    return {config} if key.rpartition(".")[2] == "expert" and is_name(str(config)) else set()
 
 
 def _flags(args: Sequence[str]) -> list[tuple[str, str]]:
