@@ -88,6 +88,12 @@ def test_sampled_actions_follow_torchs_seed(checkpoint):
     assert np.ptp(policy(observations)) < 1e-6
 
 
+def test_answers_of_double_precision_are_float32_too():
+    strategy = build_strategy(Gaussian).double()
+    assert lightning_bc.Policy(strategy)(np.zeros(3)).dtype == np.float32
+    assert lightning_bc.Policy(strategy)(torch.zeros(2, 3)).dtype == torch.float32
+
+
 def test_a_strategy_in_training_is_left_in_training():
     strategy = build_strategy(Gaussian).train()
     lightning_bc.Policy(strategy)(np.zeros(3))

@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import numpy as np
 import pytest
 from conftest import actor_state, fit, refused, write_pendulum
 
@@ -33,6 +32,7 @@ def test_table_and_file_hold_what_the_evaluator_says(folder, monkeypatch, capsys
     output = ["--output", "out/results.json"]
     main(["evaluate", "mine", "several", "actor.pt", "--env", "InvertedPendulum-v5", "--episodes", "3", *output])
     table = capsys.readouterr().out.splitlines()
+    references = lightning_bc.load("mine").references               # also those that the expert is measured against
     wanted = ["checkpoints/mine/last.ckpt", "several/b.ckpt", "several/a.ckpt", "actor.pt"]  # b has fewer steps than a
     assert [line.split()[0] for line in table[1:5]] == wanted
     assert table[5] == "3 test-bank episodes each of InvertedPendulum-v5, deterministic actions"
@@ -40,13 +40,21 @@ def test_table_and_file_hold_what_the_evaluator_says(folder, monkeypatch, capsys
     assert [entry["policy"] for entry in written] == wanted
     assert [entry["step"] for entry in written] == [4, 2, 4, None]
     for name, entry, line in zip(wanted, written, table[1:], strict=False):
-        result = lightning_bc.evaluate(lightning_bc.load(name), "InvertedPendulum-v5", 3)
+        result = lightning_bc.evaluate(lightning_bc.load(name), "InvertedPendulum-v5", 3, references=references)
         assert entry["returns"] == result.returns.tolist()
         assert entry["metrics"]["return_mean"] == result.mean
         assert f" {result.mean:.1f} " in line
-        known = np.isfinite(result.normalized)
-        assert known == (name != "actor.pt") == (f" {result.normalized:.3f} " in line)
-        assert (entry["metrics"]["normalized_return"] is None) == (entry["references"] is None) == (not known)
+        assert f" {result.normalized:.3f} " in line
+        assert entry["metrics"]["normalized_return"] == pytest.approx(result.normalized)
+        assert entry["references"] == references.as_dict()
+
+
+def test_what_is_not_known_is_left_blank(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    main(["evaluate", "actor.pt", "--env", "InvertedPendulum-v5", "--episodes", "3", "--output", "alone.json"])
+    assert len(capsys.readouterr().out.splitlines()[1].split()) == 4  # name, return, deviation, steps
+    entry = json.loads((folder / "alone.json").read_text())["evaluations"][0]
+    assert entry["references"] is entry["metrics"]["normalized_return"] is entry["metrics"]["failed_episodes"] is None
 
 
 def test_the_other_bank_and_samples(folder, monkeypatch, capsys):

@@ -6,11 +6,12 @@ import pytest
 import torch
 from conftest import build_strategy
 
+from lightning_bc import Policy
 from lightning_bc.demonstrations import Batches
 from lightning_bc.demonstrations.windows import Windows
 from lightning_bc.environments import make
 from lightning_bc.episodes import SELECTION_BANK, play
-from lightning_bc.strategies import strategies
+from lightning_bc.strategies import Diffusion, strategies
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -24,6 +25,23 @@ def test_a_policy_answers_as_on_the_cpu(cls):
         found = strategy.to("cuda")(observations.to("cuda"))
     assert found.device.type == "cuda"
     torch.testing.assert_close(found.cpu(), expected, atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("windows", [{}, {"history": 2, "horizon": 4, "chunk": 2}], ids=["", "with memory"])
+def test_a_policy_on_the_device_answers_where_the_observation_lies(windows):
+    strategy = build_strategy(Diffusion, **windows)
+    on_cpu = Policy(strategy)
+    observations = torch.randn(3, 5, 3)                             # (steps, batch, observation_dim)
+    wanted = [on_cpu(batch) for batch in observations]
+    policy = Policy(strategy.to("cuda"))
+    for given in (observations, observations.to("cuda"), observations.numpy()):
+        policy.reset()
+        for batch, answer in zip(given, wanted, strict=True):
+            found = policy(batch)
+            assert isinstance(found, type(batch))
+            found = torch.as_tensor(found)
+            assert found.device == torch.as_tensor(batch).device
+            torch.testing.assert_close(found.cpu(), answer, atol=1e-4, rtol=1e-4)
 
 
 def test_batches_stay_on_the_device_and_repeat_themselves():

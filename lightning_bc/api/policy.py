@@ -94,7 +94,7 @@ class Policy:
         self._check(given)
         rows = given.reshape(-1, self.observation_dim).to(self.device)  # (batch, observation_dim)
         with without_gradients(self.strategy):
-            actions = self._act(rows, deterministic)                # (batch, action_dim)
+            actions = self._act(rows, deterministic).float()        # (batch, action_dim)
             if self._bounds is not None:                            # the border's products may round beyond a bound
                 actions = actions.clamp(*self._bounds.to(actions.device))
         actions = actions.clone().to(given.device).reshape(*given.shape[:-1], self.action_dim)  # usable in autograd

@@ -31,6 +31,9 @@ def evaluate_files(
 ) -> None:
     """Play checkpoints and experts, and print what their episodes earn.
 
+    What does not know the returns of random actions and of the expert is measured against those that the first policy of
+    the same environment knows.
+
     Args:
         policies: checkpoints, names of runs, experts as ``collect`` takes them, or folders of these, whose files are played
             in the order of their steps.
@@ -46,15 +49,20 @@ def evaluate_files(
     path = None if output is None else new_file(output)
     loaded = [policy for given in policies for policy in _load_all(given, env)]
     environments = [env or _environment_of(policy) for policy in loaded]
-    for policy, environment_id in zip(loaded, environments, strict=True):
+    pairs = [*zip(loaded, environments, strict=True)]
+    for policy, environment_id in pairs:
         check_fits(policy, str(policy.path), environment_id)        # refused before the first episode
 
+    known = {environment_id: policy.references for policy, environment_id in reversed(pairs) if _knows_expert(policy)}
     width = max(len(str(policy.path)) for policy in loaded)
     names = {"policy": "policy", "step": "step", "mean": "return", "std": "std", "normalized": "normalized"}
     print(_COLUMNS.format(width=width, **names, failed="failed", length="steps"))
     rows = []
-    for policy, environment_id in zip(loaded, environments, strict=True):
-        result = evaluate(policy, environment_id, episodes, deterministic=deterministic, bank=bank)
+    for policy, environment_id in pairs:
+        references = policy.references if _knows_expert(policy) else known.get(environment_id)
+        result = evaluate(
+            policy, environment_id, episodes, deterministic=deterministic, references=references, bank=bank
+        )
         print(_row(policy, result, width), flush=True)
         rows.append(_entry(policy, result))
     kind = "deterministic" if deterministic else "sampled"
@@ -83,6 +91,10 @@ def _environment_of(policy: Policy) -> str:
     if policy.environment_id is None:
         raise InputError(f"{policy.path}: does not say of which environment it is. Give --env.")
     return policy.environment_id
+
+
+def _knows_expert(policy: Policy) -> bool:
+    return policy.references is not None and policy.references.has_expert
 
 
 def _row(policy: Policy, result: Evaluation, width: int) -> str:
