@@ -41,7 +41,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "metadata": ("metadata",),
 }
 
-_ENDS = ("terminated", "timeouts", "dones")
+ENDS = ("terminated", "timeouts", "dones")
 
 
 def known(names: Iterable[str]) -> dict[str, str]:
@@ -80,7 +80,7 @@ def arranged(path: str, content: Mapping[str, Any], one_episode: bool = False) -
                 f"{path}: next_observations has shape {tuple(following.shape)}, observations {tuple(observations.shape)}, "
                 f"and there are {pairs} actions; each action needs one of both. Mend them, or leave next_observations out."
             )
-    flags = {key: flags_of(path, key, found.pop(key), "step or episode") for key in _ENDS if key in found}
+    flags = {key: flags_of(path, key, found.pop(key), "step or episode") for key in ENDS if key in found}
     last = _last_rows(path, found, flags, following)
     if last is None and one_episode and pairs > 0:
         last = torch.tensor([pairs - 1])
