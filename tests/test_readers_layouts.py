@@ -203,6 +203,10 @@ def test_one_flag_for_one_episode(tmp_path):
         pytest.param({"indices": np.array([4.5])}, ["indices"], id="split in a row"),
         pytest.param({"next_obs": NEXT[:-1]}, ["next_observations has shape (9, 3), observations (10, 3)"], id="next"),
         pytest.param({"episode_starts": START[:-1]}, ["9 episode_starts for 10 actions"], id="starts"),
+        pytest.param({"actions": ACTIONS[:0], "indices": []}, ["actions is empty"], id="no steps"),
+        pytest.param(
+            {"observations": NEXT[:, 0], "next_obs": NEXT[:, 0]}, ["observations has shape (10,)"], id="vectors"
+        ),
         pytest.param({"actions": ACTIONS[:-1]}, ["10 observations but 9 actions"], id="one action fewer"),
         pytest.param({"actions": None}, ["lacks actions; found observations", "docs/your-data.md"], id="no actions"),
     ],
