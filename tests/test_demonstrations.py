@@ -255,6 +255,19 @@ def test_mean_reward_stands_in_for_an_absent_expert_and_says_so(tmp_path):
     assert references.expert_source == "mean_reward of the data file (no expert at hand)"
 
 
+def test_what_was_read_is_said_where_a_format_leaves_it_open(tmp_path, capsys):
+    h5py = pytest.importorskip("h5py", reason="the optional extra hdf5 is not installed")
+    with h5py.File(tmp_path / "data.hdf5", "w") as file:
+        for number in range(2):
+            group = file.create_group(f"data/demo_{number}")
+            group["obs/b"], group["obs/a"], group["actions"] = np.zeros((5, 1)), np.zeros((5, 3)), np.zeros((5, 1))
+    data = set_up(str(tmp_path / "data.hdf5"), environment_id="InvertedPendulum-v5", validation_fraction=0.0)
+    assert data.training_observations.shape == (10, 4)
+    assert capsys.readouterr().out.count("data.hdf5: observations are a (3), b (1), side by side in this order") == 1
+    with pytest.raises(InputError, match=r"The observations are a \(3\), b \(1\), .* one array: see docs/your-data\.md"):
+        set_up(str(tmp_path / "data.hdf5"), environment_id="Pendulum-v1")
+
+
 def test_without_an_expert_and_any_return_there_is_no_reference(tmp_path):
     absent = {"mean_reward": None, "std_reward": None, "expert_returns": None}
     path = write_pairs(tmp_path / "pendulum.pt", (5,) * 12, 4, 1, **absent)

@@ -144,6 +144,51 @@ def test_without_any_end_the_episodes_are_unknown_and_none_terminated(tmp_path):
     assert (cut.lengths.tolist(), cut.terminated.tolist()) == ([4, 4, 2], [False] * 3)
 
 
+# Stacks: (episodes, steps, dimensions)
+
+
+STACK = {"obs": np.arange(30.0).reshape(2, 5, 3), "acts": np.arange(20.0).reshape(2, 5, 2), "rews": np.ones((2, 5))}
+
+
+def test_stack_of_episodes_of_one_length(tmp_path):
+    terminal = np.zeros((2, 5), bool)
+    terminal[1, -1] = True
+    found = written(tmp_path, **STACK, terminal=terminal)
+    np.testing.assert_array_equal(found.observations, STACK["obs"].reshape(10, 3))
+    np.testing.assert_array_equal(found.actions, STACK["acts"].reshape(10, 2))
+    assert (found.lengths.tolist(), found.terminated.tolist(), found.mean_return) == ([5, 5], [False, True], 5.0)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_padding_behind_lengths_is_cut(tmp_path, more):
+    observations = np.arange(2 * (5 + more) * 3.0).reshape(2, 5 + more, 3)
+    found = written(tmp_path, **(STACK | {"obs": observations}), episode_lengths=np.array([3, 5], np.uint8))
+    np.testing.assert_array_equal(found.observations, np.concatenate([observations[0, :3], observations[1, :5]]))
+    np.testing.assert_array_equal(found.actions, np.concatenate([STACK["acts"][0, :3], STACK["acts"][1]]))
+    assert (found.lengths.tolist(), found.mean_return) == ([3, 5], 4.0)
+    if more:
+        np.testing.assert_array_equal(found.final_observations, [observations[0, 3], observations[1, 5]])
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [
+        ({"dones": np.eye(2, 5) > 0}, "dones marks ends before the last of 5 steps"),
+        ({"episode_lengths": np.array([3, 6])}, "episode_lengths must be 2 integers from 1 to 5"),
+        ({"episode_lengths": np.array([3])}, "episode_lengths must be 2 integers from 1 to 5"),
+    ],
+)
+def test_stack_that_may_be_padded_is_refused(tmp_path, ends, words):
+    with pytest.raises(InputError, match=words):
+        written(tmp_path, **STACK, **ends)
+
+
+def test_one_flag_for_one_episode(tmp_path):
+    observations, actions, _ = EPISODES[1]                          # as imitation's data sets on the HuggingFace hub
+    np.savez(tmp_path / "data.npz", obs=observations, acts=actions, terminal=True)
+    assert read(tmp_path / "data.npz", one_episode=True).terminated.tolist() == [True]
+
+
 # What is refused
 
 
@@ -158,6 +203,10 @@ def test_without_any_end_the_episodes_are_unknown_and_none_terminated(tmp_path):
         pytest.param({"indices": np.array([4.5])}, ["indices"], id="split in a row"),
         pytest.param({"next_obs": NEXT[:-1]}, ["next_observations has shape (9, 3), observations (10, 3)"], id="next"),
         pytest.param({"episode_starts": START[:-1]}, ["9 episode_starts for 10 actions"], id="starts"),
+        pytest.param({"actions": ACTIONS[:0], "indices": []}, ["actions is empty"], id="no steps"),
+        pytest.param(
+            {"observations": NEXT[:, 0], "next_obs": NEXT[:, 0]}, ["observations has shape (10,)"], id="vectors"
+        ),
         pytest.param({"actions": ACTIONS[:-1]}, ["10 observations but 9 actions"], id="one action fewer"),
         pytest.param({"actions": None}, ["lacks actions; found observations", "docs/your-data.md"], id="no actions"),
     ],

@@ -94,6 +94,7 @@ def check_fits(made: Trajectories, spaces: EnvironmentSpaces) -> None:
             f"{path}: holds demonstrations of {made_on}, and --env is {environment_id}. Leave --env away, or "
             "name demonstrations of that environment with --data.path."
         )
+    note = f" The {made.origin.note}; for others, give one array: see docs/your-data.md." if made.origin.note else ""
     for key, tensor, wanted in (
         ("observations", made.observations, spaces.observation_dim),
         ("actions", made.actions, spaces.action_dim),
@@ -101,7 +102,7 @@ def check_fits(made: Trajectories, spaces: EnvironmentSpaces) -> None:
         if tensor.shape[1] != wanted:
             raise InputError(
                 f"{path}: {key} have {tensor.shape[1]} dimensions, those of {environment_id} have {wanted}. "
-                f"Say with --env which environment the file is of.{f' The {made.origin.note}.' if made.origin.note else ''}"
+                f"Say with --env which environment the file is of.{note}"
             )
 
 

@@ -94,6 +94,9 @@ def returns_of(path: str, key: str, content: Mapping[str, Any]) -> tuple[float, 
 
 
 def _flat(found: Tensor) -> Tensor:
+    """A column as a vector; one value, as of one episode, too."""
+    if found.ndim == 0:
+        return found.unsqueeze(0)
     return found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
 
 

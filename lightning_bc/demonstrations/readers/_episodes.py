@@ -5,7 +5,7 @@
     [{"obs": ..., "acts": ...}, ...]        one dictionary per episode
     {"demo_0": {...}, "demo_1": {...}}      the same by name
     [(observations, actions), ...]          one pair of arrays per episode
-    {"obs": [..., ...], "acts": [..., ...]} lists with one array per episode
+    {"obs": [..., ...], "acts": [..., ...]} lists with one array per episode, or arrays (episodes, steps, dimensions)
 """
 
 import re
@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from lightning_bc.demonstrations.readers import _checks
-from lightning_bc.demonstrations.readers._names import known
+from lightning_bc.demonstrations.readers._names import ENDS, known
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories, joined
 from lightning_bc.errors import InputError
 
@@ -89,16 +89,52 @@ def _apart(path: str, content: Any) -> Sequence[Mapping[str, Any]] | None:
 
 
 def _columns_apart(path: str, content: Mapping[Any, Any]) -> Sequence[Mapping[str, Any]] | None:
-    """The episodes of lists with one array per episode; None of flat arrays."""
+    """The episodes of columns that are lists with one array per episode, or stacks of them; None of flat arrays."""
     used = known(content)
-    columns = {name: content[name] for name in used.values() if _is_per_episode(content[name])}
-    needed = [columns.get(used.get(key, "")) for key in ("observations", "actions")]
-    if any(column is None or column[0].ndim < 2 for column in needed):
+    needed = [content[used[key]] for key in ("observations", "actions") if key in used]
+    if len(needed) < 2:
+        return None
+    if all(_is_array(column) and column.ndim == 3 for column in needed):
+        columns = {name: content[name] for name in used.values() if _is_array(content[name]) and content[name].ndim > 1}
+    elif all(_is_per_episode(column) and column[0].ndim == 2 for column in needed):
+        columns = {name: content[name] for name in used.values() if _is_per_episode(content[name])}
+    else:
         return None
     counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) > 1:
-        raise InputError(f"{path}: has lists of {counts} episodes; each episode needs one array of each.")
-    return [dict(zip(columns, episode, strict=True)) for episode in zip(*columns.values(), strict=True)]
+        raise InputError(f"{path}: has {counts} episodes; each episode needs one array of each.")
+    episodes = [dict(zip(columns, episode, strict=True)) for episode in zip(*columns.values(), strict=True)]
+    return _without_padding(path, episodes, content, used) if _is_array(needed[0]) else episodes
+
+
+def _without_padding(
+    path: str, episodes: Sequence[Mapping[str, Any]], content: Mapping[Any, Any], used: Mapping[str, str]
+) -> Sequence[Mapping[str, Any]]:
+    """Stacked episodes, each cut to its length where lengths are given.
+
+    Raises:
+        InputError: the lengths do not fit, or none are given and an episode ends before its last row.
+    """
+    steps = len(episodes[0][used["actions"]])
+    if "episode_lengths" in used:
+        lengths = np.asarray(content[used["episode_lengths"]])
+        fit = lengths.shape == (len(episodes),) and lengths.dtype.kind in "iu" and ((lengths > 0) & (lengths <= steps)).all()
+        if not fit:
+            raise InputError(
+                f"{path}: episode_lengths must be {len(episodes)} integers from 1 to {steps}, the steps in its stack of "
+                f"actions; found shape {lengths.shape}, {lengths.dtype}."
+            )
+        return [                                                    # observations may have one row more
+            {name: column[: len(column) - steps + length] for name, column in episode.items()}
+            for episode, length in zip(episodes, lengths.tolist(), strict=True)
+        ]
+    for key in ENDS:
+        if key in used and any(used[key] in episode and episode[used[key]][:-1].any() for episode in episodes):
+            raise InputError(
+                f"{path}: {used[key]} marks ends before the last of {steps} steps, so that the rows behind them may be "
+                "padding. Give episode_lengths, or a list with one array per episode."
+            )
+    return episodes
 
 
 def _is_array(value: Any) -> bool:

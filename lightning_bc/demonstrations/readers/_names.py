@@ -41,7 +41,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "metadata": ("metadata",),
 }
 
-_ENDS = ("terminated", "timeouts", "dones")
+ENDS = ("terminated", "timeouts", "dones")
 
 
 def known(names: Iterable[str]) -> dict[str, str]:
@@ -69,8 +69,8 @@ def arranged(path: str, content: Mapping[str, Any], one_episode: bool = False) -
     if not {"observations", "actions"} <= set(found):
         return found
     observations, actions = (tensor_of(path, key, found[key], "an array") for key in ("observations", "actions"))
-    if not observations.ndim or not actions.ndim:
-        return found
+    if observations.ndim != 2 or actions.ndim != 2 or not len(actions):
+        return found                                                # which the checks refuse
     found |= {"observations": observations, "actions": actions}
     following, pairs = found.pop("next_observations", None), len(actions)
     if following is not None:
@@ -80,9 +80,9 @@ def arranged(path: str, content: Mapping[str, Any], one_episode: bool = False) -
                 f"{path}: next_observations has shape {tuple(following.shape)}, observations {tuple(observations.shape)}, "
                 f"and there are {pairs} actions; each action needs one of both. Mend them, or leave next_observations out."
             )
-    flags = {key: flags_of(path, key, found.pop(key), "step or episode") for key in _ENDS if key in found}
+    flags = {key: flags_of(path, key, found.pop(key), "step or episode") for key in ENDS if key in found}
     last = _last_rows(path, found, flags, following)
-    if last is None and one_episode and pairs > 0:
+    if last is None and one_episode:
         last = torch.tensor([pairs - 1])
     if last is not None:
         found["episode_lengths"] = last.diff(prepend=torch.tensor([-1]))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_bc.demonstrations.readers import _checks
+from lightning_bc.demonstrations.readers import _checks, _episodes
 from lightning_bc.demonstrations.readers._names import NAMES, known
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.files import sha256
@@ -15,7 +15,7 @@ ANSWERS_TO = (".npz",)
 
 def read(path: str, one_episode: bool = False) -> Trajectories:
     """Read and check everything."""
-    return _checks.trajectories(path, _load(path, NAMES), sha256(path), one_episode)
+    return _episodes.trajectories(path, _load(path, NAMES), sha256(path), one_episode)
 
 
 def peek(path: str) -> Origin:
