@@ -1,5 +1,6 @@
 """What SECURITY.md promises: files that are read choose neither code nor places, whichever command reads them."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,19 @@ def test_a_checkpoint_cannot_name_a_class_that_is_no_strategy(name, checkpoint, 
     torch.save(checkpoint | {"hyper_parameters": hyper_parameters, "strategy": name}, "other.ckpt")
     assert "other.ckpt" in refused(capsys, "export", "--ckpt_path", "other.ckpt", "--output", "actor.pt")
     assert not Path("actor.pt").exists()
+
+
+@pytest.mark.parametrize("command", ["test", "validate", "fit", "export --output a.pt"])
+@pytest.mark.parametrize("network", ["canary.run", {"class_path": "canary.Network"}])
+def test_a_checkpoint_cannot_have_a_module_imported(command, network, checkpoint, data, capsys, monkeypatch):
+    Path("canary.py").write_text("from pathlib import Path\nPath('imported').touch()\ndef run(*sizes): ...\n")
+    monkeypatch.syspath_prepend(".")
+    config = checkpoint["config"] | {"model": {"class_path": "MSE", "init_args": {"network": network}}}
+    hyper_parameters = checkpoint["hyper_parameters"] | {"network": network}
+    torch.save(checkpoint | {"config": config, "hyper_parameters": hyper_parameters}, "other.ckpt")
+    with pytest.warns(UserWarning, match="config") if "export" not in command else nullcontext():
+        assert "canary" in refused(capsys, *command.split(), "--ckpt_path", "other.ckpt")
+    assert not Path("imported").exists()
 
 
 def test_every_test_that_is_named_exists():

@@ -15,6 +15,7 @@ from lightning_bc.demonstrations.experts.callables import is_name
 from lightning_bc.errors import InputError
 from lightning_bc.files import sha256
 from lightning_bc.runs import folders
+from lightning_bc.strategies.registry import programs
 
 DISPLAY = {
     *(f"trainer.enable_{what}" for what in ("progress_bar", "model_summary", "autolog_hparams", "checkpointing")),
@@ -36,7 +37,7 @@ def with_own_configuration(command: str, args: Sequence[str]) -> list[str]:
     """``args`` with, where they name a checkpoint or run and no model, the checkpoint's own configuration in front.
 
     Raises:
-        InputError: there is no such checkpoint, or ``fit`` would call a function that only the checkpoint names.
+        InputError: there is no such checkpoint, or something would be imported that only the checkpoint names.
     """
     given = {name: value for name, value in _flags(args) if name in ("-c", "--config", "--model", "--ckpt_path", "--run")}
     path = given.get("--ckpt_path")
@@ -47,12 +48,12 @@ def with_own_configuration(command: str, args: Sequence[str]) -> list[str]:
     if path in (None, "last") or given.keys() & {"-c", "--config", "--model"}:
         return list(args)
     content = folders.open_checkpoint(path)
-    functions = _functions(content["config"])
-    if command == "fit" and functions and functions - _functions(folders.read_config(content["run"])):
+    named = programs(content["config"]) | (_functions(content["config"]) if command == "fit" else set())
+    if named and (named := named - programs(own := folders.read_config(content["run"])) - _functions(own)):
         raise InputError(
-            f"{path}: its configuration has {', '.join(sorted(functions))} as expert, a function, which is imported and "
-            f"run; {folders.config_path(content['run'])} does not say so. A checkpoint is no program: if the function is "
-            "yours, give the configuration with --config."
+            f"{path}: its configuration names {', '.join(sorted(named))}, which would be imported and run; "
+            f"{folders.config_path(content['run'])} does not. A checkpoint is no program: if this is yours, give the "
+            "configuration with --config."
         )
     return ["--config", yaml.safe_dump(content["config"], sort_keys=False), *args]
 

@@ -3,7 +3,10 @@
 import functools
 import importlib
 import pkgutil
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +15,16 @@ from lightning_bc.errors import InputError
 from lightning_bc.strategies.base import Strategy
 
 FOLDERS = ("offline", "online")
+
+TRUSTED = ("lightning_bc.", "torch.optim.", "lightning.pytorch.")
+"""Packages whose classes a checkpoint may name."""
+
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+_TEXT = {
+    *("path", "expert", "env", "environment_id", "ckpt_path", "init_from"),
+    *("default_root_dir", "dirpath", "filename", "monitor"),
+}
+"""Settings that are text, whatever they look like."""
 
 
 @functools.cache
@@ -53,13 +66,34 @@ def strategy_of_checkpoint(path: str | Path, checkpoint: StateDict) -> type[Stra
     return cls
 
 
+def programs(config: Any, key: str = "") -> set[str]:
+    """What a configuration, or a part of it under ``key``, would import or call that is of no trusted package.
+
+    Where a class or a function is expected, an import path such as os.kill is one; so every text that looks like one counts.
+    """
+    if isinstance(config, Mapping):
+        return set().union(*(programs(value, str(name)) for name, value in config.items()))
+    if isinstance(config, list | tuple):
+        return set().union(*(programs(value, key) for value in config))
+    if not isinstance(config, str) or key in _TEXT or not _IMPORT_PATH.fullmatch(config):
+        return set()
+    return set() if config.startswith(TRUSTED) else {config}
+
+
 def load_strategy(path: str | Path) -> Strategy:
     """Rebuild the strategy that a checkpoint holds, whichever it is.
 
     Raises:
         InputError: if it is no checkpoint of a known strategy, or what it says of the strategy does not fit its weights.
     """
-    cls = strategy_of_checkpoint(path, torch.load(path, map_location="cpu", weights_only=True))
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    cls = strategy_of_checkpoint(path, checkpoint)
+    settings = {name: value for name, value in checkpoint.get("hyper_parameters", {}).items() if name != "_class_path"}
+    if found := programs(settings):
+        raise InputError(
+            f"{path}: names {', '.join(sorted(found))}, which would be imported. A checkpoint is no program: build the "
+            "strategy in Python as it was, and load the weights with lightning_bc.load(path, strategy)."
+        )
     try:
         return cls.load_from_checkpoint(path, map_location="cpu", weights_only=True)
     except (RuntimeError, TypeError, KeyError) as error:
