@@ -261,6 +261,7 @@ def postgresql(tmp_path):
     subprocess.run([*control, "stop", "--mode", "immediate"], **quiet)
 
 
+@pytest.mark.slow
 def test_two_workers_on_postgresql_and_one_killed_do_every_cell_once(postgresql, folder):
     begun, search = work_and_kill(folder, postgresql)
     study = optuna.load_study(study_name=search.name, storage=postgresql)
@@ -368,6 +369,7 @@ def test_a_trial_is_judged_by_the_last_point_of_the_curve_and_results_cannot_cha
     assert fits.last_return("run") == 5.0
 
 
+@pytest.mark.slow
 def test_a_fit_dies_with_its_worker_and_is_resumed_by_the_next(folder):
     flags = f"--model MSE --data.path {write_pendulum('pendulum.pt')} --rollouts.eval_freq 5 --rollouts.episodes 2"
     flags = [*flags.split(), "--data.batch_size", "10", "--trainer.max_epochs", "30"]
