@@ -108,8 +108,7 @@ class Trajectories:
         """The rows of each episode's first step and of every k-th after it."""
         if every == 1:
             return torch.arange(len(self))
-        spans = zip(self.starts.tolist(), self.lengths.tolist(), strict=True)
-        return torch.cat([torch.arange(start, start + length, every) for start, length in spans])
+        return _rows_of(self.starts, self.lengths, every)
 
     def pairs(self, every: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Observations and actions of every k-th step of each episode, on ``device``."""
@@ -167,9 +166,8 @@ class Trajectories:
 
     def chosen(self, episodes: Tensor) -> "Trajectories":
         """The episodes of these numbers, (episodes,) int64, in their order."""
-        first, lengths = self.starts[episodes], self.lengths[episodes]
-        spans = zip(first.tolist(), lengths.tolist(), strict=True)
-        rows = torch.cat([torch.arange(start, start + length) for start, length in spans])
+        lengths = self.lengths[episodes]
+        rows = _rows_of(self.starts[episodes], lengths)
         return replace(
             self,
             observations=self.observations[rows],
@@ -255,6 +253,12 @@ class Trajectories:
             terminated=terminated,
             final_observations=final,
         )
+
+
+def _rows_of(starts: Tensor, lengths: Tensor, every: int = 1) -> Tensor:
+    """The rows of episodes that start at ``starts`` and have ``lengths``, both (episodes,): each one's every k-th."""
+    spans = zip(starts.tolist(), lengths.tolist(), strict=True)
+    return torch.cat([torch.arange(start, start + length, every) for start, length in spans])
 
 
 def recorded(played: Episodes) -> Trajectories:
