@@ -101,5 +101,6 @@ def test_the_best_episodes_are_chosen_by_their_returns():
     assert best.observations[:, 0].tolist() == [2, 3, 4]
     half, _ = split_for(Wanted("MSE"), found, top_fraction=0.75)
     assert half.lengths.tolist() == [2, 3, 1]
+    assert half.terminated.tolist() == [True, True, True]           # inferred of the file, whose last episode is left out
     with pytest.raises(InputError, match=r"--data\.top_fraction 0\.5: hopper\.pt has no rewards"):
         split_for(Wanted("MSE"), made(lengths), top_fraction=0.5)

@@ -167,8 +167,6 @@ def split(
         InputError: episodes matter and are not known, or there are fewer than asked for.
     """
     made = _with_episodes(made, spaces, wanted, budget)
-    if budget.top_fraction < 1:
-        made = _best(made, budget.top_fraction)
     if made.terminated is None:
         made = made.with_terminations_inferred(spaces.max_episode_steps, spaces.can_terminate)
         if wanted.needs is Needs.TRANSITIONS:
@@ -176,6 +174,8 @@ def split(
                 f"{made.origin.path}: does not say which episodes terminated, so this is inferred: those shorter than the "
                 "time limit did, the last one did not"
             )
+    if budget.top_fraction < 1:                                     # after the inference: it is of the file's last episode
+        made = _best(made, budget.top_fraction)
     return made.held_out(budget.episodes, budget.validation_fraction)
 
 
