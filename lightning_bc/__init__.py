@@ -4,7 +4,7 @@ The map of the package. A file imports only from stages to its left; names that 
 (setup.cfg has the same stages for import-linter):
 
     errors, aliases -> bounds, files -> environments -> episodes -> border, networks, references -> episode_metrics
-    -> strategies -> demonstrations -> runs -> callbacks, api -> arguments, trainer_flags, report, tools -> fit_help
+    -> strategies -> demonstrations -> runs -> callbacks, api -> arguments, trainer_flags, report -> tools -> fit_help
     -> training -> sweep -> cli
 
 What each is, in the same order:

@@ -133,6 +133,11 @@ class Chart:
     methods: tuple[Method, ...]
 
     @property
+    def environment_id(self) -> str:
+        """Where the runs were scored."""
+        return self.best.runs[0].results.environment_id
+
+    @property
     def best(self) -> Method:
         """The method of the highest score."""
         return self.methods[0]

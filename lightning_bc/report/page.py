@@ -4,6 +4,7 @@ import base64
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from matplotlib.colors import to_rgb
 from lightning_bc.references import References
 from lightning_bc.report.chart import COLUMNS, Chart
 from lightning_bc.report.comparison import Improvement, matrix
+from lightning_bc.report.evaluations import Evaluated, with_greys
 from lightning_bc.report.plots import AXIS_LABELS, MARKERS, Band, Scale, line_styles, scale
 from lightning_bc.runs.folders import CONFIG_FILE
 
@@ -35,12 +37,14 @@ class Section:
         bands: their curves, by label.
         improvements: the probabilities of improvement between them.
         best: the picture of the best method, an SVG file.
+        played: policies that were trained elsewhere.
     """
 
     chart: Chart
     bands: dict[str, Band]
     improvements: Sequence[Improvement]
     best: Path
+    played: Sequence[Evaluated] = ()
 
 
 def write_page(
@@ -90,6 +94,7 @@ def _curves(section: Section, axis: str) -> go.Figure:
     for label, style in ((method.label, line_styles(chart)[method.label]) for method in chart.methods):
         if label in section.bands:
             traces += _traces(chart.references, section.bands[label], label, *style)
+    traces += [_reference(one, colour, axis) for one, colour in with_greys(section.played)]
     figure = go.Figure(traces)
     figure.update_layout(
         template="plotly_white",
@@ -125,6 +130,19 @@ def _curves(section: Section, axis: str) -> go.Figure:
         )
     _add_scales(figure, scale(section.bands.values()))
     return figure
+
+
+def _reference(one: Evaluated, grey: str, axis: str) -> go.Scatter:
+    """A policy that was trained elsewhere."""
+    along = one.is_curve and axis.endswith("steps")
+    return go.Scatter(
+        x=one.steps if along else [0],
+        y=one.means if along else one.means[-1:],
+        mode="lines+markers",
+        line={"color": grey, "width": 1.6},
+        name=escape(one.label),
+        hovertemplate=f"<b>{escape(one.label)}</b><br>%{{x:,.6~g}}: return %{{y:,.5~g}}<extra></extra>",
+    )
 
 
 def _add_scales(figure: go.Figure, horizontal: Scale) -> None:

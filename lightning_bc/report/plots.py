@@ -17,6 +17,7 @@ from matplotlib.ticker import StrMethodFormatter
 
 from lightning_bc.report import statistics
 from lightning_bc.report.chart import Chart, Method
+from lightning_bc.report.evaluations import Evaluated, draw_over, with_greys
 
 AXIS_LABELS = {
     "optimizer_steps": "optimizer steps",
@@ -115,11 +116,18 @@ def line_styles(chart: Chart) -> dict[str, tuple[str, str]]:
     return {label: (COLOURS[colour], DASHES[dash]) for label, (colour, dash) in places.items()}
 
 
-def draw_curves(path: Path, chart: Chart, bands: dict[str, Band], methods: Sequence[Method], axis: str) -> None:
+def draw_curves(
+    path: Path,
+    chart: Chart,
+    bands: dict[str, Band],
+    methods: Sequence[Method],
+    axis: str,
+    played: Sequence[Evaluated] = (),
+) -> None:
     """Draw the curves of ``methods`` into ``path``: raw return left, normalized right, the expert as a line.
 
     A method without extent along ``axis`` (no environment steps, no expert queries) is a point at its end. A picture of one
-    method also shows its runs.
+    method also shows its runs. ``played`` are policies that were trained elsewhere, drawn in grey.
     """
     alone, styles = len(methods) == 1, line_styles(chart)
     with rc_context(STYLE):
@@ -129,6 +137,7 @@ def draw_curves(path: Path, chart: Chart, bands: dict[str, Band], methods: Seque
         for method in methods:
             if method.label in bands:
                 _draw(axes, bands[method.label], *styles[method.label], method.label, alone)
+        draw_over(axes, with_greys(played), along=axis.endswith("steps"))
         axes.set_xlabel(AXIS_LABELS[axis])
         axes.set_ylabel("return")
         horizontal = scale(bands[method.label] for method in methods if method.label in bands)
@@ -177,3 +186,21 @@ def _draw_expert(axes: Axes, chart: Chart) -> None:
     )
     right = axes.secondary_yaxis("right", functions=(references.normalized, references.unnormalized))
     right.set_ylabel("normalized return (random 0, expert 1)")
+
+
+def draw_evaluations(path: Path, references: Sequence[Evaluated]) -> None:
+    """Write a picture of returns over the steps of training, of one environment."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8, 4.2), layout="constrained")
+        axes = figure.subplots()
+        draw_over(axes, [(one, COLOURS[number % len(COLOURS)]) for number, one in enumerate(references)])
+        expert_return = next((one.expert_return for one in references if np.isfinite(one.expert_return)), None)
+        if expert_return is not None:
+            axes.axhline(expert_return, color="#222222", linewidth=1, linestyle=(0, (6, 3)), label="expert")
+        axes.set_xlabel("steps of training")
+        axes.set_ylabel("return")
+        for side in (axes.xaxis, axes.yaxis):
+            side.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
+        axes.set_title(references[0].environment_id, loc="left", fontsize=11)
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8.5)
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {})

@@ -10,6 +10,7 @@ from typing import Literal
 from lightning_bc.errors import InputError
 from lightning_bc.report.chart import COLUMNS, Chart, make_charts
 from lightning_bc.report.comparison import improvements, matrix
+from lightning_bc.report.evaluations import Evaluated, read_evaluations
 from lightning_bc.report.page import Section, write_page
 from lightning_bc.report.plots import band, draw_curves
 from lightning_bc.report.tables import csv_table, latex_table, markdown_table, show_interval
@@ -18,23 +19,29 @@ from lightning_bc.runs.records import FinishedRecord, Record, read_records
 Axis = Literal["optimizer_steps", "environment_steps", "expert_queries", "seconds"]
 
 
-def report(logs: str, output: str = "docs/results", x: Axis = "optimizer_steps") -> None:
+def report(
+    logs: str, output: str = "docs/results", x: Axis = "optimizer_steps", references: list[str] | None = None
+) -> None:
     """Report on runs: reward-over-time curves, a chart, a sentence and an HTML page; see docs/report.md.
 
     Args:
         logs: folder of runs.
         output: folder to write to; files of an earlier report there are replaced.
         x: what the curves are drawn over.
+        references: files of ``evaluate --output``, whose policies are drawn into the chart of their environment: over their
+            own steps of training where ``x`` is steps, else as a line at the return of the last.
 
     Raises:
         InputError: if there is no finished run, or the folders cannot be used.
     """
     records, left_out = _read(Path(logs), Path(output))
     charts = make_charts(records)
+    played = [one for path in references or () for one in read_evaluations(path)]
+    drawn = {chart.name: [one for one in played if one.environment_id == chart.environment_id] for chart in charts}
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=Path(output).parent, prefix=".report-") as folder:
         new = Path(folder)
-        sections = [_write_chart(new / file_name(chart.name), chart, x) for chart in charts]
+        sections = [_write_chart(new / file_name(chart.name), chart, x, drawn[chart.name]) for chart in charts]
         (new / "report.md").write_text(_markdown(sections, left_out))
         counted = sum(len(method.runs) for chart in charts for method in chart.methods)
         write_page(new / "report.html", sections, x, Path(output), logs=logs, counted=counted, left_out=left_out)
@@ -66,11 +73,11 @@ def _read(logs: Path, output: Path) -> tuple[list[Record], dict[str, str]]:
     return records, left_out
 
 
-def _write_chart(folder: Path, chart: Chart, axis: str) -> Section:
+def _write_chart(folder: Path, chart: Chart, axis: str, played: list[Evaluated]) -> Section:
     """The pictures and tables of one chart."""
     folder.mkdir()
     bands = {method.label: curve for method in chart.methods if (curve := band(method, axis)) is not None}
-    draw_curves(folder / "curves.svg", chart, bands, chart.methods, axis)
+    draw_curves(folder / "curves.svg", chart, bands, chart.methods, axis, played)
     for method in chart.methods:
         draw_curves(folder / _picture(method.label), chart, bands, [method], axis)
     rows = [chart.cells(method) for method in chart.methods]
@@ -80,7 +87,7 @@ def _write_chart(folder: Path, chart: Chart, axis: str) -> Section:
     compared = improvements(chart.methods)
     if compared:
         (folder / "improvement.csv").write_text(csv_table([asdict(entry) for entry in compared]))
-    return Section(chart, bands, compared, folder / _picture(chart.best.label))
+    return Section(chart, bands, compared, folder / _picture(chart.best.label), played)
 
 
 def _markdown(sections: list[Section], left_out: dict[str, str]) -> str:
