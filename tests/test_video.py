@@ -14,7 +14,7 @@ from gymnasium.spaces import Box
 
 from lightning_bc.cli import main
 from lightning_bc.episodes import SELECTION_BANK, Memoryless
-from lightning_bc.tools.video import write_video
+from lightning_bc.tools.video import GIF_WIDTH, write_video
 
 SHORT = BUDGET.replace("max_steps 4", "max_steps 2")
 SIZE = 64
@@ -93,6 +93,14 @@ def test_the_video_holds_each_moment_of_each_episode_side_by_side(clock, tmp_pat
     labels = frames[:, :SIZE].max(-1)
     assert all((labels[:, :, half].max((1, 2)) > 200).all() for half in (slice(None, 2 * SIZE), slice(2 * SIZE, None)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clock.mp4"]
+
+
+def test_an_animated_picture_is_small_and_as_long_as_asked(clock, tmp_path):
+    returns = write_video(tmp_path / "clock.gif", clock, {"learner": Always(3.0), "expert": Always(1.0)}, steps=4)
+    assert returns == {"learner": [12.0], "expert": [3.0]}
+    frames = imageio.imread(tmp_path / "clock.gif", plugin="pillow", index=None)
+    assert len(frames) == 5                                         # the first observation and four steps
+    assert frames[0].shape[:2] == (min(GIF_WIDTH, 3 * SIZE), 2 * min(GIF_WIDTH, 2 * SIZE))
 
 
 def test_the_selection_bank_is_played(clock, tmp_path, monkeypatch):

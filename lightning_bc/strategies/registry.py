@@ -4,6 +4,7 @@ import functools
 import importlib
 import pkgutil
 import re
+from argparse import ArgumentError
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -96,9 +97,9 @@ def load_strategy(path: str | Path) -> Strategy:
         )
     try:
         return cls.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, TypeError, KeyError) as error:
+    except (RuntimeError, TypeError, KeyError, ArgumentError) as error:
         raise InputError(
             f"{path}: {cls.__name__} cannot be built from it: {' '.join(str(error).split())[:200]}. Either it is not whole, "
-            "or the strategy was built in Python with a network of one's own, which a checkpoint cannot name: build it as "
+            "or another version wrote it, or the strategy was built in Python with a network of one's own, which a checkpoint cannot name: build it as "
             "it was, and load the weights with lightning_bc.load(path, strategy)."
         ) from error
