@@ -100,6 +100,6 @@ def load_strategy(path: str | Path) -> Strategy:
     except (RuntimeError, TypeError, KeyError, ArgumentError) as error:
         raise InputError(
             f"{path}: {cls.__name__} cannot be built from it: {' '.join(str(error).split())[:200]}. Either it is not whole, "
-            "or another version wrote it, or the strategy was built in Python with a network of one's own, which a checkpoint cannot name: build it as "
-            "it was, and load the weights with lightning_bc.load(path, strategy)."
+            "or another version wrote it, or the strategy was built in Python with a network of one's own, which a "
+            "checkpoint cannot name: build it as it was, and load the weights with lightning_bc.load(path, strategy)."
         ) from error

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import gymnasium
 import imageio.v2 as imageio
+import mujoco
 import numpy as np
 import torch
 from gymnasium.envs.mujoco import MujocoEnv
@@ -151,11 +152,19 @@ def _drawing(environment_id: str) -> gymnasium.Env:
             environment = gymnasium.make(environment_id, render_mode="rgb_array")
         if isinstance(environment.unwrapped, MujocoEnv):
             _choose_renderer()
+            _follow(environment.unwrapped)
         environment.reset(seed=SELECTION_BANK.first)
         environment.render()
     except Exception as error:                                      # each renderer has errors of its own
         raise InputError(f"{environment_id} cannot be drawn here: {error}") from error
     return environment
+
+
+def _follow(environment: MujocoEnv) -> None:
+    """Draw with the model's own tracking camera: Gymnasium's default stands still where it names no body to look at."""
+    camera = mujoco.mj_name2id(environment.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
+    if camera >= 0 and environment.mujoco_renderer.camera_id < 0:
+        environment.mujoco_renderer.camera_id = camera
 
 
 def _choose_renderer() -> None:
