@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lightning_bc.demonstrations.readers import _checks, _episodes
+from lightning_bc.demonstrations.readers._observations import ANY, ObservationKeys
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.errors import InputError
 from lightning_bc.files import sha256
@@ -20,9 +21,9 @@ from lightning_bc.files import sha256
 ANSWERS_TO = (".pkl", ".pickle")
 
 
-def read(path: str, one_episode: bool = False) -> Trajectories:
+def read(path: str, one_episode: bool = False, keys: ObservationKeys = ANY) -> Trajectories:
     """Read and check everything."""
-    return _episodes.trajectories(path, _load(path), sha256(path), one_episode)
+    return _episodes.trajectories(path, _load(path), sha256(path), one_episode, keys)
 
 
 def peek(path: str) -> Origin:
