@@ -368,7 +368,10 @@ WRITERS = {
     ".pickle": as_pickle,
     ".hdf5": lambda made, path: as_hdf5(made, path),
     ".h5": lambda made, path: as_hdf5(made, path),
+    ".parquet": None,
     "/": None,
+    "/dataset_info.json": None,
+    "/meta/info.json": None,
     "minari:": None,
 }
 

@@ -16,7 +16,8 @@ def tensor_of(path: str, key: str, value: Any, wanted: str) -> Tensor:
         if isinstance(value, list | tuple):                         # torch takes rows one by one, which is slow
             value = np.asarray(value)
         if isinstance(value, np.ndarray):                           # byte orders and strides that torch does not know
-            value = np.ascontiguousarray(value.astype(value.dtype.newbyteorder("="), copy=False)).reshape(value.shape)
+            copied = np.require(value.astype(value.dtype.newbyteorder("="), copy=False), requirements=["C", "W"])
+            value = copied.reshape(value.shape)
         return torch.as_tensor(value).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: {key} is a {type(value).__name__}, wanted {wanted}.") from error

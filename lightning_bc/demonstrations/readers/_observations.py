@@ -87,8 +87,8 @@ class Entry:
 
     @property
     def is_image(self) -> bool:
-        """Whether it looks like pixels: bytes in rows and columns, or three dimensions of anything."""
-        return len(self.shape) > 2 or (self.dtype == "uint8" and len(self.shape) == 2)
+        """Whether it looks like pixels: said so, bytes in rows and columns, or three dimensions of anything."""
+        return self.dtype == "image" or len(self.shape) > 2 or (self.dtype == "uint8" and len(self.shape) == 2)
 
     @property
     def is_numbers(self) -> bool:
@@ -97,7 +97,8 @@ class Entry:
 
     def __str__(self) -> str:
         """For messages."""
-        return f"{'image ' if self.is_image else ''}{self.shape} {self.dtype}"
+        shape = str(self.shape).replace("-1", "?")                   # of lists in a table
+        return f"{'image ' if self.is_image and self.dtype != 'image' else ''}{shape} {self.dtype}"
 
     @classmethod
     def of(cls, array: Any) -> "Entry":

@@ -1,7 +1,8 @@
 """Pickled lists, dictionaries and arrays, as course homework and older tools keep them, read without running anything.
 
-A pickle is a program. :class:`_DataUnpickler` knows only what rebuilds NumPy arrays and plain containers, and refuses all
-else by its name before it is imported. Layouts: :mod:`lightning_bc.demonstrations.readers._episodes`.
+A pickle is a program. :class:`_DataUnpickler` knows only what rebuilds NumPy arrays and plain containers, imitation's
+trajectories among them, and refuses all else by its name before it is imported. Layouts:
+:mod:`lightning_bc.demonstrations.readers._episodes`.
 """
 
 import collections
@@ -82,6 +83,13 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+class _Fields(dict[str, Any]):
+    """A dataclass of imitation, as the dictionary of its fields."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.update(state)
+
+
 _CONTAINERS = (bytes, bytearray, list, dict, tuple, set, frozenset, complex, slice, range)
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): "numpy.ndarray",                          # a name for _reconstruct, which asks for no other
@@ -90,6 +98,8 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("collections", "defaultdict"): collections.defaultdict,
 }
+for _name in ("Trajectory", "TrajectoryWithRew", "Transitions", "TransitionsWithRew"):
+    _ALLOWED["imitation.data.types", _name] = _Fields
 for _builtins in ("builtins", "__builtin__"):                       # Python 3, and protocols that Python 2 knows
     _ALLOWED |= {(_builtins, kind.__name__): kind for kind in _CONTAINERS}
 for _numpy in ("numpy._core", "numpy.core"):                        # NumPy 2 and 1
