@@ -19,6 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from lightning_bc.demonstrations.readers import _checks
+from lightning_bc.demonstrations.readers._arrays import is_whole, tensor_of
 from lightning_bc.demonstrations.readers._names import ENDS, known
 from lightning_bc.demonstrations.readers._observations import ANY, ObservationKeys, side_by_side
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories, joined
@@ -133,19 +134,21 @@ def _without_padding(
     """
     steps = len(episodes[0][used["actions"]])
     if "episode_lengths" in used:
-        lengths = np.asarray(content[used["episode_lengths"]])
-        fit = lengths.shape == (len(episodes),) and lengths.dtype.kind in "iu" and ((lengths > 0) & (lengths <= steps)).all()
-        if not fit:
+        lengths = tensor_of(path, "episode_lengths", content[used["episode_lengths"]], "an array of positive integers")
+        fit = lengths.shape == (len(episodes),) and is_whole(lengths)
+        if not fit or not ((lengths > 0) & (lengths <= steps)).all():
             raise InputError(
                 f"{path}: episode_lengths must be {len(episodes)} integers from 1 to {steps}, the steps in its stack of "
-                f"actions; found shape {lengths.shape}, {lengths.dtype}."
+                f"actions; found shape {tuple(lengths.shape)}, {lengths.dtype}."
             )
         return [                                                    # observations may have one row more
             {name: column[: len(column) - steps + length] for name, column in episode.items()}
             for episode, length in zip(episodes, lengths.tolist(), strict=True)
         ]
     for key in ENDS:
-        if key in used and any(used[key] in episode and episode[used[key]][:-1].any() for episode in episodes):
+        marked = [episode[used[key]] for episode in episodes if used.get(key) in episode]
+        flags = [tensor_of(path, key, column, "yes or no per step") for column in marked]
+        if any((flag[:-1] != 0).any() for flag in flags if flag.ndim):
             raise InputError(
                 f"{path}: {used[key]} marks ends before the last of {steps} steps, so that the rows behind them may be "
                 "padding. Give episode_lengths, or a list with one array per episode."

@@ -25,6 +25,9 @@ from lightning_bc.demonstrations.readers._arrays import tensor_of
 from lightning_bc.demonstrations.readers._names import known
 from lightning_bc.errors import InputError
 
+_DEEPEST = 8
+"""Groups in groups; a dictionary in a pickle may hold itself."""
+
 FLAG = "--data.observation_keys"
 
 
@@ -139,8 +142,10 @@ def note_of(sizes: Mapping[str, int]) -> str:
     return f"observations are {', '.join(f'{key} ({size})' for key, size in sizes.items())}, side by side in this order"
 
 
-def _entries(value: Any) -> Mapping[str, Any] | None:
+def _entries(value: Any, depth: int = 0) -> Mapping[str, Any] | None:
     """Arrays by key, those of groups in groups as ``group/key``; None of anything that has no entries."""
+    if depth > _DEEPEST:
+        return None
     if isinstance(value, list | tuple) and value and all(isinstance(step, Mapping) for step in value):
         shared = [key for key in value[0] if all(key in step for step in value)]
         value = {key: [step[key] for step in value] for key in shared}     # one dictionary per step
@@ -148,7 +153,7 @@ def _entries(value: Any) -> Mapping[str, Any] | None:
         return None
     found: dict[str, Any] = {}
     for key, entry in value.items():
-        nested = _entries(entry)
+        nested = _entries(entry, depth + 1)
         found |= {str(key): entry} if nested is None else {f"{key}/{name}": part for name, part in nested.items()}
     return found
 

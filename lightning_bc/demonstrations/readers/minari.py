@@ -24,16 +24,10 @@ def read(path: str, one_episode: bool = False, keys: ObservationKeys = ANY) -> T
         used = keys.among(path, {key: _entry(part) for key, part in space.items()}, stated=tuple(space))
         space = spaces.Dict(OrderedDict((key, space[key]) for key in used))
         keys, note = ObservationKeys(), note_of({key: spaces.flatdim(part) for key, part in space.items()})
-    # A Minari episode keeps one more observation than actions: the one after the last step.
-    episodes = [
-        {
-            "observations": flattened(space, episode.observations),
-            "actions": flattened(dataset.action_space, episode.actions),
-            "rewards": episode.rewards,
-            "terminated": episode.terminations,
-        }
-        for episode in dataset.iterate_episodes()
-    ]
+    try:
+        episodes = [_episode(space, dataset.action_space, episode) for episode in dataset.iterate_episodes()]
+    except Exception as error:                                      # of any kind: Minari believes what its files say
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error}). Fetch it again.") from error
     content = hashlib.sha256()
     for key, last in (("observations", -1), ("actions", None)):
         for episode in episodes:
@@ -46,6 +40,16 @@ def read(path: str, one_episode: bool = False, keys: ObservationKeys = ANY) -> T
 def peek(path: str) -> Origin:
     """Read what the dataset says about itself."""
     return _origin(path, _dataset(path))
+
+
+def _episode(observed: spaces.Space[Any], acted: spaces.Space[Any], episode: Any) -> dict[str, Any]:
+    """The arrays of an episode; Minari keeps one more observation than actions: the one after the last step."""
+    return {
+        "observations": flattened(observed, episode.observations),
+        "actions": flattened(acted, episode.actions),
+        "rewards": episode.rewards,
+        "terminated": episode.terminations,
+    }
 
 
 def _entry(part: spaces.Space[Any]) -> Entry:
