@@ -2,6 +2,8 @@
 
 import difflib
 import inspect
+import itertools
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,9 @@ from lightning_bc.strategies.optimizers import DefaultAdam, DefaultAdamW
 
 CONFIGS = Path("configs")
 """Folder of the ready configurations, which ``--config`` also names without folder and ending: gmm."""
+
+TAKE_SEVERAL = ("--data.observation_keys",)
+"""Flags after which several values may stand."""
 
 NOT_FLAGS = {"self", "observation_dim", "action_low", "action_high", "input_size", "output_size", "params"}
 """Arguments of constructors that the data or the strategy sets."""
@@ -109,6 +114,21 @@ def found_configurations(args: list[str]) -> list[str]:
             arg = f"--config={_configuration(value)}"
         found.append(arg)
         previous = arg if not equals else ""
+    return found
+
+
+def with_lists(args: list[str]) -> list[str]:
+    """``args``, the values after a flag that takes several as one list: ``--data.observation_keys a b``."""
+    found, taken = list[str](), -1
+    for index, arg in enumerate(args):
+        if index <= taken:
+            continue
+        found.append(arg)
+        if arg in TAKE_SEVERAL:
+            values = list(itertools.takewhile(lambda value: not value.startswith("--"), args[index + 1 :]))
+            taken = index + len(values)
+            is_list = values == ["null"] or (len(values) == 1 and values[0].startswith("["))
+            found += values if is_list or not values else [json.dumps(values)]
     return found
 
 

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from lightning_bc.arguments import Parser, found_configurations
+from lightning_bc.arguments import Parser, found_configurations, with_lists
 from lightning_bc.callbacks import AtomicCheckpointIO, Checked, Checkpoints, InitFrom, Progress, Rollouts, TensorBoardTabs
 from lightning_bc.demonstrations.collect import default_path
 from lightning_bc.demonstrations.module import DEFAULT_ENVIRONMENT, Demonstrations
@@ -55,7 +55,7 @@ def run(command: str, args: list[str]) -> int:
     warnings.filterwarnings("ignore", message="You passed in a `val_dataloader` but have no `validation_step`")
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")
     try:
-        CommandLine(command, found_configurations(args))
+        CommandLine(command, with_lists(found_configurations(args)))
     except FinishedError:
         return 0
     except MisconfigurationException as error:

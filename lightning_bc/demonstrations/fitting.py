@@ -86,6 +86,35 @@ class Budget:
         return self.episodes is None and self.validation_fraction == 0 and self.subsample == 1 and self.top_fraction == 1
 
 
+def in_order_of_space(made: Trajectories, spaces: EnvironmentSpaces) -> Trajectories:
+    """The same with the columns of observations in the order in which the environment's Dict space is flattened.
+
+    Those of another space stay. What the columns are is said by the file's keys or by --data.observation_keys; where nothing
+    says it, they are taken to be in the space's order, which is printed.
+    """
+    parts, keys = spaces.observation_parts, made.origin.observation_keys
+    if not parts or made.observations.shape[1] != spaces.observation_dim or (keys and sorted(keys) != sorted(parts)):
+        return made
+    listed = ", ".join(f"{key} ({size})" for key, size in parts.items())
+    if not keys:
+        rank_zero_only(print)(
+            f"{made.origin.path}: its columns of observations are taken to be {listed}, in this order, which is that of "
+            f"{spaces.environment_id}; if they come in another one, name it with --data.observation_keys"
+        )
+        return made
+    columns = torch.arange(spaces.observation_dim).split([parts[key] for key in keys])
+    order = torch.cat([columns[keys.index(key)] for key in parts])
+    rank_zero_only(print)(f"{made.origin.path}: observations of {spaces.environment_id} are {listed}, in this order")
+    if order.equal(torch.arange(len(order))):
+        return made
+    return replace(
+        made,
+        observations=made.observations[:, order],
+        final_observations=None if made.final_observations is None else made.final_observations[:, order],
+        origin=replace(made.origin, observation_keys=tuple(parts)),
+    )
+
+
 def check_fits(made: Trajectories, spaces: EnvironmentSpaces) -> None:
     """Raise InputError unless they are of that environment: its id and its dimensions."""
     path, made_on, environment_id = made.origin.path, made.origin.environment_id, spaces.environment_id
@@ -94,7 +123,7 @@ def check_fits(made: Trajectories, spaces: EnvironmentSpaces) -> None:
             f"{path}: holds demonstrations of {made_on}, and --env is {environment_id}. Leave --env away, or "
             "name demonstrations of that environment with --data.path."
         )
-    note = f" The {made.origin.note}; for others, give one array: see docs/your-data.md." if made.origin.note else ""
+    note = f" The {made.origin.note}; name others with --data.observation_keys." if made.origin.note else ""
     for key, tensor, wanted in (
         ("observations", made.observations, spaces.observation_dim),
         ("actions", made.actions, spaces.action_dim),

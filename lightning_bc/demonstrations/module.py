@@ -13,7 +13,7 @@ from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import NonNegativeInt, PositiveInt, UnitIntervalAboveZero, UnitIntervalBelowOne
 from lightning_bc.demonstrations.batches import Batch, Batches, Nothing, batches_per_pass
 from lightning_bc.demonstrations.collect import collect_missing, default_path
-from lightning_bc.demonstrations.fitting import Budget, Wanted, check_fits, check_wanted, in_bounds, split
+from lightning_bc.demonstrations.fitting import Budget, Wanted, check_fits, check_wanted, in_bounds, in_order_of_space, split
 from lightning_bc.demonstrations.readers import peek, read
 from lightning_bc.demonstrations.reference_returns import references
 from lightning_bc.demonstrations.trajectories import Trajectories
@@ -55,6 +55,9 @@ class Demonstrations(LightningDataModule):
             them (%BC in Chen 2021, https://arxiv.org/abs/2106.01345).
         scale_actions: the file's actions were recorded in [-1, 1]; bring them to the environment's bounds.
         clip_actions: move actions beyond the environment's bounds to them; otherwise they are refused.
+        observation_keys: KEY [KEY ...]; where the file keeps several observations (obs/KEY of HDF5, dictionaries, columns of
+            LeRobot), those that are put side by side, in this order; where it keeps one array of an environment with
+            dictionaries, the order of its columns. Default: what the environment's space or the format says.
         seed: of the order of the pairs; the command line sets it from --seed_everything.
         group_size: batches that the loader serves together, one optimizer step each; the command line sets it to
             --rollouts.eval_freq, and DAgger to what divides its rounds too.
@@ -72,6 +75,7 @@ class Demonstrations(LightningDataModule):
         top_fraction: UnitIntervalAboveZero = 1.0,
         scale_actions: bool = False,
         clip_actions: bool = False,
+        observation_keys: list[str] | None = None,
         seed: NonNegativeInt = 0,
         group_size: PositiveInt = 80,
     ) -> None:
@@ -81,6 +85,7 @@ class Demonstrations(LightningDataModule):
         self.path = None if path is None else path.replace("{env}", environment_id)
         self.budget = Budget(episodes, subsample, validation_fraction, episode_length, top_fraction)
         self.scale_actions, self.clip_actions = scale_actions, clip_actions
+        self.observation_keys = tuple(observation_keys or ())
         self.spaces = environment_spaces(environment_id)
         self.observation_dim = self.spaces.observation_dim          # these three are what a strategy is built from
         self.action_low = [float(bound) for bound in self.spaces.action_low]
@@ -220,9 +225,12 @@ class Demonstrations(LightningDataModule):
 
     @cached_property
     def _file(self) -> Trajectories:
-        made = read(str(self.path))
+        made = read(
+            str(self.path), observation_keys=self.observation_keys, environment_keys=tuple(self.spaces.observation_parts)
+        )
         if made.origin.note:
             rank_zero_only(print)(f"{self.path}: {made.origin.note}")
+        made = in_order_of_space(made, self.spaces)
         check_fits(made, self.spaces)
         return in_bounds(made, self.spaces, self.scale_actions, self.clip_actions)
 

@@ -31,6 +31,8 @@ class Origin:
         std_return: standard deviation of these returns.
         random_returns: returns of uniformly random actions on the test bank; empty where they are not known.
         expert_returns: returns of the expert's mean action on the test bank; empty where they are not known.
+        observation_keys: what is side by side in observations, in this order; None where they are one array of which nothing
+            says more.
         note: what of the file was read, where its format leaves that open; for people.
     """
 
@@ -46,6 +48,7 @@ class Origin:
     std_return: float | None = None
     random_returns: tuple[float, ...] = ()
     expert_returns: tuple[float, ...] = ()
+    observation_keys: tuple[str, ...] | None = None
     note: str = ""
 
 

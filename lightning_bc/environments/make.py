@@ -2,7 +2,9 @@
 
 import difflib
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import gymnasium
 import numpy as np
@@ -40,6 +42,8 @@ class EnvironmentSpaces:
     Attributes:
         environment_id: as given.
         observation_dim: length of the (flattened) observation.
+        observation_parts: of a Dict space, each key's share of that length, in the order in which they are flattened; empty
+            for any other space.
         action_low: lower bounds of the actions, (action_dim,) float32, in the environment's units.
         action_high: upper bounds, likewise.
         max_episode_steps: the time limit; None where there is none.
@@ -48,6 +52,7 @@ class EnvironmentSpaces:
 
     environment_id: str
     observation_dim: int
+    observation_parts: Mapping[str, int]
     action_low: NDArray[np.float32]
     action_high: NDArray[np.float32]
     max_episode_steps: int | None
@@ -96,6 +101,7 @@ def environment_spaces(environment_id: str) -> EnvironmentSpaces:
     environment = _make_one(environment_id)
     observation_space, action_space, spec = environment.observation_space, environment.action_space, environment.spec
     environment.close()
+    parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {}
     if not isinstance(action_space, spaces.Box) or len(action_space.shape) != 1:
         raise UnusableEnvironmentError(
             f"{environment_id} has the action space {action_space}; a one-dimensional Box of continuous actions is "
@@ -118,6 +124,7 @@ def environment_spaces(environment_id: str) -> EnvironmentSpaces:
     return EnvironmentSpaces(
         environment_id=environment_id,
         observation_dim=spaces.flatdim(observation_space),
+        observation_parts=MappingProxyType({str(key): spaces.flatdim(part) for key, part in parts.items()}),
         action_low=low,
         action_high=high,
         max_episode_steps=None if spec is None else spec.max_episode_steps,

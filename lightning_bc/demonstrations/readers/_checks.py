@@ -15,12 +15,13 @@ These are used where present, as ``collect`` writes them:
     final_observations  (episodes, observation_dim) after each last step; needs episode_lengths
     random_returns      (100,) returns of uniformly random actions on the test bank
     expert_returns      (100,) returns of the expert's mean action on the test bank
-    metadata            environment_id, expert, expert_sha256, seed, kind of actions, versions
+    metadata            environment_id, expert, expert_sha256, seed, kind of actions, versions, observation_keys
 
 Whatever converts to float32, int64 or bool without another meaning is read. What other tools call these, and how they say
 where episodes end, is in :mod:`lightning_bc.demonstrations.readers._names`; further keys are never looked at.
 """
 
+import numbers
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,16 @@ from lightning_bc.errors import InputError
 
 NEEDED = ("observations", "actions")
 STATED = ("mean_reward", "std_reward", "random_returns", "expert_returns", "metadata")
-METADATA = ("environment_id", "expert", "expert_sha256", "seed", "actions", "versions")
+METADATA: dict[str, type] = {
+    "environment_id": str,
+    "expert": str,
+    "expert_sha256": str,
+    "seed": numbers.Integral,
+    "actions": str,
+    "versions": dict,
+    "observation_keys": tuple,
+}
+"""What ``collect`` and ``convert`` say of where the demonstrations come from, and of which type each is."""
 
 
 def existing(path: str) -> Path:
@@ -74,14 +84,23 @@ def unreadable(path: str, error: Exception) -> InputError:
 def origin(path: str, content: Mapping[str, Any]) -> Origin:
     """What ``content`` says of itself beside its arrays."""
     given = content.get("metadata")
-    metadata: Mapping[str, Any] = given if isinstance(given, dict) else {}
+    metadata = {} if not isinstance(given, dict) else {key: given[key] for key in METADATA if given.get(key) is not None}
+    named = metadata.get("observation_keys")
+    if isinstance(named, list | tuple) and all(isinstance(one, str) for one in named):
+        metadata["observation_keys"] = tuple(named)
+    for key, value in metadata.items():
+        if not isinstance(value, METADATA[key]):
+            raise InputError(
+                f"{path}: metadata's {key} is {value!r}, wanted a value of type {METADATA[key].__name__}. "
+                "Collect it anew, or remove the key."
+            )
     return Origin(
         path,
         mean_return=number_of(path, "mean_reward", content),
         std_return=number_of(path, "std_reward", content),
         random_returns=returns_of(path, "random_returns", content),
         expert_returns=returns_of(path, "expert_returns", content),
-        **{key: metadata[key] for key in METADATA if key in metadata},
+        **metadata,
     )
 
 

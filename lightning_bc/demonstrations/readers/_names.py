@@ -130,7 +130,7 @@ def _last_rows(path: str, found: dict[str, Any], flags: Mapping[str, Tensor], fo
 def _splits(path: str, value: Any, pairs: int) -> Tensor:
     splits = tensor_of(path, "indices", value, "an array of rows")
     rows = splits.to(torch.int64) if is_whole(splits) or not splits.numel() else splits
-    rows = rows[int(rows.ndim == 1 and len(rows) > 0 and rows[0] == 0) :]
+    rows = rows[1:] if rows.ndim == 1 and len(rows) and rows[0] == 0 else rows
     if rows.ndim != 1 or rows.dtype != torch.int64 or (rows.diff() <= 0).any() or ((rows < 1) | (rows >= pairs)).any():
         raise InputError(
             f"{path}: indices must be the rows, below {pairs}, of each episode's first step but the first one's, in their "
