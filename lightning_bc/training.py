@@ -122,7 +122,8 @@ class CommandLine(LightningCLI):
         )
         parser.add_class_arguments(Rollouts, "rollouts")
         parser.link_arguments("env", "data.environment_id", compute_fn=lambda env: env or DEFAULT_ENVIRONMENT)
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        # one that is no seed is refused once everything is parsed, under its own name
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=lambda seed: max(0, int(seed)))
         parser.link_arguments("rollouts.eval_freq", "data.group_size")
         for name in ("observation_dim", "action_low", "action_high"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
@@ -141,7 +142,7 @@ class CommandLine(LightningCLI):
             config.data.path = None
         settle.settle_environment(config, self.checkpoint)
         settle_length(config, strategy)
-        refuse_unsupported(config.trainer, strategy)
+        refuse_unsupported(config, strategy)
         self.saved_config = self._dump(config)
         used = USED[self.command]
         if wanted == "last":

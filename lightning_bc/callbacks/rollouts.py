@@ -4,14 +4,18 @@ import math
 import time
 import warnings
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import PositiveInt
-from lightning_bc.environments import Environments, make
+from lightning_bc.callbacks.checked import refuse_blind
+from lightning_bc.environments import Environments, limit_episodes, make
 from lightning_bc.episode_metrics import measure_all, recording_is_needed
 from lightning_bc.episodes import SELECTION_BANK, play
 from lightning_bc.runs.curve import RETURN, Curve, Point
@@ -39,6 +43,7 @@ class Rollouts(Callback):
             curve, and between two checkpoints and two validations.
         episodes: episodes per point, played side by side.
         video: at the end of the run, write a video of the last checkpoint's first episode beside the logs.
+        max_episode_steps: where the environment has no time limit, steps after which an episode is cut off; default 1000.
 
     Attributes:
         curve: the file that points are also written to, which the command line sets; None writes none.
@@ -46,8 +51,15 @@ class Rollouts(Callback):
 
     _environments: Environments                                     # while a Trainer is at work
 
-    def __init__(self, eval_freq: PositiveInt = 80, episodes: PositiveInt = 10, video: bool = False) -> None:
+    def __init__(
+        self,
+        eval_freq: PositiveInt = 80,
+        episodes: PositiveInt = 10,
+        video: bool = False,
+        max_episode_steps: PositiveInt | None = None,
+    ) -> None:
         self.eval_freq, self.episodes, self.video = eval_freq, episodes, video
+        self.max_episode_steps = max_episode_steps
         self.last_step = self.last_position = -1                    # of Lightning, and as eval_freq counts
         self.point: Point = {}                                      # the last one
         self.seconds_playing = 0.0                                  # over all sessions
@@ -63,9 +75,17 @@ class Rollouts(Callback):
         if stage == "fit":
             data = data_of(trainer)
             data.group_size = math.gcd(data.group_size, self.eval_freq)
+            if self.max_episode_steps is not None:
+                limit_episodes(data.environment_id, self.max_episode_steps)
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Make the environments once for the run."""
+        """Make the environments once for the run, and look whether what other callbacks watch will be measured.
+
+        Raises:
+            InputError: it will not.
+        """
+        assert isinstance(module, Strategy)
+        refuse_blind(trainer, data_of(trainer).measures_held_out, module)
         self._environments = make(data_of(trainer).environment_id, self.episodes)
         self._closing.callback(self._environments.close)
 
@@ -134,6 +154,8 @@ class Rollouts(Callback):
         self.last_step, self.last_position = step, module.position
         self.point = trainer.strategy.broadcast(played)
         self._log(trainer, self.point)
+        # where callbacks that watch a metric look: EarlyStopping, ModelCheckpoint
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self.point.items()})
         for logger in trainer.loggers:
             logger.save()  # to disk: the curve must not lag behind the checkpoint that is saved next
         if self.curve is not None and trainer.is_global_zero:
@@ -189,6 +211,7 @@ class Rollouts(Callback):
             SELECTION_BANK.seeds(self.episodes),
             record=recording_is_needed(),
             device=module.device,
+            on_step=partial(_honour_signals, trainer),
         )
         module.train(was_training)
         measured = measure_all(episodes, data.references)
@@ -204,3 +227,9 @@ class Rollouts(Callback):
             "rollout/seconds": seconds,
             **{f"rollout/{name}": value for name, value in measured.items()},
         }
+
+
+def _honour_signals(trainer: Trainer, steps: int) -> None:
+    """End the run where SIGTERM has come: Lightning looks only between batches, and playing may take long."""
+    if trainer.received_sigterm:
+        raise SIGTERMException

@@ -81,9 +81,14 @@ class Budget:
     top_fraction: float = 1.0
 
     @property
+    def takes_every_row(self) -> bool:
+        """Whether every pair of the episodes that are not held out is learnt from."""
+        return self.episodes is None and self.subsample == 1 and self.top_fraction == 1
+
+    @property
     def takes_all(self) -> bool:
         """Whether every pair is learnt from, so that episodes do not matter."""
-        return self.episodes is None and self.validation_fraction == 0 and self.subsample == 1 and self.top_fraction == 1
+        return self.takes_every_row and self.validation_fraction == 0
 
 
 def check_fits(made: Trajectories, spaces: EnvironmentSpaces) -> None:

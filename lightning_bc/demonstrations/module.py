@@ -114,6 +114,11 @@ class Demonstrations(LightningDataModule):
                 f"--data.batch_size {self.batch_size} is more than the {pairs} training pairs: each batch holds them all.",
                 stacklevel=2,
             )
+        if stage == "fit" and not self.budget.takes_every_row:
+            rank_zero_only(print)(
+                f"{self.path}: learns from {pairs:,} of the {len(self._file):,} pairs ({len(training.lengths):,} episodes "
+                f"of {len(self._file.lengths):,}; {len(validation.lengths):,} held out)"
+            )
         self.source = {
             "path": self.path,
             "sha256": training.origin.sha256,
@@ -140,9 +145,21 @@ class Demonstrations(LightningDataModule):
         return self._loader
 
     def val_dataloader(self) -> Batches | list[Any]:
-        """The held-out episodes in large batches, all in one item; empty where nothing is held out."""
-        validation = self.split[1]
-        return self._batches(validation, VALIDATION_BATCH, len(validation)) if len(validation) else []
+        """The held-out episodes in large batches, all in one item.
+
+        Where nothing is held out there is no item; or one without a batch, for callbacks that look at a metric of the curve
+        when Lightning validates.
+        """
+        if self.measures_held_out:
+            validation = self.split[1]
+            return self._batches(validation, VALIDATION_BATCH, len(validation))
+        callbacks = getattr(self.trainer, "callbacks", [])
+        return [[]] if any(getattr(callback, "monitor", None) for callback in callbacks) else []
+
+    @property
+    def measures_held_out(self) -> bool:
+        """Whether there are held-out episodes."""
+        return self.path is not None and len(self.split[1]) > 0
 
     def state_dict(self) -> StateDict:
         """What a test needs to know of the data, and a resumed run to recognise it; never the data."""

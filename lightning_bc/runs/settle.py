@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 from lightning_bc.aliases import Config, StateDict
 from lightning_bc.demonstrations import Demonstrations, readers
 from lightning_bc.demonstrations.module import DEFAULT_ENVIRONMENT
+from lightning_bc.environments import limit_episodes, resolved
 from lightning_bc.errors import InputError
 from lightning_bc.runs import folders, resume
 from lightning_bc.runs.results import Results
@@ -88,12 +89,12 @@ def needed(command: str, checkpoint: Opened | None) -> Opened:
 
 
 def settle_environment(config: Namespace, checkpoint: Opened | None) -> None:
-    """Set ``config.env`` and the data file that belongs to it.
+    """Set ``config.env``, an id with its version, the data file that belongs to it, and a time limit that is given.
 
     The environment is what the flag says, else the checkpoint or the data file, else the default.
 
     Raises:
-        InputError: two of them contradict.
+        InputError: two of them contradict, or a data file says none and no flag does.
     """
     said_by = {"--env": config.env}
     path = "{env}" if config.data.path is None else str(config.data.path)
@@ -105,9 +106,13 @@ def settle_environment(config: Namespace, checkpoint: Opened | None) -> None:
     if len(set(said.values())) > 1:
         words = " and ".join(f"{source} says {env}" for source, env in said.items())
         raise InputError(f"one run has one environment, but {words}. Leave --env away, or choose what goes with it.")
-    config.env = config.data.environment_id = next(iter(said.values()), DEFAULT_ENVIRONMENT)
+    if not said and "{env}" not in path and readers.exists(path):
+        raise InputError(f"--data.path {path}: does not say of which environment it is. Say it with --env.")
+    config.env = config.data.environment_id = resolved(next(iter(said.values()), DEFAULT_ENVIRONMENT))
     if config.data.path is not None:
         config.data.path = path.replace("{env}", config.env)
+    if config.rollouts.max_episode_steps is not None:               # before anything is played
+        limit_episodes(config.env, config.rollouts.max_episode_steps)
 
 
 def new_name(strategy: str, data: str, seed: int) -> str:

@@ -86,6 +86,10 @@ class Data(Protocol):
         """Optimizer steps of the whole run under the Trainer's settings; None where these set no end."""
 
     @property
+    def measures_held_out(self) -> bool:
+        """Whether there are held-out episodes."""
+
+    @property
     def references(self) -> References:
         """Returns of the random policy and of the expert."""
 

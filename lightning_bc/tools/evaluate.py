@@ -11,6 +11,7 @@ from lightning_bc.api import Evaluation, Policy, evaluate, load
 from lightning_bc.api.evaluation import Bank
 from lightning_bc.bounds import PositiveInt
 from lightning_bc.demonstrations.experts import check_fits, expert_sha256
+from lightning_bc.environments import limit_episodes, resolved
 from lightning_bc.episodes import TEST_EPISODES
 from lightning_bc.errors import InputError
 from lightning_bc.files import new_file, write_text
@@ -28,6 +29,7 @@ def evaluate_files(
     bank: Bank = "test",
     deterministic: bool = True,
     output: str | None = None,
+    max_episode_steps: PositiveInt | None = None,
 ) -> None:
     """Play checkpoints and experts, and print what their episodes earn.
 
@@ -42,13 +44,17 @@ def evaluate_files(
         bank: of episode seeds: "test" for final figures alone; "selection" for choosing, a checkpoint for example.
         deterministic: false plays samples.
         output: a JSON file to write everything to; by default none.
+        max_episode_steps: where an environment has no time limit, steps after which an episode is cut off; default 1000.
 
     Raises:
         InputError: a policy cannot be loaded, does not say its environment or does not fit it, or the file exists.
     """
     path = None if output is None else new_file(output)
+    env = None if env is None else resolved(env)
     loaded = [policy for given in policies for policy in _load_all(given, env)]
     environments = [env or _environment_of(policy) for policy in loaded]
+    for environment_id in dict.fromkeys(environments if max_episode_steps else []):
+        limit_episodes(environment_id, int(max_episode_steps or 0))
     pairs = [*zip(loaded, environments, strict=True)]
     for policy, environment_id in pairs:
         check_fits(policy, str(policy.path), environment_id)        # refused before the first episode

@@ -168,7 +168,7 @@ def _shots(environment: gymnasium.Env, seed: int, actions: np.ndarray) -> Iterat
     yield _draw(environment), total
     for action in actions:
         _, reward, *_ = environment.step(action)
-        total += float(reward)
+        total += np.asarray(reward, dtype=float).item()           # some give an array of one element
         yield _draw(environment), total
 
 
