@@ -112,6 +112,11 @@ def refuse_unsupported(config: Any, strategy: type[Strategy]) -> None:
             f"--seed_everything {_plain(config.seed_everything)}: wanted a whole number, 0 to {2**32 - 1}; a run is known "
             "by its seed."
         )
+    if config.rollouts.episodes == 0 and strategy.learns_by_acting:
+        raise InputError(
+            f"--rollouts.episodes 0: {strategy.__name__} acts in the environment while it learns, so it cannot do without a "
+            "simulator. Choose a strategy that learns from demonstrations alone, such as configs/mse.yaml."
+        )
     for chosen in trainer.callbacks or []:
         name = chosen.class_path.rpartition(".")[2]
         if name in AUTOMATIC:

@@ -18,14 +18,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from lightning_bc.arguments import Parser, found_configurations
 from lightning_bc.callbacks import AtomicCheckpointIO, Checked, Checkpoints, InitFrom, Progress, Rollouts, TensorBoardTabs
 from lightning_bc.demonstrations.collect import default_path
-from lightning_bc.demonstrations.module import DEFAULT_ENVIRONMENT, Demonstrations
+from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
+from lightning_bc.demonstrations.module import Demonstrations
 from lightning_bc.errors import InputError
 from lightning_bc.fit_help import page
 from lightning_bc.runs import folders as runs
 from lightning_bc.runs import resume, settle
 from lightning_bc.runs.curve import CURVE_FILE, Curve
-from lightning_bc.runs.results import results_name
-from lightning_bc.runs.score import in_words, score
+from lightning_bc.runs.held_out import HeldOutResults, in_words
+from lightning_bc.runs.results import Results, results_name
+from lightning_bc.runs.score import score
 from lightning_bc.runs.settle import Opened
 from lightning_bc.runs.weights import check_weights, initial_weights
 from lightning_bc.strategies import Needs, Strategy, strategies
@@ -122,6 +124,7 @@ class CommandLine(LightningCLI):
         )
         parser.add_class_arguments(Rollouts, "rollouts")
         parser.link_arguments("env", "data.environment_id", compute_fn=lambda env: env or DEFAULT_ENVIRONMENT)
+        parser.link_arguments("rollouts.episodes", "data.simulator", compute_fn=lambda episodes: int(episodes) > 0)
         # one that is no seed is refused once everything is parsed, under its own name
         parser.link_arguments("seed_everything", "data.seed", compute_fn=lambda seed: max(0, int(seed)))
         parser.link_arguments("rollouts.eval_freq", "data.group_size")
@@ -219,13 +222,16 @@ class CommandLine(LightningCLI):
         """Train, and score the last checkpoint on the test bank."""
         parameters = sum(parameter.numel() for parameter in model.parameters())
         learns_from = datamodule.path or "its own play"
+        where = f"on {datamodule.environment_id}" if datamodule.has_simulator else "without a simulator"
         rank_zero_only(print)(
-            f"{type(model).__name__}, {parameters:,} parameters, on {datamodule.environment_id}, from {learns_from}\n"
+            f"{type(model).__name__}, {parameters:,} parameters, {where}, from {learns_from}\n"
             f"run {self.run}{self._resumed()}\n"
             f"curve: tensorboard --logdir {runs.LOGS}\n"
         )
         trainer: Any = self.trainer                                 # Lightning sets its callbacks undeclared
         for callback in trainer.callbacks:
+            if not datamodule.has_simulator and getattr(callback, "teaches", False):
+                raise InputError(f"--rollouts.episodes 0: {type(callback).__name__} acts in the environment. Leave it away.")
             if isinstance(callback, Checked):
                 callback.check(model, datamodule.environment_id)    # before any folder is made
         try:
@@ -241,7 +247,7 @@ class CommandLine(LightningCLI):
         self.checkpoint = Opened.at(path)
         self.test(model, datamodule)
         rollouts: Rollouts = self._get(self.config_init, "rollouts")
-        if rollouts.video:
+        if rollouts.video and datamodule.has_simulator:
             self._write_video(model, datamodule.environment_id)
         name = shlex.quote(self.run)
         print(
@@ -271,8 +277,11 @@ class CommandLine(LightningCLI):
         model.load_state_dict(checkpoint.content["state_dict"])
         datamodule.load_state_dict(checkpoint.data)
         model.to(self.trainer.strategy.root_device)
-        environment_id, references = datamodule.environment_id, datamodule.references
-        results = score(model, environment_id, references, datamodule.source, checkpoint.path, checkpoint.content)
+        environment_id, origin = datamodule.environment_id, (datamodule.source, checkpoint.path, checkpoint.content)
+        if datamodule.has_simulator:
+            results: Results | HeldOutResults = score(model, environment_id, datamodule.references, *origin)
+        else:
+            results = HeldOutResults.of(model, environment_id, *origin)
         target = runs.LOGS / self.run / results_name(checkpoint.path)
         results.write(target)
         print(f"\n{in_words(results)}\nresults           {target}")

@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from lightning_bc.errors import InputError
 from lightning_bc.runs.curve import columns
-from lightning_bc.strategies import Strategy
+from lightning_bc.strategies import Strategy, data_of
 from lightning_bc.strategies.offline.base import VALIDATION
 
 
@@ -31,6 +31,8 @@ def refuse_blind(trainer: Trainer, measures_held_out: bool, module: Strategy) ->
         InputError: naming the callback, its metric, and those that there are.
     """
     metrics = [*columns(), *(f"train/{name}" for name in module.logs)]
+    if not data_of(trainer).has_simulator:
+        metrics = [name for name in metrics if not name.startswith("rollout/return")]
     metrics += [f"validation/{name}" for name in VALIDATION] if measures_held_out else []
     for callback in trainer.callbacks:                              # type: ignore[attr-defined]
         name, monitor = type(callback).__name__, getattr(callback, "monitor", None)

@@ -13,13 +13,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_bc.aliases import StateDict
-from lightning_bc.bounds import PositiveInt
+from lightning_bc.bounds import NonNegativeInt, PositiveInt
 from lightning_bc.callbacks.checked import refuse_blind
 from lightning_bc.environments import Environments, limit_episodes, make
 from lightning_bc.episode_metrics import measure_all, recording_is_needed
 from lightning_bc.episodes import SELECTION_BANK, play
-from lightning_bc.runs.curve import RETURN, Curve, Point
-from lightning_bc.strategies import Strategy, data_of
+from lightning_bc.runs.curve import HELD_OUT_LOSS, RETURN, Curve, Point
+from lightning_bc.strategies import OfflineStrategy, Strategy, data_of
+from lightning_bc.strategies.contract import Data
 
 STALLED_ENVIRONMENT_STEPS = 100_000
 STALLED_POINTS = 10
@@ -41,7 +42,8 @@ class Rollouts(Callback):
     Args:
         eval_freq: optimizer steps, of strategies that act while they learn environment steps, between two points of the
             curve, and between two checkpoints and two validations.
-        episodes: episodes per point, played side by side.
+        episodes: episodes per point, played side by side; 0 trains without a simulator, and the curve is then the loss and
+            the error of the deterministic action on held-out episodes.
         video: at the end of the run, write a video of the last checkpoint's first episode beside the logs.
         max_episode_steps: where the environment has no time limit, steps after which an episode is cut off; default 1000.
 
@@ -54,7 +56,7 @@ class Rollouts(Callback):
     def __init__(
         self,
         eval_freq: PositiveInt = 80,
-        episodes: PositiveInt = 10,
+        episodes: NonNegativeInt = 10,
         video: bool = False,
         max_episode_steps: PositiveInt | None = None,
     ) -> None:
@@ -86,8 +88,9 @@ class Rollouts(Callback):
         """
         assert isinstance(module, Strategy)
         refuse_blind(trainer, data_of(trainer).measures_held_out, module)
-        self._environments = make(data_of(trainer).environment_id, self.episodes)
-        self._closing.callback(self._environments.close)
+        if self.episodes:
+            self._environments = make(data_of(trainer).environment_id, self.episodes)
+            self._closing.callback(self._environments.close)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Play before the first step."""
@@ -144,13 +147,22 @@ class Rollouts(Callback):
         """Mean return of the last point; None before the first."""
         return self.point.get(RETURN)
 
+    @property
+    def merit(self) -> float | None:
+        """What best.ckpt has most of: the mean return; where nothing is played, minus the held-out loss."""
+        loss = self.point.get(HELD_OUT_LOSS)
+        return -loss if loss is not None and not self.episodes else self.last_return
+
     def _play_once(self, trainer: Trainer, module: LightningModule) -> None:
         """Play and log one point, unless this step already has one (a resumed run, or one that ends at a point)."""
         assert isinstance(module, Strategy)
         step = trainer.global_step
         if step == self.last_step:
             return
-        played = self._play(trainer, module) if trainer.is_global_zero else {}
+        if self.episodes:
+            played = self._play(trainer, module) if trainer.is_global_zero else {}
+        else:
+            played = self._measure_held_out(trainer, module)        # on every process: each holds a share
         self.last_step, self.last_position = step, module.position
         self.point = trainer.strategy.broadcast(played)
         self._log(trainer, self.point)
@@ -200,6 +212,16 @@ class Rollouts(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(shown, step=trainer.global_step)
 
+    def _measure_held_out(self, trainer: Trainer, module: Strategy) -> Point:
+        """One point of the curve where nothing is played."""
+        assert isinstance(module, OfflineStrategy)
+        data, started = data_of(trainer), time.perf_counter()
+        was_training = module.training
+        module.eval()
+        measured = module.held_out_figures(data.held_out())
+        module.train(was_training)
+        return self._point(module, data, started, {f"validation/{name}": value for name, value in measured.items()})
+
     def _play(self, trainer: Trainer, module: Strategy) -> Point:
         """One point of the curve."""
         data, started = data_of(trainer), time.perf_counter()
@@ -215,6 +237,10 @@ class Rollouts(Callback):
         )
         module.train(was_training)
         measured = measure_all(episodes, data.references)
+        return self._point(module, data, started, {f"rollout/{name}": value for name, value in measured.items()})
+
+    def _point(self, module: Strategy, data: Data, started: float, measured: Point) -> Point:
+        """What was ``measured`` since ``started``, and how far training is."""
         seconds = time.perf_counter() - started
         self.seconds_playing += seconds
         seconds_of_run = self._seconds_before + time.perf_counter() - self._started
@@ -225,7 +251,7 @@ class Rollouts(Callback):
             "seconds": seconds_of_run,
             "training_seconds": seconds_of_run - self.seconds_playing,
             "rollout/seconds": seconds,
-            **{f"rollout/{name}": value for name, value in measured.items()},
+            **measured,
         }
 
 

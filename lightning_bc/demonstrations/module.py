@@ -11,10 +11,11 @@ from torch import Tensor
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import NonNegativeInt, PositiveInt, UnitIntervalAboveZero, UnitIntervalBelowOne
+from lightning_bc.demonstrations import without_simulator
 from lightning_bc.demonstrations.batches import Batch, Batches, Nothing, batches_per_pass
 from lightning_bc.demonstrations.collect import collect_missing, default_path
-from lightning_bc.demonstrations.fitting import Budget, Wanted, check_fits, check_wanted, in_bounds, split
-from lightning_bc.demonstrations.readers import peek, read
+from lightning_bc.demonstrations.fitting import Budget, Wanted, check_fits, check_wanted, environment_of, in_bounds, split
+from lightning_bc.demonstrations.readers import read
 from lightning_bc.demonstrations.reference_returns import references
 from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.demonstrations.windows import Windows
@@ -22,9 +23,6 @@ from lightning_bc.environments import environment_spaces
 from lightning_bc.errors import InputError
 from lightning_bc.references import References
 from lightning_bc.strategies.contract import Data, Needs, Transitions
-
-DEFAULT_ENVIRONMENT = "HalfCheetah-v5"
-"""Whose demonstrations the default file holds."""
 
 VALIDATION_BATCH = 65_536
 
@@ -55,6 +53,10 @@ class Demonstrations(LightningDataModule):
             them (%BC in Chen 2021, https://arxiv.org/abs/2106.01345).
         scale_actions: the file's actions were recorded in [-1, 1]; bring them to the environment's bounds.
         clip_actions: move actions beyond the environment's bounds to them; otherwise they are refused.
+        action_low: without a simulator, lower bounds of the actions; default: the least of the file.
+        action_high: without a simulator, upper bounds of the actions; default: the greatest of the file.
+        simulator: whether the environment can be played in. false takes everything from the file, see ``without_simulator``;
+            the command line sets it from --rollouts.episodes.
         seed: of the order of the pairs; the command line sets it from --seed_everything.
         group_size: batches that the loader serves together, one optimizer step each; the command line sets it to
             --rollouts.eval_freq, and DAgger to what divides its rounds too.
@@ -72,17 +74,26 @@ class Demonstrations(LightningDataModule):
         top_fraction: UnitIntervalAboveZero = 1.0,
         scale_actions: bool = False,
         clip_actions: bool = False,
+        action_low: list[float] | None = None,
+        action_high: list[float] | None = None,
         seed: NonNegativeInt = 0,
         group_size: PositiveInt = 80,
+        simulator: bool = True,
     ) -> None:
         super().__init__()
-        environment_id = environment_id or _environment_of(path)
+        environment_id = environment_id or (environment_of(path) if simulator else "")
         self.environment_id, self.batch_size, self.seed, self.group_size = environment_id, batch_size, seed, group_size
         self.path = None if path is None else path.replace("{env}", environment_id)
-        self.budget = Budget(episodes, subsample, validation_fraction, episode_length, top_fraction)
+        self.has_simulator = simulator
+        self.budget = Budget(episodes, subsample, validation_fraction, episode_length, top_fraction, not simulator)
         self.scale_actions, self.clip_actions = scale_actions, clip_actions
-        self.spaces = environment_spaces(environment_id)
-        self.observation_dim = self.spaces.observation_dim          # these three are what a strategy is built from
+        if simulator:
+            without_simulator.refuse_bounds(environment_id, action_low, action_high)
+            self.spaces = environment_spaces(environment_id)
+        else:
+            given = environment_id, action_low, action_high, scale_actions
+            self.spaces = without_simulator.spaces_of(self._as_read, *given)
+        self.observation_dim = self.spaces.observation_dim          # these three build a strategy
         self.action_low = [float(bound) for bound in self.spaces.action_low]
         self.action_high = [float(bound) for bound in self.spaces.action_high]
         self.source: dict[str, Any] = {}                            # what was learnt from, for results
@@ -103,6 +114,8 @@ class Demonstrations(LightningDataModule):
         if wanted.fits and self.path == default_path(self.environment_id):
             collect_missing(self.environment_id, self.path)
         check_wanted(self.split[0], wanted, self.budget.subsample)
+        if wanted.fits and not self.has_simulator:
+            without_simulator.check_held_out(self.split[1], self.budget.validation_fraction)
 
     def setup(self, stage: str) -> None:
         """Split the pairs by episodes, and bring them to the training device."""
@@ -147,19 +160,24 @@ class Demonstrations(LightningDataModule):
     def val_dataloader(self) -> Batches | list[Any]:
         """The held-out episodes in large batches, all in one item.
 
-        Where nothing is held out there is no item; or one without a batch, for callbacks that look at a metric of the curve
-        when Lightning validates.
+        Where nothing is held out, or they are the curve, there is no item; or one without a batch, for callbacks that look
+        at the curve when Lightning validates.
         """
-        if self.measures_held_out:
-            validation = self.split[1]
-            return self._batches(validation, VALIDATION_BATCH, len(validation))
+        if self.measures_held_out and (self.has_simulator or not Wanted.by(self.trainer).fits):
+            return self.held_out()
         callbacks = getattr(self.trainer, "callbacks", [])
-        return [[]] if any(getattr(callback, "monitor", None) for callback in callbacks) else []
+        is_watched = any(getattr(callback, "monitor", None) for callback in callbacks)
+        return [[[]]] if is_watched else []                         # one loader of one item
 
     @property
     def measures_held_out(self) -> bool:
         """Whether there are held-out episodes."""
         return self.path is not None and len(self.split[1]) > 0
+
+    def held_out(self) -> Batches | list[Any]:
+        """The held-out episodes in large batches, all in one item; empty where nothing is held out."""
+        validation = self.split[1]
+        return self._batches(validation, VALIDATION_BATCH, len(validation)) if len(validation) else []
 
     def state_dict(self) -> StateDict:
         """What a test needs to know of the data, and a resumed run to recognise it; never the data."""
@@ -231,13 +249,19 @@ class Demonstrations(LightningDataModule):
     @cached_property
     def references(self) -> References:
         """Returns of the random policy and of the expert; played or read at the first call."""
+        if not self.has_simulator:
+            return without_simulator.REFERENCES
         return references(self.environment_id, None if self.path is None else self._file)
 
     # What is made once, when it is first asked for
 
     @cached_property
+    def _as_read(self) -> Trajectories:
+        return read(str(self.path))
+
+    @cached_property
     def _file(self) -> Trajectories:
-        made = read(str(self.path))
+        made = self._as_read
         if made.origin.note:
             rank_zero_only(print)(f"{self.path}: {made.origin.note}")
         check_fits(made, self.spaces)
@@ -270,21 +294,6 @@ class Demonstrations(LightningDataModule):
             rank=wanted.rank,
             world_size=wanted.world_size,
         )
-
-
-def _environment_of(path: str | None) -> str:
-    """The environment that a data file says it is of.
-
-    Raises:
-        InputError: it says none.
-    """
-    if path is not None and "{env}" in path:
-        return DEFAULT_ENVIRONMENT
-    said = None if path is None else peek(path).environment_id
-    if said is None:
-        source = path or "Demonstrations without a path"
-        raise InputError(f"{source}: does not say of which environment. Give environment_id.")
-    return said
 
 
 if TYPE_CHECKING:

@@ -40,7 +40,9 @@ Shot = tuple[np.ndarray, float]
 """A picture, (height, width, 3) uint8, and the return up to it."""
 
 
-def film(ckpt_path: str, output: str, episodes: PositiveInt = 1, expert: str | None = None) -> None:
+def film(
+    ckpt_path: str, output: str, episodes: PositiveInt = 1, expert: str | None = None, env: str | None = None
+) -> None:
     """Play a checkpoint's policy and write a video of it.
 
     The episodes are the first of the selection bank, with deterministic actions, one after another.
@@ -50,6 +52,7 @@ def film(ckpt_path: str, output: str, episodes: PositiveInt = 1, expert: str | N
         output: the video to write: .mp4, .mkv, .mov or .avi.
         episodes: how many.
         expert: an expert, as ``collect --expert`` takes it, that plays the same episodes at the learner's side.
+        env: Gymnasium id; default: what the checkpoint says.
 
     Raises:
         InputError: the checkpoint or the expert cannot be read, they do not fit together, the file exists or is no
@@ -58,8 +61,10 @@ def film(ckpt_path: str, output: str, episodes: PositiveInt = 1, expert: str | N
     if Path(output).suffix not in SUFFIXES:
         raise InputError(f"--output {output}: wanted a file that ends in {', '.join(SUFFIXES)}.")
     checkpoint = open_checkpoint(ckpt_path)
-    environment_id = checkpoint[Demonstrations.__qualname__]["environment_id"]
-    policies = {"learner": load_expert(ckpt_path)}
+    environment_id = env or checkpoint[Demonstrations.__qualname__]["environment_id"]
+    if not environment_id:
+        raise InputError(f"--ckpt_path {ckpt_path}: was trained without a simulator. Say with --env where to play it.")
+    policies = {"learner": load_expert(ckpt_path, environment_id)}
     if expert is not None:
         policies["expert"] = load_expert(expert, environment_id)
     path = new_file(output)
