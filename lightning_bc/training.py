@@ -11,7 +11,6 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
@@ -22,6 +21,7 @@ from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
 from lightning_bc.demonstrations.module import Demonstrations
 from lightning_bc.errors import InputError
 from lightning_bc.fit_help import page
+from lightning_bc.loggers import loggers_of, views
 from lightning_bc.runs import folders as runs
 from lightning_bc.runs import resume, settle
 from lightning_bc.runs.curve import CURVE_FILE, Curve
@@ -175,6 +175,8 @@ class CommandLine(LightningCLI):
         except ValueError as error:
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, InputError):
+                if isinstance(cause, ModuleNotFoundError) and "wandb" in str(cause):
+                    raise InputError("WandbLogger needs wandb, an optional extra: pip install -e '.[wandb]'") from error
                 cause = cause.__cause__
             if cause is None:
                 raise
@@ -199,22 +201,10 @@ class CommandLine(LightningCLI):
             callbacks.append(Progress(rollouts))
         if (source := self.config[self.command].init_from) and self.checkpoint is None:
             callbacks.insert(0, InitFrom(source, initial_weights(Path(source), self.model)))
-        if trainer.logger in (None, True):
-            kwargs["logger"] = TensorBoardLogger(
-                save_dir=runs.LOGS,
-                name="",
-                version=self.run,
-                default_hp_metric=False,
-                purge_step=self._purge_step(),
-            )
+        step = None if self.checkpoint is None else self.checkpoint.content["global_step"]
+        kwargs["logger"] = loggers_of(trainer.logger, self.run, step)
         plugins = [*(trainer.plugins or []), AtomicCheckpointIO()]
         return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
-
-    def _purge_step(self) -> int | None:
-        """From where on TensorBoard drops what lies there: events after the checkpoint are of a session that was killed."""
-        if self.checkpoint is not None:
-            return self.checkpoint.content["global_step"] + 1
-        return 0 if (runs.LOGS / self.run).exists() else None
 
     # The commands
 
@@ -226,7 +216,7 @@ class CommandLine(LightningCLI):
         rank_zero_only(print)(
             f"{type(model).__name__}, {parameters:,} parameters, {where}, from {learns_from}\n"
             f"run {self.run}{self._resumed()}\n"
-            f"curve: tensorboard --logdir {runs.LOGS}\n"
+            f"curve: {'; '.join(views(self.trainer.loggers, self.run))}\n"
         )
         trainer: Any = self.trainer                                 # Lightning sets its callbacks undeclared
         for callback in trainer.callbacks:
@@ -251,7 +241,7 @@ class CommandLine(LightningCLI):
             self._write_video(model, datamodule.environment_id)
         name = shlex.quote(self.run)
         print(
-            f"\nview the curve    tensorboard --logdir {runs.LOGS}\n"
+            f"\nview the curve    {'; '.join(views(self.trainer.loggers, self.run))}\n"
             f"lengthen          python -m lightning_bc fit --run {name} {longer(self.config[self.command], type(model))}\n"
             f"test              python -m lightning_bc test --run {name}"
         )

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import NonNegativeInt, PositiveInt, UnitIntervalAboveZero, UnitIntervalBelowOne
@@ -93,7 +94,7 @@ class Demonstrations(LightningDataModule):
         else:
             given = environment_id, action_low, action_high, scale_actions
             self.spaces = without_simulator.spaces_of(self._as_read, *given)
-        self.observation_dim = self.spaces.observation_dim          # these three build a strategy
+        self.observation_dim = self.spaces.observation_dim
         self.action_low = [float(bound) for bound in self.spaces.action_low]
         self.action_high = [float(bound) for bound in self.spaces.action_high]
         self.source: dict[str, Any] = {}                            # what was learnt from, for results
@@ -157,17 +158,16 @@ class Demonstrations(LightningDataModule):
             self._loader.extend(*(column.to(wanted.device) for column in self._collected))
         return self._loader
 
-    def val_dataloader(self) -> Batches | list[Any]:
+    def val_dataloader(self) -> Batches | DataLoader[Any] | list[Any]:
         """The held-out episodes in large batches, all in one item.
 
-        Where nothing is held out, or they are the curve, there is no item; or one without a batch, for callbacks that look
-        at the curve when Lightning validates.
+        Without them, or where they are the curve, there is none; or an empty one, for callbacks that look at the curve then.
         """
         if self.measures_held_out and (self.has_simulator or not Wanted.by(self.trainer).fits):
             return self.held_out()
-        callbacks = getattr(self.trainer, "callbacks", [])
-        is_watched = any(getattr(callback, "monitor", None) for callback in callbacks)
-        return [[[]]] if is_watched else []                         # one loader of one item
+        is_watched = any(getattr(callback, "monitor", None) for callback in getattr(self.trainer, "callbacks", []))
+        nothing: Any = [[]]
+        return DataLoader(nothing, batch_size=None) if is_watched else []
 
     @property
     def measures_held_out(self) -> bool:
