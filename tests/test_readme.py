@@ -79,7 +79,8 @@ def test_each_command_runs(tmp_path, monkeypatch, capsys):
     shutil.copytree(REPOSITORY / "configs", "configs")
     shutil.copytree(REPOSITORY / "checkpoints" / "experts", "checkpoints/experts")
     for actions in ("sampled", "deterministic"):
-        write_pairs(default_path("HalfCheetah-v5", actions), lengths=(20,) * 12)
+        of = {"environment_id": "HalfCheetah-v5"}                   # as collect writes it
+        write_pairs(default_path("HalfCheetah-v5", actions), lengths=(20,) * 12, metadata=of)
     small = write_pendulum("small.pt")
     for script in fenced("python"):
         exec(script)

@@ -192,9 +192,9 @@ def load(
         actor.to(device).eval().requires_grad_(False)
     content = content or {}
     data, step = content.get(Demonstrations.__qualname__), content.get("global_step")
-    if data is None or environment_id not in (None, data["environment_id"]):
+    if data is None or environment_id not in (None, data["environment_id"] or None):
         return Policy(actor, environment_id, path=file, step=step)  # the checkpoint's references are another environment's
-    return Policy(actor, data["environment_id"], References(**data["references"]), file, step)
+    return Policy(actor, data["environment_id"] or None, References(**data["references"]), file, step)
 
 
 def device_of(actor: object) -> torch.device:

@@ -8,10 +8,14 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_bc.demonstrations.readers import peek
 from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.environments import EnvironmentSpaces
 from lightning_bc.errors import InputError
 from lightning_bc.strategies.contract import Needs
+
+DEFAULT_ENVIRONMENT = "HalfCheetah-v5"
+"""Whose demonstrations the default file holds."""
 
 CPU = torch.device("cpu")
 WAY_BACK = "If they were recorded in [-1, 1], bring them back with --data.scale_actions true."
@@ -72,18 +76,27 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Budget:
-    """What of a file is learnt from: the flags of the same names, see :class:`Demonstrations`."""
+    """What of a file is learnt from: the flags of the same names, see :class:`Demonstrations`.
+
+    ``must_hold_out`` holds episodes out however few they are.
+    """
 
     episodes: int | None = None
     subsample: int = 1
     validation_fraction: float = 0.0
     episode_length: int | None = None
     top_fraction: float = 1.0
+    must_hold_out: bool = False
+
+    @property
+    def takes_every_row(self) -> bool:
+        """Whether every pair of the episodes that are not held out is learnt from."""
+        return self.episodes is None and self.subsample == 1 and self.top_fraction == 1
 
     @property
     def takes_all(self) -> bool:
         """Whether every pair is learnt from, so that episodes do not matter."""
-        return self.episodes is None and self.validation_fraction == 0 and self.subsample == 1 and self.top_fraction == 1
+        return self.takes_every_row and self.validation_fraction == 0
 
 
 def in_order_of_space(made: Trajectories, spaces: EnvironmentSpaces) -> Trajectories:
@@ -205,7 +218,8 @@ def split(
             )
     if budget.top_fraction < 1:                                     # after the inference: it is of the file's last episode
         made = _best(made, budget.top_fraction)
-    return made.held_out(budget.episodes, budget.validation_fraction)
+    fewest = {"fewest": 2} if budget.must_hold_out else {}
+    return made.held_out(budget.episodes, budget.validation_fraction, **fewest)
 
 
 def _best(made: Trajectories, fraction: float) -> Trajectories:
@@ -226,6 +240,11 @@ def _with_episodes(made: Trajectories, spaces: EnvironmentSpaces, wanted: Wanted
         length = spaces.max_episode_steps
     if length is not None:
         return made.in_episodes_of(length)
+    if budget.must_hold_out:
+        raise InputError(
+            f"{made.origin.path}: has no episode_lengths, and whole episodes are held out to judge the run by. Say how long "
+            "they are with --data.episode_length N."
+        )
     strategy_asks = wanted.needs is Needs.TRANSITIONS or wanted.has_windows
     if budget.takes_all and not strategy_asks:
         return made
@@ -234,3 +253,18 @@ def _with_episodes(made: Trajectories, spaces: EnvironmentSpaces, wanted: Wanted
         f"{made.origin.path}: has no episode_lengths, and episodes of {spaces.environment_id} may end early. Say how "
         f"long they are with --data.episode_length N{way_out}."
     )
+
+
+def environment_of(path: str | None) -> str:
+    """The environment that a data file says it is of.
+
+    Raises:
+        InputError: it says none.
+    """
+    if path is not None and "{env}" in path:
+        return DEFAULT_ENVIRONMENT
+    said = None if path is None else peek(path).environment_id
+    if said is None:
+        source = path or "Demonstrations without a path"
+        raise InputError(f"{source}: does not say of which environment. Give environment_id.")
+    return said

@@ -8,13 +8,24 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import NonNegativeInt, PositiveInt, UnitIntervalAboveZero, UnitIntervalBelowOne
+from lightning_bc.demonstrations import without_simulator
 from lightning_bc.demonstrations.batches import Batch, Batches, Nothing, batches_per_pass
 from lightning_bc.demonstrations.collect import collect_missing, default_path
-from lightning_bc.demonstrations.fitting import Budget, Wanted, check_fits, check_wanted, in_bounds, in_order_of_space, split
-from lightning_bc.demonstrations.readers import peek, read
+from lightning_bc.demonstrations.fitting import (
+    Budget,
+    Wanted,
+    check_fits,
+    check_wanted,
+    environment_of,
+    in_bounds,
+    in_order_of_space,
+    split,
+)
+from lightning_bc.demonstrations.readers import read
 from lightning_bc.demonstrations.reference_returns import references
 from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.demonstrations.windows import Windows
@@ -22,9 +33,6 @@ from lightning_bc.environments import environment_spaces
 from lightning_bc.errors import InputError
 from lightning_bc.references import References
 from lightning_bc.strategies.contract import Data, Needs, Transitions
-
-DEFAULT_ENVIRONMENT = "HalfCheetah-v5"
-"""Whose demonstrations the default file holds."""
 
 VALIDATION_BATCH = 65_536
 
@@ -58,6 +66,10 @@ class Demonstrations(LightningDataModule):
         observation_keys: KEY [KEY ...]; where the file keeps several observations (obs/KEY of HDF5, dictionaries, columns of
             LeRobot), those that are put side by side, in this order; where it keeps one array of an environment with
             dictionaries, the order of its columns. Default: what the environment's space or the format says.
+        action_low: without a simulator, lower bounds of the actions; default: the least of the file.
+        action_high: without a simulator, upper bounds of the actions; default: the greatest of the file.
+        simulator: whether the environment can be played in. false takes everything from the file, see ``without_simulator``;
+            the command line sets it from --rollouts.episodes.
         seed: of the order of the pairs; the command line sets it from --seed_everything.
         group_size: batches that the loader serves together, one optimizer step each; the command line sets it to
             --rollouts.eval_freq, and DAgger to what divides its rounds too.
@@ -76,17 +88,26 @@ class Demonstrations(LightningDataModule):
         scale_actions: bool = False,
         clip_actions: bool = False,
         observation_keys: list[str] | None = None,
+        action_low: list[float] | None = None,
+        action_high: list[float] | None = None,
         seed: NonNegativeInt = 0,
         group_size: PositiveInt = 80,
+        simulator: bool = True,
     ) -> None:
         super().__init__()
-        environment_id = environment_id or _environment_of(path)
+        environment_id = environment_id or (environment_of(path) if simulator else "")
         self.environment_id, self.batch_size, self.seed, self.group_size = environment_id, batch_size, seed, group_size
         self.path = None if path is None else path.replace("{env}", environment_id)
-        self.budget = Budget(episodes, subsample, validation_fraction, episode_length, top_fraction)
+        self.has_simulator = simulator
+        self.budget = Budget(episodes, subsample, validation_fraction, episode_length, top_fraction, not simulator)
         self.scale_actions, self.clip_actions = scale_actions, clip_actions
         self.observation_keys = tuple(observation_keys or ())
-        self.spaces = environment_spaces(environment_id)
+        if simulator:
+            without_simulator.refuse_bounds(environment_id, action_low, action_high)
+            self.spaces = environment_spaces(environment_id)
+        else:
+            given = environment_id, action_low, action_high, scale_actions
+            self.spaces = without_simulator.spaces_of(self._as_read, *given)
         self.observation_dim = self.spaces.observation_dim          # these three are what a strategy is built from
         self.action_low = [float(bound) for bound in self.spaces.action_low]
         self.action_high = [float(bound) for bound in self.spaces.action_high]
@@ -108,6 +129,8 @@ class Demonstrations(LightningDataModule):
         if wanted.fits and self.path == default_path(self.environment_id):
             collect_missing(self.environment_id, self.path)
         check_wanted(self.split[0], wanted, self.budget.subsample)
+        if wanted.fits and not self.has_simulator:
+            without_simulator.check_held_out(self.split[1], self.budget.validation_fraction)
 
     def setup(self, stage: str) -> None:
         """Split the pairs by episodes, and bring them to the training device."""
@@ -118,6 +141,11 @@ class Demonstrations(LightningDataModule):
             warnings.warn(
                 f"--data.batch_size {self.batch_size} is more than the {pairs} training pairs: each batch holds them all.",
                 stacklevel=2,
+            )
+        if stage == "fit" and not self.budget.takes_every_row:
+            rank_zero_only(print)(
+                f"{self.path}: learns from {pairs:,} of the {len(self._file):,} pairs ({len(training.lengths):,} episodes "
+                f"of {len(self._file.lengths):,}; {len(validation.lengths):,} held out)"
             )
         self.source = {
             "path": self.path,
@@ -144,7 +172,23 @@ class Demonstrations(LightningDataModule):
             self._loader.extend(*(column.to(wanted.device) for column in self._collected))
         return self._loader
 
-    def val_dataloader(self) -> Batches | list[Any]:
+    def val_dataloader(self) -> Batches | DataLoader[Any] | list[Any]:
+        """The held-out episodes in large batches, all in one item.
+
+        Without them, or where they are the curve, there is none; or an empty one, for callbacks that look at the curve then.
+        """
+        if self.measures_held_out and (self.has_simulator or not Wanted.by(self.trainer).fits):
+            return self.held_out()
+        is_watched = any(getattr(callback, "monitor", None) for callback in getattr(self.trainer, "callbacks", []))
+        nothing: Any = [[]]
+        return DataLoader(nothing, batch_size=None) if is_watched else []
+
+    @property
+    def measures_held_out(self) -> bool:
+        """Whether there are held-out episodes."""
+        return self.path is not None and len(self.split[1]) > 0
+
+    def held_out(self) -> Batches | list[Any]:
         """The held-out episodes in large batches, all in one item; empty where nothing is held out."""
         validation = self.split[1]
         return self._batches(validation, VALIDATION_BATCH, len(validation)) if len(validation) else []
@@ -219,15 +263,20 @@ class Demonstrations(LightningDataModule):
     @cached_property
     def references(self) -> References:
         """Returns of the random policy and of the expert; played or read at the first call."""
+        if not self.has_simulator:
+            return without_simulator.REFERENCES
         return references(self.environment_id, None if self.path is None else self._file)
 
     # What is made once, when it is first asked for
 
     @cached_property
+    def _as_read(self) -> Trajectories:
+        parts = tuple(self.spaces.observation_parts) if self.has_simulator else ()
+        return read(str(self.path), observation_keys=self.observation_keys, environment_keys=parts)
+
+    @cached_property
     def _file(self) -> Trajectories:
-        made = read(
-            str(self.path), observation_keys=self.observation_keys, environment_keys=tuple(self.spaces.observation_parts)
-        )
+        made = self._as_read
         if made.origin.note:
             rank_zero_only(print)(f"{self.path}: {made.origin.note}")
         made = in_order_of_space(made, self.spaces)
@@ -261,21 +310,6 @@ class Demonstrations(LightningDataModule):
             rank=wanted.rank,
             world_size=wanted.world_size,
         )
-
-
-def _environment_of(path: str | None) -> str:
-    """The environment that a data file says it is of.
-
-    Raises:
-        InputError: it says none.
-    """
-    if path is not None and "{env}" in path:
-        return DEFAULT_ENVIRONMENT
-    said = None if path is None else peek(path).environment_id
-    if said is None:
-        source = path or "Demonstrations without a path"
-        raise InputError(f"{source}: does not say of which environment. Give environment_id.")
-    return said
 
 
 if TYPE_CHECKING:

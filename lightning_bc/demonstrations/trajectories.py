@@ -181,10 +181,12 @@ class Trajectories:
             final_observations=None if self.final_observations is None else self.final_observations[episodes],
         )
 
-    def held_out(self, episodes: int | None, fraction: float) -> tuple["Trajectories", "Trajectories"]:
+    def held_out(
+        self, episodes: int | None, fraction: float, fewest: int = FEWEST_EPISODES_TO_HOLD_OUT
+    ) -> tuple["Trajectories", "Trajectories"]:
         """The episodes to train on, and those held out: a ``fraction`` of the first ``episodes``, the last of them.
 
-        At least one is held out, and one is trained on; below 10 episodes none is held out.
+        At least one is held out, and one is trained on; below ``fewest`` episodes none is held out.
 
         Raises:
             InputError: if there are fewer episodes than asked for.
@@ -196,7 +198,7 @@ class Trajectories:
                 f"--data.episodes {used}: {self.origin.path} holds {found} episodes. Ask for as many or fewer."
             )
         held_out = 0
-        if fraction > 0 and used >= FEWEST_EPISODES_TO_HOLD_OUT:
+        if fraction > 0 and used >= fewest:
             held_out = min(max(1, round(used * fraction)), used - 1)
         return self.part(0, used - held_out), self.part(used - held_out, used)
 

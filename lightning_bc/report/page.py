@@ -99,7 +99,7 @@ def _curves(section: Section, axis: str) -> go.Figure:
     figure.update_layout(
         template="plotly_white",
         height=520,
-        margin={"l": 70, "r": 20, "t": 20, "b": 50},
+        margin={"l": 70, "r": 20, "t": 60, "b": 50},
         xaxis={"title": AXIS_LABELS[axis], "tickformat": ","},
         yaxis={"title": "return", "tickformat": ","},
         legend={"x": 1.08, "y": 1},
@@ -110,7 +110,7 @@ def _curves(section: Section, axis: str) -> go.Figure:
         figure.add_hline(
             references.expert_return,
             line={"dash": "dash", "width": 1, "color": "#222222"},
-            annotation={"text": f"expert {chart.show_return(references.expert_return)}", "yanchor": "bottom"},
+            annotation={"text": f"expert return {chart.show_return(references.expert_return)}", "yanchor": "bottom"},
             annotation_position="top right",
         )
         # the same axis in other words, so that both stay together whatever is zoomed into
@@ -157,7 +157,7 @@ def _add_scales(figure: go.Figure, horizontal: Scale) -> None:
         {"label": kind, "method": "update", "args": [{"x": x}, {"xaxis.type": kind, "xaxis.dtick": ticks[kind]}]}
         for kind, x in kinds.items()
     ]
-    place = {"x": 1, "xanchor": "right", "y": 0.02, "yanchor": "bottom"}
+    place = {"x": 1, "xanchor": "right", "y": 1.03, "yanchor": "bottom"}  # above the curves
     menu = {"type": "buttons", "direction": "right", "buttons": buttons, "active": list(kinds).index(chosen), **place}
     figure.update_layout(updatemenus=[menu], xaxis={"type": chosen, "dtick": ticks[chosen]})
 

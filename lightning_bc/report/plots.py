@@ -175,7 +175,7 @@ def _draw_expert(axes: Axes, chart: Chart) -> None:
         return
     axes.axhline(references.expert_return, color="#222222", linewidth=1, linestyle=(0, (6, 3)), zorder=1.5)
     axes.annotate(
-        f"expert {chart.show_return(references.expert_return)}",
+        f"expert return {chart.show_return(references.expert_return)}",
         (0.99, references.expert_return),
         xycoords=("axes fraction", "data"),
         xytext=(0, 3),
