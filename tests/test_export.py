@@ -307,14 +307,14 @@ def test_the_command_writes_and_compares_graphs(folder, tmp_path, monkeypatch, c
 @every_strategy
 def test_every_strategy_is_a_graph(cls, tmp_path):
     """The check at export compares them: see ``TOLERANCE``; here that it compares something, and in chunks too."""
-    windowed = hasattr(cls, "__init__") and "chunk" in cls.__init__.__annotations__
-    for options in ({}, WINDOWS) if windowed else ({},):
-        strategy = trained(cls, **options)
+    loops = {"act_steps": 3} if "act_steps" in cls.__init__.__annotations__ else {}
+    for windows in ({}, WINDOWS) if "chunk" in cls.__init__.__annotations__ else ({},):
+        strategy = trained(cls, **loops, **windows)
         graphs = onnx_graphs.write(tmp_path, strategy)
         assert set(graphs) == {"policy.onnx"} | ({"policy_sampled.onnx"} if cls.stochastic else set())
         assert all(0 <= graph["largest_difference"] <= 1e-5 for graph in graphs.values())
         found = run(tmp_path / "policy.onnx", observations=onnx_graphs.random_observations(strategy, 200))
-        assert found.reshape(200, -1).std(0).min() > 0.01           # it answers what it sees
+        assert found.reshape(200, -1).std(0).min() > 0.003          # it answers what it sees
 
 
 @pytest.mark.slow
