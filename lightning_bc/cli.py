@@ -99,9 +99,9 @@ COMMANDS = {
         "play --ckpt_path checkpoints/RUN/last.ckpt --output cheetah.mp4",
     ),
     "export": Command(
-        "write a checkpoint's actor under CleanRL's names",
+        "write a checkpoint as JSON, safetensors and ONNX, or as a CleanRL actor",
         _flags_of("lightning_bc.tools.export", "export"),
-        "export --ckpt_path checkpoints/RUN/last.ckpt --output expert.pt",
+        "export --ckpt_path checkpoints/RUN/last.ckpt --output policy --onnx true",
     ),
     "sweep": Command(
         "search settings of fit, and score the best with fresh seeds",

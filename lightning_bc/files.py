@@ -44,6 +44,17 @@ def new_file(output: str | Path) -> Path:
 
 
 @contextmanager
+def creating(path: str | Path) -> Iterator[Path]:
+    """A folder that is at ``path``, where nothing lies, once the block has ended without an error."""
+    path = Path(path)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary) / path.name                        # of the usual permissions, which the outer one has not
+        folder.mkdir()
+        yield folder
+        folder.rename(path)
+
+
+@contextmanager
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     """A binary file that takes the place of ``path`` in one atomic move when the block ends without an error.
 

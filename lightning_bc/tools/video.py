@@ -23,9 +23,10 @@ from gymnasium.envs.mujoco import MujocoEnv
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from lightning_bc.api import load
 from lightning_bc.bounds import PositiveInt
 from lightning_bc.demonstrations import Demonstrations
-from lightning_bc.demonstrations.experts import Expert, load_expert
+from lightning_bc.demonstrations.experts import Expert, exported, load_expert
 from lightning_bc.environments import make, quiet_model_loading
 from lightning_bc.episodes import SELECTION_BANK, play
 from lightning_bc.errors import InputError
@@ -58,7 +59,7 @@ def film(
     The episodes are the first of the selection bank, with deterministic actions, one after another.
 
     Args:
-        ckpt_path: the checkpoint, for example checkpoints/RUN/last.ckpt.
+        ckpt_path: the checkpoint, for example checkpoints/RUN/last.ckpt, or a folder that ``export`` has written.
         output: the video to write: .mp4, .mkv, .mov or .avi, or a small animated picture: .gif.
         episodes: how many.
         expert: an expert, as ``collect --expert`` takes it, that plays the same episodes at the learner's side.
@@ -71,10 +72,7 @@ def film(
     """
     if Path(output).suffix not in SUFFIXES:
         raise InputError(f"--output {output}: wanted a file that ends in {', '.join(SUFFIXES)}.")
-    checkpoint = open_checkpoint(ckpt_path)
-    environment_id = env or checkpoint[Demonstrations.__qualname__]["environment_id"]
-    if not environment_id:
-        raise InputError(f"--ckpt_path {ckpt_path}: was trained without a simulator. Say with --env where to play it.")
+    environment_id = env or _environment_of(ckpt_path)
     policies = {"learner": load_expert(ckpt_path, environment_id)}
     if expert is not None:
         policies["expert"] = load_expert(expert, environment_id)
@@ -83,6 +81,18 @@ def film(
     for name, values in returns.items():
         print(f"{name:8} return {', '.join(f'{value:.0f}' for value in values)}")
     print(f"video    {path}")
+
+
+def _environment_of(ckpt_path: str) -> str:
+    if exported.is_folder(ckpt_path):
+        environment_id = load(ckpt_path).environment_id
+        if environment_id is None:
+            raise InputError(f"--ckpt_path {ckpt_path}: says of no environment that can be made without importing a module.")
+        return environment_id
+    environment_id = str(open_checkpoint(ckpt_path)[Demonstrations.__qualname__]["environment_id"])
+    if not environment_id:
+        raise InputError(f"--ckpt_path {ckpt_path}: was trained without a simulator. Say with --env where to play it.")
+    return environment_id
 
 
 def write_video(

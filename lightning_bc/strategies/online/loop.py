@@ -155,6 +155,11 @@ class OnlineStrategy(Strategy):
         """The averaged one."""
         return self.agent.averaged
 
+    def acting_weights(self) -> StateDict:
+        """The averaged actor's, and the border's."""
+        parts = ("border.", "agent.averaged.")
+        return {name: value for name, value in self.state_dict().items() if name.startswith(parts)}
+
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """The averaged actor's actions."""
         return self.agent.act(observations, deterministic)
