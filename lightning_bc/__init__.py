@@ -34,11 +34,11 @@ What each is, in the same order:
     arguments.py        the parser: an unknown key is refused with the nearest known name
     trainer_flags.py    what of Lightning's Trainer is set here, and what is refused
     report/             from runs on disk: tables, statistics, curves, the HTML page
-    tools/              export of actors, videos, evaluation of files
+    tools/              export of actors, videos, evaluation of files, inspection and conversion of data files
     fit_help.py         what fit --help prints
     training.py         fit, validate and test, from LightningCLI
     sweep/              search of settings, on Optuna
-    cli.py              the commands: fit, validate, test, evaluate, collect, play, export, sweep, report
+    cli.py              the commands: fit, validate, test, evaluate, collect, inspect, convert, play, export, sweep, report
     __main__.py         python -m lightning_bc
 """
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.environments import EnvironmentSpaces
@@ -120,16 +121,14 @@ def in_bounds(made: Trajectories, spaces: EnvironmentSpaces, scale: bool, clip: 
     """
     path = made.origin.path
     low, high = torch.tensor(spaces.action_low), torch.tensor(spaces.action_high)
-    is_wider = bool(((low < -1) & (high > 1)).all())
     if scale:
         made = replace(made, actions=(high + low) / 2 + (high - low) / 2 * made.actions)
-    elif is_wider and made.origin.versions is None and made.actions.abs().max() <= 1:  # ``collect`` records units
+    elif seem_scaled(made, spaces):
         rank_zero_only(warnings.warn)(
             f"{path}: all actions lie in [-1, 1], and those of {spaces.environment_id} in {low.tolist()} to "
             f"{high.tolist()}. {WAY_BACK}"
         )
-    tolerance = 1e-5 * (high - low)                                 # float32 rounding of an affine map
-    outside = ((made.actions < low - tolerance) | (made.actions > high + tolerance)).any(dim=1)
+    outside = beyond_bounds(made.actions, spaces).any(dim=1)
     if not outside.any():
         return made
     number, first = int(outside.sum()), int(outside.nonzero()[0])
@@ -190,18 +189,32 @@ def _best(made: Trajectories, fraction: float) -> Trajectories:
 
 def _with_episodes(made: Trajectories, spaces: EnvironmentSpaces, wanted: Wanted, budget: Budget) -> Trajectories:
     """Demonstrations whose episodes are known, unless nothing depends on them."""
-    if made.knows_episodes:
-        return made
-    length = budget.episode_length
-    if length is None and spaces.can_terminate is False:
-        length = spaces.max_episode_steps
-    if length is not None:
-        return made.in_episodes_of(length)
+    made = with_usual_episodes(made, spaces, budget.episode_length)
     strategy_asks = wanted.needs is Needs.TRANSITIONS or wanted.has_windows
-    if budget.takes_all and not strategy_asks:
+    if made.knows_episodes or (budget.takes_all and not strategy_asks):
         return made
     way_out = "" if strategy_asks else ", or take all pairs as they are with --data.validation_fraction 0"
     raise InputError(
         f"{made.origin.path}: has no episode_lengths, and episodes of {spaces.environment_id} may end early. Say how "
         f"long they are with --data.episode_length N{way_out}."
     )
+
+
+def with_usual_episodes(made: Trajectories, spaces: EnvironmentSpaces, length: int | None = None) -> Trajectories:
+    """The same in episodes of ``length`` where they are not known; by default of the time limit, if none ends before it."""
+    if length is None and spaces.can_terminate is False:
+        length = spaces.max_episode_steps
+    return made if made.knows_episodes or length is None else made.in_episodes_of(length)
+
+
+def beyond_bounds(actions: Tensor, spaces: EnvironmentSpaces) -> Tensor:
+    """Which of the ``actions`` (pairs, action_dim) are beyond the bounds, but for float32 rounding of an affine map."""
+    low, high = torch.tensor(spaces.action_low), torch.tensor(spaces.action_high)
+    tolerance = 1e-5 * (high - low)
+    return (actions < low - tolerance) | (actions > high + tolerance)
+
+
+def seem_scaled(made: Trajectories, spaces: EnvironmentSpaces) -> bool:
+    """Whether all actions lie in [-1, 1] though the bounds are wider, in a file that ``collect`` has not written."""
+    is_wider = bool((spaces.action_low < -1).all() and (spaces.action_high > 1).all())
+    return is_wider and made.origin.versions is None and bool(made.actions.abs().max() <= 1)  # ``collect`` records units

@@ -32,6 +32,7 @@ class Origin:
         random_returns: returns of uniformly random actions on the test bank; empty where they are not known.
         expert_returns: returns of the expert's mean action on the test bank; empty where they are not known.
         note: what of the file was read, where its format leaves that open; for people.
+        layout: how the file is arranged and which of its names were read; for people.
     """
 
     path: str
@@ -47,6 +48,7 @@ class Origin:
     random_returns: tuple[float, ...] = ()
     expert_returns: tuple[float, ...] = ()
     note: str = ""
+    layout: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,7 +40,8 @@ def trajectories(path: str, content: Any, sha256: str, one_episode: bool = False
         _checks.trajectories(f"{path}, episode {number}", episode, sha256, one_episode=True)
         for number, episode in enumerate(episodes)
     ]
-    return together(parts, replace(origin(path, content), sha256=sha256))
+    layout = f"episodes apart, each with {parts[0].origin.layout}"
+    return together(parts, replace(origin(path, content), sha256=sha256, layout=layout))
 
 
 def origin(path: str, content: Any) -> Origin:

@@ -32,7 +32,7 @@ def read(path: str, one_episode: bool = False) -> Trajectories:
         for episode in episodes:
             content.update(np.ascontiguousarray(episode[key][:last]).tobytes())
     made = _episodes.trajectories(path, episodes, content.hexdigest())
-    return replace(made, origin=replace(_origin(path, dataset), sha256=made.origin.sha256))
+    return replace(made, origin=replace(_origin(path, dataset), sha256=made.origin.sha256, layout=made.origin.layout))
 
 
 def peek(path: str) -> Origin:
