@@ -11,12 +11,15 @@ from torch import Tensor
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import NonNegativeInt, PositiveInt, UnitIntervalAboveZero, UnitIntervalBelowOne
+from lightning_bc.demonstrations import quality
 from lightning_bc.demonstrations.batches import Batch, Batches, Nothing, batches_per_pass
 from lightning_bc.demonstrations.collect import collect_missing, default_path
 from lightning_bc.demonstrations.fitting import Budget, Wanted, check_fits, check_wanted, in_bounds, split
-from lightning_bc.demonstrations.readers import peek, read
+from lightning_bc.demonstrations.mixture import Mixture, check_shares
+from lightning_bc.demonstrations.readers import read
 from lightning_bc.demonstrations.reference_returns import references
-from lightning_bc.demonstrations.trajectories import Trajectories
+from lightning_bc.demonstrations.several import check_alike, origin_of, paths_of, stated_environment, together
+from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.demonstrations.windows import Windows
 from lightning_bc.environments import environment_spaces
 from lightning_bc.errors import InputError
@@ -25,6 +28,8 @@ from lightning_bc.strategies.contract import Data, Needs, Transitions
 
 DEFAULT_ENVIRONMENT = "HalfCheetah-v5"
 """Whose demonstrations the default file holds."""
+
+DEFAULT_PATH = default_path("{env}")
 
 VALIDATION_BATCH = 65_536
 
@@ -41,7 +46,9 @@ class Demonstrations(LightningDataModule):
         path: demonstration file (.pt, .npz, .pkl, .hdf5), a folder of such files, or minari:DATASET_ID, see ``readers``;
             the default file is collected by ``fit`` when it is missing and an expert for the environment is shipped. null
             reads nothing, and is what strategies that need no demonstrations have by default; returns are then measured
-            against the shipped expert, if there is one.
+            against the shipped expert, if there is one. Several, [a.pt,b.npz], are joined; each is first taken as if it
+            were alone: episodes, subsample, validation_fraction, episode_length, top_fraction, scale_actions and
+            clip_actions hold for every file by itself. See ``several`` for what returns are then measured against.
         environment_id: Gymnasium id of the environment; default: the one that the file says it is of, and HalfCheetah-v5
             for the default file. The command line sets it from --env.
         episodes: use only the first n episodes (the demonstration budget).
@@ -55,6 +62,9 @@ class Demonstrations(LightningDataModule):
             them (%BC in Chen 2021, https://arxiv.org/abs/2106.01345).
         scale_actions: the file's actions were recorded in [-1, 1]; bring them to the environment's bounds.
         clip_actions: move actions beyond the environment's bounds to them; otherwise they are refused.
+        shares: of each file of path in what is learnt from, [0.5,0.5]: exact in every pass, on average in a batch; a pass
+            has as many pairs as without, and repeats or leaves out pairs of a file in turn, see ``Mixture``. Default:
+            proportional to the files' pairs.
         seed: of the order of the pairs; the command line sets it from --seed_everything.
         group_size: batches that the loader serves together, one optimizer step each; the command line sets it to
             --rollouts.eval_freq, and DAgger to what divides its rounds too.
@@ -62,7 +72,7 @@ class Demonstrations(LightningDataModule):
 
     def __init__(
         self,
-        path: str | None = default_path("{env}"),
+        path: list[str] | str | None = DEFAULT_PATH,
         environment_id: str | None = None,
         episodes: PositiveInt | None = None,
         subsample: PositiveInt = 1,
@@ -72,13 +82,20 @@ class Demonstrations(LightningDataModule):
         top_fraction: UnitIntervalAboveZero = 1.0,
         scale_actions: bool = False,
         clip_actions: bool = False,
+        shares: list[UnitIntervalAboveZero] | None = None,
         seed: NonNegativeInt = 0,
         group_size: PositiveInt = 80,
     ) -> None:
         super().__init__()
-        environment_id = environment_id or _environment_of(path)
+        paths = paths_of(path)
+        if environment_id is None:
+            environment_id = DEFAULT_ENVIRONMENT if "{env}" in "".join(paths) else stated_environment(paths)
         self.environment_id, self.batch_size, self.seed, self.group_size = environment_id, batch_size, seed, group_size
-        self.path = None if path is None else path.replace("{env}", environment_id)
+        self.paths = [one.replace("{env}", environment_id) for one in paths]
+        self.path = ", ".join(self.paths) or None                   # for people
+        if shares is not None:
+            check_shares(shares, len(self.paths))
+        self.shares = shares
         self.budget = Budget(episodes, subsample, validation_fraction, episode_length, top_fraction)
         self.scale_actions, self.clip_actions = scale_actions, clip_actions
         self.spaces = environment_spaces(environment_id)
@@ -103,6 +120,11 @@ class Demonstrations(LightningDataModule):
         if wanted.fits and self.path == default_path(self.environment_id):
             collect_missing(self.environment_id, self.path)
         check_wanted(self.split[0], wanted, self.budget.subsample)
+        if self.shares is not None and wanted.needs is not Needs.PAIRS:
+            raise InputError(f"--data.shares: {wanted.name} draws pairs by itself, each as often. Leave --data.shares away.")
+        if wanted.fits:
+            for file in self._files:
+                quality.warn(file)
 
     def setup(self, stage: str) -> None:
         """Split the pairs by episodes, and bring them to the training device."""
@@ -116,11 +138,12 @@ class Demonstrations(LightningDataModule):
             )
         self.source = {
             "path": self.path,
-            "sha256": training.origin.sha256,
+            "sha256": self._origin.sha256,
+            "files": {file.origin.path: file.origin.sha256 for file in self._files} if len(self._files) > 1 else {},
             "training_pairs": pairs,
             "training_episodes": len(training.lengths),
             "validation_episodes": len(validation.lengths),
-            **{key: getattr(training.origin, key) for key in ("actions", "expert", "expert_sha256", "seed", "versions")},
+            **{key: getattr(self._origin, key) for key in ("actions", "expert", "expert_sha256", "seed", "versions")},
         }
 
     def train_dataloader(self) -> Batches | Nothing:
@@ -214,22 +237,33 @@ class Demonstrations(LightningDataModule):
     @cached_property
     def references(self) -> References:
         """Returns of the random policy and of the expert; played or read at the first call."""
-        return references(self.environment_id, None if self.path is None else self._file)
+        return references(self.environment_id, self._origin if self.paths else None)
 
     # What is made once, when it is first asked for
 
     @cached_property
-    def _file(self) -> Trajectories:
-        made = read(str(self.path))
-        if made.origin.note:
-            rank_zero_only(print)(f"{self.path}: {made.origin.note}")
-        check_fits(made, self.spaces)
-        return in_bounds(made, self.spaces, self.scale_actions, self.clip_actions)
+    def _files(self) -> list[Trajectories]:
+        files = [read(path) for path in self.paths]
+        check_alike(files)
+        for file in files:
+            if file.origin.note:
+                rank_zero_only(print)(f"{file.origin.path}: {file.origin.note}")
+            check_fits(file, self.spaces)
+        return [in_bounds(file, self.spaces, self.scale_actions, self.clip_actions) for file in files]
+
+    @cached_property
+    def _origin(self) -> Origin:
+        return origin_of(self._files)
+
+    @cached_property
+    def _splits(self) -> list[tuple[Trajectories, Trajectories]]:
+        return [split(file, self.spaces, Wanted.by(self.trainer), self.budget) for file in self._files]
 
     @cached_property
     def split(self) -> tuple[Trajectories, Trajectories]:
-        """The episodes to train on, and those held out, maybe none."""
-        return split(self._file, self.spaces, Wanted.by(self.trainer), self.budget)
+        """The episodes to train on, and those held out, maybe none; of several files one after another."""
+        training, validation = zip(*self._splits, strict=True)
+        return together(training, self._origin), together(validation, self._origin)
 
     @cached_property
     def _training(self) -> Batch:
@@ -240,34 +274,24 @@ class Demonstrations(LightningDataModule):
     ) -> Batches:
         wanted = Wanted.by(self.trainer)
         windows = Windows(made.lengths, wanted.history, wanted.horizon, wanted.device) if wanted.has_windows else None
-        observations, actions = self._training if made is self.split[0] else made.pairs(self.budget.subsample, wanted.device)
+        is_training, every = made is self.split[0], self.budget.subsample
+        observations, actions = self._training if is_training else made.pairs(every, wanted.device)
+        mixture = None
+        if is_training and self.shares is not None:
+            mixture = Mixture(tuple(len(part.rows(every)) for part, _ in self._splits), tuple(self.shares))
         return Batches(
             observations,
             actions,
             batch_size,
             self.seed,
             windows=windows,
+            mixture=mixture,
             group_size=group_size,
             num_batches=num_batches,
             stop=stop,
             rank=wanted.rank,
             world_size=wanted.world_size,
         )
-
-
-def _environment_of(path: str | None) -> str:
-    """The environment that a data file says it is of.
-
-    Raises:
-        InputError: it says none.
-    """
-    if path is not None and "{env}" in path:
-        return DEFAULT_ENVIRONMENT
-    said = None if path is None else peek(path).environment_id
-    if said is None:
-        source = path or "Demonstrations without a path"
-        raise InputError(f"{source}: does not say of which environment. Give environment_id.")
-    return said
 
 
 if TYPE_CHECKING:

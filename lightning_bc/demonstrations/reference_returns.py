@@ -1,13 +1,11 @@
 """What a return is measured against: the random policy and the expert on the test bank."""
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, load_expert
-from lightning_bc.demonstrations.trajectories import Origin, Trajectories
+from lightning_bc.demonstrations.trajectories import Origin
 from lightning_bc.environments import environment_spaces, make
 from lightning_bc.episodes import TEST_BANK, TEST_EPISODES, Policy, play
 from lightning_bc.files import shipped
@@ -35,18 +33,18 @@ def random_returns(environment_id: str) -> np.ndarray:
     return returns
 
 
-def references(environment_id: str, demonstrations: Trajectories | None) -> References:
-    """As the demonstrations' file says.
+def references(environment_id: str, demonstrations: Origin | None) -> References:
+    """As the demonstrations' files say.
 
     What it does not say, the random policy plays, and the mean return of the demonstrations stands in for the expert. Where
     that is not known either the shipped expert plays; where there is none its return is NaN.
     """
-    origin = Origin("nowhere") if demonstrations is None else demonstrations.origin
+    origin = demonstrations or Origin("nowhere")
     random = _mean(origin.random_returns) if origin.random_returns else float(random_returns(environment_id).mean())
     if origin.expert_returns:
         return References(random, _mean(origin.expert_returns), "expert's mean action, 100 test-bank episodes")
-    if demonstrations is not None and not math.isnan(demonstrations.mean_return):
-        return References(random, demonstrations.mean_return, "mean_reward of the data file (no expert at hand)")
+    if origin.mean_return is not None:
+        return References(random, origin.mean_return, "mean_reward of the data file (no expert at hand)")
     path = shipped(SHIPPED_EXPERTS / f"{environment_id}.pt")
     if not path.is_file():
         unsaid = "no demonstrations are read" if demonstrations is None else "the data file has no mean_reward or rewards"
