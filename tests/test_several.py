@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import fit, last_checkpoint, refused, write_pairs
+from conftest import INTERACTIVE_BUDGET, fit, last_checkpoint, refused, write_pairs
 
 from lightning_bc.demonstrations import Batches, Demonstrations
 from lightning_bc.demonstrations.mixture import Mixture
@@ -126,6 +126,11 @@ def test_files_that_do_not_fit_are_refused_by_name():
         set_up(paths, shares=[0.5, 0.3])
 
 
+def test_strategies_that_draw_pairs_by_themselves_refuse_shares(capsys):
+    flags = ["--data.path", f"[{','.join(two_files())}]", "--data.shares", "[0.5,0.5]", *INTERACTIVE_BUDGET.split()]
+    assert "--data.shares: GAIL draws pairs by itself" in refused(capsys, "fit", "--model", "GAIL", *flags)
+
+
 # Runs
 
 FLAGS = "--trainer.max_steps 6 --rollouts.eval_freq 3 --rollouts.episodes 1 --data.batch_size 16 --data.shares [0.5,0.5]"
@@ -133,7 +138,11 @@ FLAGS = "--trainer.max_steps 6 --rollouts.eval_freq 3 --rollouts.episodes 1 --da
 
 def test_a_run_of_several_files_records_them_and_goes_on_exactly(capsys):
     paths = two_files()
-    through = fit(f"[{','.join(paths)}]", flags=FLAGS)
+    content = torch.load("b.pt")
+    content["observations"][7, 3] = 1e6
+    torch.save(content, "b.pt")
+    with pytest.warns(UserWarning, match=r"b\.pt: observations\[7\] holds 1e\+06 in dimension 3"):
+        through = fit(f"[{','.join(paths)}]", flags=FLAGS)
     assert through.startswith("MSE-a+1-0-")
     results = Results.read(f"lightning_logs/{through}/results.json")
     assert list(results.data.files) == paths
