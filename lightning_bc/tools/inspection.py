@@ -34,6 +34,11 @@ MOST_LISTED = 10
 POOR_SHARE = 0.05
 """Where at least this share of the episodes fails, measured by their median, choosing the best ones is advised."""
 
+UNKNOWN_ENVIRONMENT = (
+    "the environment is not known: write its Gymnasium id for ENVIRONMENT_ID, module:Id-v0 for one of your own. With --env, "
+    "inspect compares the bounds of its actions too."
+)
+
 WIDTH = 125
 
 CLASSIC = ("MountainCarContinuous-v0", "Pendulum-v1")
@@ -70,6 +75,8 @@ def inspect(file: str, env: str | None = None) -> None:
         done("noise")
         noise = _noise(made)
         warned, flags = _advice(made, spaces)
+        if env is None and made.origin.environment_id is None:
+            warned.append(UNKNOWN_ENVIRONMENT)
         bar.update()
     lines = [
         ("file", file),
@@ -145,6 +152,8 @@ def _episodes(made: Trajectories, spaces: EnvironmentSpaces | None) -> Iterator[
     assert ended.terminated is not None
     terminated = int(ended.terminated.sum())
     how = "as the file says" if said else "inferred: an episode shorter than the time limit terminated, the last did not"
+    if not said and spaces is not None and spaces.can_terminate is False:
+        how = "inferred: this environment always plays to its time limit"
     yield "ends", f"{terminated:,} terminated, {len(lengths) - terminated:,} cut off ({how})"
 
 
