@@ -35,11 +35,11 @@ What each is, in the same order:
     trainer_flags.py    what of Lightning's Trainer is set here, and what is refused
     loggers.py          where a run's metrics go
     report/             from runs on disk: tables, statistics, curves, the HTML page
-    tools/              export of policies, videos, evaluation of files
+    tools/              export of policies, videos, evaluation of files, inspection and conversion of data files
     fit_help.py         what fit --help prints
     training.py         fit, validate and test, from LightningCLI
     sweep/              search of settings, on Optuna
-    cli.py              the commands: fit, validate, test, evaluate, collect, play, export, sweep, report
+    cli.py              the commands: fit, validate, test, evaluate, collect, inspect, convert, play, export, sweep, report
     __main__.py         python -m lightning_bc
 """
 

@@ -19,6 +19,7 @@ from lightning_bc.callbacks import AtomicCheckpointIO, Checked, Checkpoints, Ini
 from lightning_bc.demonstrations.collect import default_path
 from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
 from lightning_bc.demonstrations.module import Demonstrations
+from lightning_bc.demonstrations.several import paths_of
 from lightning_bc.errors import InputError
 from lightning_bc.fit_help import page
 from lightning_bc.loggers import loggers_of, views
@@ -165,8 +166,8 @@ class CommandLine(LightningCLI):
         if self.checkpoint is not None:
             self.run = self.checkpoint.run
         else:
-            data = config.data.path or config.env
-            self.run = config.run or settle.new_name(strategy.__name__, data, config.seed_everything)
+            paths = paths_of(config.data.path) or [config.env]
+            self.run = config.run or settle.new_name(strategy.__name__, paths, config.seed_everything)
 
     def instantiate_classes(self) -> None:
         """As LightningCLI does; what a constructor refuses comes out alone, not among what jsonargparse tried."""

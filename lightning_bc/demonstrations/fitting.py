@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
-from lightning_bc.demonstrations.readers import peek
 from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.environments import EnvironmentSpaces
 from lightning_bc.errors import InputError
@@ -162,16 +162,14 @@ def in_bounds(made: Trajectories, spaces: EnvironmentSpaces, scale: bool, clip: 
     """
     path = made.origin.path
     low, high = torch.tensor(spaces.action_low), torch.tensor(spaces.action_high)
-    is_wider = bool(((low < -1) & (high > 1)).all())
     if scale:
         made = replace(made, actions=(high + low) / 2 + (high - low) / 2 * made.actions)
-    elif is_wider and made.origin.versions is None and made.actions.abs().max() <= 1:  # ``collect`` records units
+    elif seem_scaled(made, spaces):
         rank_zero_only(warnings.warn)(
             f"{path}: all actions lie in [-1, 1], and those of {spaces.environment_id} in {low.tolist()} to "
             f"{high.tolist()}. {WAY_BACK}"
         )
-    tolerance = 1e-5 * (high - low)                                 # float32 rounding of an affine map
-    outside = ((made.actions < low - tolerance) | (made.actions > high + tolerance)).any(dim=1)
+    outside = beyond_bounds(made.actions, spaces).any(dim=1)
     if not outside.any():
         return made
     number, first = int(outside.sum()), int(outside.nonzero()[0])
@@ -233,20 +231,14 @@ def _best(made: Trajectories, fraction: float) -> Trajectories:
 
 def _with_episodes(made: Trajectories, spaces: EnvironmentSpaces, wanted: Wanted, budget: Budget) -> Trajectories:
     """Demonstrations whose episodes are known, unless nothing depends on them."""
-    if made.knows_episodes:
-        return made
-    length = budget.episode_length
-    if length is None and spaces.can_terminate is False:
-        length = spaces.max_episode_steps
-    if length is not None:
-        return made.in_episodes_of(length)
-    if budget.must_hold_out:
+    made = with_usual_episodes(made, spaces, budget.episode_length)
+    if budget.must_hold_out and not made.knows_episodes:
         raise InputError(
             f"{made.origin.path}: has no episode_lengths, and whole episodes are held out to judge the run by. Say how long "
             "they are with --data.episode_length N."
         )
     strategy_asks = wanted.needs is Needs.TRANSITIONS or wanted.has_windows
-    if budget.takes_all and not strategy_asks:
+    if made.knows_episodes or (budget.takes_all and not strategy_asks):
         return made
     way_out = "" if strategy_asks else ", or take all pairs as they are with --data.validation_fraction 0"
     raise InputError(
@@ -255,16 +247,21 @@ def _with_episodes(made: Trajectories, spaces: EnvironmentSpaces, wanted: Wanted
     )
 
 
-def environment_of(path: str | None) -> str:
-    """The environment that a data file says it is of.
+def with_usual_episodes(made: Trajectories, spaces: EnvironmentSpaces, length: int | None = None) -> Trajectories:
+    """The same in episodes of ``length`` where they are not known; by default of the time limit, if none ends before it."""
+    if length is None and spaces.can_terminate is False:
+        length = spaces.max_episode_steps
+    return made if made.knows_episodes or length is None else made.in_episodes_of(length)
 
-    Raises:
-        InputError: it says none.
-    """
-    if path is not None and "{env}" in path:
-        return DEFAULT_ENVIRONMENT
-    said = None if path is None else peek(path).environment_id
-    if said is None:
-        source = path or "Demonstrations without a path"
-        raise InputError(f"{source}: does not say of which environment. Give environment_id.")
-    return said
+
+def beyond_bounds(actions: Tensor, spaces: EnvironmentSpaces) -> Tensor:
+    """Which of the ``actions`` (pairs, action_dim) are beyond the bounds, but for float32 rounding of an affine map."""
+    low, high = torch.tensor(spaces.action_low), torch.tensor(spaces.action_high)
+    tolerance = 1e-5 * (high - low)
+    return (actions < low - tolerance) | (actions > high + tolerance)
+
+
+def seem_scaled(made: Trajectories, spaces: EnvironmentSpaces) -> bool:
+    """Whether all actions lie in [-1, 1] though the bounds are wider, in a file that ``collect`` has not written."""
+    is_wider = bool((spaces.action_low < -1).all() and (spaces.action_high > 1).all())
+    return is_wider and made.origin.versions is None and bool(made.actions.abs().max() <= 1)  # ``collect`` records units

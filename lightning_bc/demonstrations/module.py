@@ -12,27 +12,29 @@ from torch.utils.data import DataLoader
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import NonNegativeInt, PositiveInt, UnitIntervalAboveZero, UnitIntervalBelowOne
-from lightning_bc.demonstrations import without_simulator
+from lightning_bc.demonstrations import quality, without_simulator
 from lightning_bc.demonstrations.batches import Batch, Batches, Nothing, batches_per_pass
 from lightning_bc.demonstrations.collect import collect_missing, default_path
-from lightning_bc.demonstrations.fitting import (
-    Budget,
-    Wanted,
-    check_fits,
-    check_wanted,
-    environment_of,
-    in_bounds,
-    in_order_of_space,
-    split,
-)
-from lightning_bc.demonstrations.readers import read
+from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT, Budget, Wanted, check_wanted, split
+from lightning_bc.demonstrations.mixture import Mixture, check_shares
 from lightning_bc.demonstrations.reference_returns import references
-from lightning_bc.demonstrations.trajectories import Trajectories
+from lightning_bc.demonstrations.several import (
+    error_of,
+    in_units,
+    origin_of,
+    paths_of,
+    read_all,
+    stated_environment,
+    together,
+)
+from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.demonstrations.windows import Windows
 from lightning_bc.environments import environment_spaces
 from lightning_bc.errors import InputError
 from lightning_bc.references import References
 from lightning_bc.strategies.contract import Data, Needs, Transitions
+
+DEFAULT_PATH = default_path("{env}")
 
 VALIDATION_BATCH = 65_536
 
@@ -49,7 +51,9 @@ class Demonstrations(LightningDataModule):
         path: demonstration file (.pt, .npz, .pkl, .hdf5), a folder of such files, or minari:DATASET_ID, see ``readers``;
             the default file is collected by ``fit`` when it is missing and an expert for the environment is shipped. null
             reads nothing, and is what strategies that need no demonstrations have by default; returns are then measured
-            against the shipped expert, if there is one.
+            against the shipped expert, if there is one. Several, [a.pt,b.npz], are joined; each is first taken as if it
+            were alone: episodes, subsample, validation_fraction, episode_length, top_fraction, scale_actions and
+            clip_actions hold for every file by itself. See ``several`` for what returns are then measured against.
         environment_id: Gymnasium id of the environment; default: the one that the file says it is of, and HalfCheetah-v5
             for the default file. The command line sets it from --env.
         episodes: use only the first n episodes (the demonstration budget).
@@ -70,6 +74,9 @@ class Demonstrations(LightningDataModule):
         action_high: without a simulator, upper bounds of the actions; default: the greatest of the file.
         simulator: whether the environment can be played in. false takes everything from the file, see ``without_simulator``;
             the command line sets it from --rollouts.episodes.
+        shares: of each file of path in what is learnt from, [0.5,0.5]: exact in every pass, on average in a batch; a pass
+            has as many pairs as without, and repeats or leaves out pairs of a file in turn, see ``Mixture``. Default:
+            proportional to the files' pairs.
         seed: of the order of the pairs; the command line sets it from --seed_everything.
         group_size: batches that the loader serves together, one optimizer step each; the command line sets it to
             --rollouts.eval_freq, and DAgger to what divides its rounds too.
@@ -77,7 +84,7 @@ class Demonstrations(LightningDataModule):
 
     def __init__(
         self,
-        path: str | None = default_path("{env}"),
+        path: list[str] | str | None = DEFAULT_PATH,
         environment_id: str | None = None,
         episodes: PositiveInt | None = None,
         subsample: PositiveInt = 1,
@@ -90,15 +97,22 @@ class Demonstrations(LightningDataModule):
         observation_keys: list[str] | None = None,
         action_low: list[float] | None = None,
         action_high: list[float] | None = None,
+        shares: list[UnitIntervalAboveZero] | None = None,
         seed: NonNegativeInt = 0,
         group_size: PositiveInt = 80,
         simulator: bool = True,
     ) -> None:
         super().__init__()
-        environment_id = environment_id or (environment_of(path) if simulator else "")
+        paths = paths_of(path)
+        if environment_id is None and simulator:
+            environment_id = DEFAULT_ENVIRONMENT if "{env}" in "".join(paths) else stated_environment(paths)
+        environment_id = environment_id or ""                       # without a simulator
         self.environment_id, self.batch_size, self.seed, self.group_size = environment_id, batch_size, seed, group_size
-        self.path = None if path is None else path.replace("{env}", environment_id)
-        self.has_simulator = simulator
+        self.paths = [one.replace("{env}", environment_id) for one in paths]
+        self.path = ", ".join(self.paths) or None                   # for people
+        if shares is not None:
+            check_shares(shares, len(self.paths))
+        self.shares, self.has_simulator = shares, simulator
         self.budget = Budget(episodes, subsample, validation_fraction, episode_length, top_fraction, not simulator)
         self.scale_actions, self.clip_actions = scale_actions, clip_actions
         self.observation_keys = tuple(observation_keys or ())
@@ -107,7 +121,7 @@ class Demonstrations(LightningDataModule):
             self.spaces = environment_spaces(environment_id)
         else:
             given = environment_id, action_low, action_high, scale_actions
-            self.spaces = without_simulator.spaces_of(self._as_read, *given)
+            self.spaces = without_simulator.spaces_of(together(self._as_read, origin_of(self._as_read)), *given)
         self.observation_dim = self.spaces.observation_dim          # these three are what a strategy is built from
         self.action_low = [float(bound) for bound in self.spaces.action_low]
         self.action_high = [float(bound) for bound in self.spaces.action_high]
@@ -131,6 +145,11 @@ class Demonstrations(LightningDataModule):
         check_wanted(self.split[0], wanted, self.budget.subsample)
         if wanted.fits and not self.has_simulator:
             without_simulator.check_held_out(self.split[1], self.budget.validation_fraction)
+        if self.shares is not None and wanted.needs is not Needs.PAIRS:
+            raise InputError(f"--data.shares: {wanted.name} draws pairs by itself, each as often. Leave --data.shares away.")
+        if wanted.fits:
+            for file in self._files:
+                quality.warn(file)
 
     def setup(self, stage: str) -> None:
         """Split the pairs by episodes, and bring them to the training device."""
@@ -144,16 +163,17 @@ class Demonstrations(LightningDataModule):
             )
         if stage == "fit" and not self.budget.takes_every_row:
             rank_zero_only(print)(
-                f"{self.path}: learns from {pairs:,} of the {len(self._file):,} pairs ({len(training.lengths):,} episodes "
-                f"of {len(self._file.lengths):,}; {len(validation.lengths):,} held out)"
+                f"{self.path}: learns from {pairs:,} of the {sum(map(len, self._files)):,} pairs ({len(training.lengths):,} "
+                f"episodes of {sum(len(file.lengths) for file in self._files):,}; {len(validation.lengths):,} held out)"
             )
         self.source = {
             "path": self.path,
-            "sha256": training.origin.sha256,
+            "sha256": self._origin.sha256,
+            "files": {file.origin.path: file.origin.sha256 for file in self._files} if len(self._files) > 1 else {},
             "training_pairs": pairs,
             "training_episodes": len(training.lengths),
             "validation_episodes": len(validation.lengths),
-            **{key: getattr(training.origin, key) for key in ("actions", "expert", "expert_sha256", "seed", "versions")},
+            **{key: getattr(self._origin, key) for key in ("actions", "expert", "expert_sha256", "seed", "versions")},
         }
 
     def train_dataloader(self) -> Batches | Nothing:
@@ -265,28 +285,31 @@ class Demonstrations(LightningDataModule):
         """Returns of the random policy and of the expert; played or read at the first call."""
         if not self.has_simulator:
             return without_simulator.REFERENCES
-        return references(self.environment_id, None if self.path is None else self._file)
+        return references(self.environment_id, self._origin if self.paths else None, error_of(self._files))
 
     # What is made once, when it is first asked for
 
     @cached_property
-    def _as_read(self) -> Trajectories:
-        parts = tuple(self.spaces.observation_parts) if self.has_simulator else ()
-        return read(str(self.path), observation_keys=self.observation_keys, environment_keys=parts)
+    def _as_read(self) -> list[Trajectories]:
+        return read_all(self.paths, self.observation_keys, [*self.spaces.observation_parts] if self.has_simulator else [])
 
     @cached_property
-    def _file(self) -> Trajectories:
-        made = self._as_read
-        if made.origin.note:
-            rank_zero_only(print)(f"{self.path}: {made.origin.note}")
-        made = in_order_of_space(made, self.spaces)
-        check_fits(made, self.spaces)
-        return in_bounds(made, self.spaces, self.scale_actions, self.clip_actions)
+    def _files(self) -> list[Trajectories]:
+        return in_units(self._as_read, self.spaces, self.scale_actions, self.clip_actions)
+
+    @cached_property
+    def _origin(self) -> Origin:
+        return origin_of(self._files)
+
+    @cached_property
+    def _splits(self) -> list[tuple[Trajectories, Trajectories]]:
+        return [split(file, self.spaces, Wanted.by(self.trainer), self.budget) for file in self._files]
 
     @cached_property
     def split(self) -> tuple[Trajectories, Trajectories]:
-        """The episodes to train on, and those held out, maybe none."""
-        return split(self._file, self.spaces, Wanted.by(self.trainer), self.budget)
+        """The episodes to train on, and those held out, maybe none; of several files one after another."""
+        training, validation = zip(*self._splits, strict=True)
+        return together(training, self._origin), together(validation, self._origin)
 
     @cached_property
     def _training(self) -> Batch:
@@ -297,13 +320,18 @@ class Demonstrations(LightningDataModule):
     ) -> Batches:
         wanted = Wanted.by(self.trainer)
         windows = Windows(made.lengths, wanted.history, wanted.horizon, wanted.device) if wanted.has_windows else None
-        observations, actions = self._training if made is self.split[0] else made.pairs(self.budget.subsample, wanted.device)
+        is_training, every = made is self.split[0], self.budget.subsample
+        observations, actions = self._training if is_training else made.pairs(every, wanted.device)
+        mixture = None
+        if is_training and self.shares is not None:
+            mixture = Mixture(tuple(len(part.rows(every)) for part, _ in self._splits), tuple(self.shares))
         return Batches(
             observations,
             actions,
             batch_size,
             self.seed,
             windows=windows,
+            mixture=mixture,
             group_size=group_size,
             num_batches=num_batches,
             stop=stop,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, load_expert
-from lightning_bc.demonstrations.trajectories import Origin, Trajectories
+from lightning_bc.demonstrations.trajectories import Origin
 from lightning_bc.environments import environment_spaces, make
 from lightning_bc.episodes import TEST_BANK, TEST_EPISODES, Policy, play
 from lightning_bc.files import shipped
@@ -38,23 +38,21 @@ def random_returns(environment_id: str) -> np.ndarray:
     return returns
 
 
-def references(environment_id: str, demonstrations: Trajectories | None) -> References:
-    """As the demonstrations' file says.
+def references(environment_id: str, demonstrations: Origin | None, error: float = math.nan) -> References:
+    """As the demonstrations' files say.
 
     What it does not say, the random policy plays, and the mean return of the demonstrations stands in for the expert. Where
     that is not known either the shipped expert plays; where there is none its return is NaN. It is NaN too where the expert
-    is not clearly better than random actions: no score can be normalized by a distance that is noise.
+    is not clearly better than random actions: no score can be normalized by a distance that is noise. ``error`` is the
+    standard error of the mean return of the demonstrations, NaN where it is not known.
     """
-    origin = Origin("nowhere") if demonstrations is None else demonstrations.origin
+    origin = demonstrations or Origin("nowhere")
     random = np.array(origin.random_returns) if origin.random_returns else random_returns(environment_id)
     if origin.expert_returns:
         expert = np.array(origin.expert_returns)
         return _scale(random, _mean(expert), _error(expert), "expert's mean action, 100 test-bank episodes")
-    if demonstrations is not None and not math.isnan(demonstrations.mean_return):
-        error = _error(demonstrations.returns.numpy()) if demonstrations.knows_episodes else math.nan
-        return _scale(
-            random, demonstrations.mean_return, error, "mean_reward of the data file (no expert at hand)"
-        )
+    if origin.mean_return is not None:
+        return _scale(random, origin.mean_return, error, "mean_reward of the data file (no expert at hand)")
     path = shipped(SHIPPED_EXPERTS / f"{environment_id}.pt")
     if not path.is_file():
         unsaid = "no demonstrations are read" if demonstrations is None else "the data file has no mean_reward or rewards"

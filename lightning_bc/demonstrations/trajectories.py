@@ -34,6 +34,7 @@ class Origin:
         observation_keys: what is side by side in observations, in this order; None where they are one array of which nothing
             says more.
         note: what of the file was read, where its format leaves that open; for people.
+        layout: how the file is arranged and which of its names were read; for people.
     """
 
     path: str
@@ -50,6 +51,7 @@ class Origin:
     expert_returns: tuple[float, ...] = ()
     observation_keys: tuple[str, ...] | None = None
     note: str = ""
+    layout: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -288,7 +288,7 @@ def _demonstrations(run: FinishedRecord) -> tuple[str, ...]:
     data = run.results.data
     if data is None:
         return ("none",)
-    kind = data.actions or re.split(r"[/\\:]", data.path)[-1]
+    kind = data.actions or " + ".join(re.split(r"[/\\:]", path)[-1] for path in data.files or [data.path])
     episodes = f"{data.training_episodes:,} episode" + "s" * (data.training_episodes != 1)
     return kind, episodes, f"{data.training_pairs:,} pairs"
 

@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 from lightning_bc.aliases import Config, StateDict
 from lightning_bc.demonstrations import Demonstrations, readers
 from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
+from lightning_bc.demonstrations.several import paths_of
 from lightning_bc.environments import limit_episodes, resolved
 from lightning_bc.errors import InputError
 from lightning_bc.runs import folders, resume
@@ -98,32 +99,34 @@ def settle_environment(config: Namespace, checkpoint: Opened | None) -> None:
         InputError: two of them contradict, or a data file says none and no flag does.
     """
     said_by = {"--env": config.env}
-    path = "{env}" if config.data.path is None else str(config.data.path)
+    paths = paths_of(config.data.path)
     if checkpoint is not None:
         said_by[f"--ckpt_path {checkpoint.path}"] = checkpoint.data["environment_id"]
-    elif "{env}" not in path and readers.exists(path):
-        said_by[f"--data.path {path}"] = readers.peek(path).environment_id
+    else:
+        given = [path for path in paths if "{env}" not in path and readers.exists(path)]
+        said_by |= {f"--data.path {path}": readers.peek(path).environment_id for path in given}
     said = {source: env for source, env in said_by.items() if env}
     if len(set(said.values())) > 1:
         words = " and ".join(f"{source} says {env}" for source, env in said.items())
         raise InputError(f"one run has one environment, but {words}. Leave --env away, or choose what goes with it.")
-    plays = config.rollouts.episodes > 0
-    if plays and not said and "{env}" not in path and readers.exists(path):
+    plays, is_default = config.rollouts.episodes > 0, "{env}" in "".join(paths) or not paths
+    if plays and not said and not is_default and all(map(readers.exists, paths)):
         raise InputError(
-            f"--data.path {path}: does not say of which environment it is. Say it with --env; or, for a robot that no "
-            "environment stands for, train without one, --rollouts.episodes 0."
+            f"--data.path {', '.join(paths)}: does not say of which environment it is. Say it with --env; or, for a robot "
+            "that no environment stands for, train without one, --rollouts.episodes 0."
         )
-    default = DEFAULT_ENVIRONMENT if plays or "{env}" in path else ""
+    default = DEFAULT_ENVIRONMENT if plays or is_default else ""
     found = next(iter(said.values()), default)
     config.data.environment_id = resolved(found) if plays else found
     config.env = config.data.environment_id or None
-    if config.data.path is not None:
-        config.data.path = path.replace("{env}", config.data.environment_id)
-    if plays and config.rollouts.max_episode_steps is not None:               # before anything is played
+    if paths:
+        paths = [path.replace("{env}", config.data.environment_id) for path in paths]
+        config.data.path = paths if isinstance(config.data.path, list) else paths[0]
+    if plays and config.rollouts.max_episode_steps is not None:     # before anything is played
         limit_episodes(config.env, config.rollouts.max_episode_steps)
 
 
-def new_name(strategy: str, data: str, seed: int) -> str:
+def new_name(strategy: str, data: Sequence[str], seed: int) -> str:
     """A new run's name; the processes that Lightning starts for further devices take over the first one's."""
     if "LOCAL_RANK" not in os.environ:
         os.environ[RUN_VARIABLE] = folders.new_name(strategy, data, seed)

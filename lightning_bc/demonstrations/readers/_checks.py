@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from lightning_bc.demonstrations.readers._arrays import column_of, flags_of, lengths_of, matrix_of, number_of, returns_of
-from lightning_bc.demonstrations.readers._names import arranged
+from lightning_bc.demonstrations.readers._names import arranged, layout_of
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.errors import InputError
 
@@ -109,7 +109,8 @@ def trajectories(path: str, content: Mapping[str, Any], sha256: str, one_episode
 
     ``one_episode`` says that they are one, unless they say themselves where episodes end.
     """
-    found, content = list(content), arranged(path, content, one_episode)
+    found, layout = list(content), layout_of(content)
+    content = arranged(path, content, one_episode)
     missing = [key for key in NEEDED if key not in content]
     if missing:
         raise InputError(
@@ -129,7 +130,7 @@ def trajectories(path: str, content: Mapping[str, Any], sha256: str, one_episode
         actions=actions,
         lengths=lengths_of(path, content["episode_lengths"], pairs) if knows_episodes else torch.tensor([pairs]),
         rewards=rewards,
-        origin=replace(origin(path, content), sha256=sha256),
+        origin=replace(origin(path, content), sha256=sha256, layout=f"arrays {layout}"),
         knows_episodes=knows_episodes,
     )
     return replace(

@@ -49,8 +49,9 @@ def trajectories(
         if not keys.chosen and parts[0].origin.note:                # every episode's are those of the first
             keys = ObservationKeys(parts[0].origin.observation_keys or ())
     first = parts[0].origin
-    made = replace(origin(path, content), sha256=sha256, note=first.note, observation_keys=first.observation_keys)
-    return together(parts, made)
+    layout = f"episodes apart, each with {first.layout}"
+    said = replace(origin(path, content), sha256=sha256, note=first.note, layout=layout)
+    return together(parts, replace(said, observation_keys=first.observation_keys))
 
 
 def _one(path: str, content: Mapping[Any, Any], sha256: str, one_episode: bool, keys: ObservationKeys) -> Trajectories:

@@ -13,7 +13,7 @@ Observations may have one row more per episode than actions, the one after its l
 same. ``dones`` alone do not tell a terminal state from a time limit, so that terminations are not known from them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
 import torch
@@ -55,6 +55,12 @@ def named(content: Mapping[str, Any]) -> dict[str, Any]:
     """``content`` under our keys, without what is not known or None."""
     present = [name for name, value in content.items() if value is not None]
     return {key: content[name] for key, name in known(present).items()}
+
+
+def layout_of(content: Mapping[str, Any]) -> str:
+    """The names of arrays that are read, in words: ``observations (obs), actions (acts), rewards``."""
+    used = known([name for name, value in content.items() if isinstance(value, Sized) and not isinstance(value, Mapping)])
+    return ", ".join(key if key == name else f"{key} ({name})" for key, name in used.items())
 
 
 def arranged(path: str, content: Mapping[str, Any], one_episode: bool = False) -> dict[str, Any]:

@@ -26,7 +26,8 @@ def read(path: str, one_episode: bool = False, keys: ObservationKeys = ANY) -> T
             )
     digest = hashlib.sha256("".join(part.origin.sha256 for part in parts).encode()).hexdigest()
     same = {key: values.pop() for key, values in stated.items() if len(values) == 1}
-    made = _episodes.together(parts, Origin(path, sha256=digest, note=parts[0].origin.note, **same))
+    layout = f"{len(parts)} files, the first with {parts[0].origin.layout}"
+    made = _episodes.together(parts, Origin(path, sha256=digest, note=parts[0].origin.note, layout=layout, **same))
     if made.rewards is not None or any(part.origin.mean_return is None for part in parts):
         return made
     total = sum(part.mean_return * len(part.lengths) for part in parts)
