@@ -59,13 +59,14 @@ class OfflineStrategy(Strategy):
 
     @abstractmethod
     def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
-        """What training minimises. That of windows takes a third argument.
+        """What training minimises.
+
+        That of a strategy with windows takes a third argument, ``within``: which actions lie within the episode, (batch,
+        horizon) bool; those behind its end repeat its last action.
 
         Args:
             observations: normalised, (batch, observation_dim); of windows (batch, history, observation_dim).
             actions: scaled to [-1, 1], (batch, action_dim); of windows (batch, horizon, action_dim).
-            within: of windows alone, which actions lie within the episode, (batch, horizon) bool; those behind its end
-                repeat its last action.
 
         Returns:
             The scalar loss, and further scalars to log by name.
