@@ -21,6 +21,7 @@ Whatever converts to float32, int64 or bool without another meaning is read. Wha
 where episodes end, is in :mod:`lightning_bc.demonstrations.readers._names`; further keys are never looked at.
 """
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,7 @@ def existing(path: str) -> Path:
     if not Path(path).is_file():
         raise InputError(
             f"{path}: no such demonstration file. Collect it with\n"
-            f"    python -m lightning_bc collect --env ENVIRONMENT_ID --expert EXPERT.pt --output {path}\n"
+            f"    python -m lightning_bc collect --env ENVIRONMENT_ID --expert EXPERT.pt --output {shlex.quote(str(path))}\n"
             "or name another file with --data.path."
         )
     return Path(path)
