@@ -1,5 +1,6 @@
 """What of Lightning's Trainer is set here, what it may be told, and what is refused before anything is built."""
 
+from collections.abc import MutableMapping
 from typing import Any
 
 from lightning_bc.errors import InputError
@@ -41,6 +42,27 @@ AUTOMATIC = {
 """Lightning's callbacks that step optimizers or change batches themselves, with what to do in their place."""
 
 _ALONE = "many batches share one training step"
+
+
+def settle_scheduler(environment: MutableMapping[str, str]) -> None:
+    """Train on one process where a scheduler's variables stand around, and refuse several that it started itself.
+
+    In a SLURM allocation of several tasks, a command that srun has not started is one process; Lightning would wait for the
+    others. It takes a job of this name for a session at a terminal.
+
+    Args:
+        environment: the variables of the process; the job's name is changed in it.
+
+    Raises:
+        InputError: srun has started several.
+    """
+    if environment.get("SLURM_NTASKS", "1") != "1" and "SLURM_STEP_ID" in environment:
+        raise InputError(
+            "srun has started several processes of one command, which is not supported. Start one without srun; it uses "
+            "several devices by itself with --trainer.devices N."
+        )
+    if "SLURM_NTASKS" in environment:
+        environment["SLURM_JOB_NAME"] = "interactive"
 
 
 def settle_length(config: Any, strategy: type[Strategy]) -> None:

@@ -1,6 +1,7 @@
 """``fit``, ``validate`` and ``test``, from LightningCLI: with run folders, and resuming that never ignores a flag."""
 
 import logging
+import os
 import shlex
 import warnings
 from functools import partial
@@ -33,7 +34,7 @@ from lightning_bc.runs.settle import Opened
 from lightning_bc.runs.weights import check_weights, initial_weights
 from lightning_bc.strategies import Needs, Strategy, strategies
 from lightning_bc.tools.video import write_video
-from lightning_bc.trainer_flags import TRAINER_DEFAULTS, longer, refuse_unsupported, settle_length
+from lightning_bc.trainer_flags import TRAINER_DEFAULTS, longer, refuse_unsupported, settle_length, settle_scheduler
 
 USED = {
     "fit": ("seed_everything", "trainer", "model", "data", "env", "rollouts", "init_from"),
@@ -57,6 +58,7 @@ def run(command: str, args: list[str]) -> int:
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
     warnings.filterwarnings("ignore", message="You passed in a `val_dataloader` but have no `validation_step`")
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")
+    settle_scheduler(os.environ)
     try:
         CommandLine(command, with_lists(found_configurations(args)))
     except FinishedError:
@@ -286,8 +288,6 @@ class CommandLine(LightningCLI):
             print(f"no video: {error}")
         else:
             print(f"video             {path}")
-
-    # Helpers
 
     def _dump(self, config: Namespace) -> dict[str, Any]:
         dumped = yaml.safe_load(self._parser(self.command).dump(config, skip_unset=False))

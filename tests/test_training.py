@@ -10,12 +10,15 @@ import pytest
 import torch
 import yaml
 from conftest import write_pairs
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_arguments import refused
 
 from lightning_bc.cli import main
+from lightning_bc.errors import InputError
 from lightning_bc.runs import resume
 from lightning_bc.strategies.optimizers import Cosine, DefaultAdamW
+from lightning_bc.trainer_flags import settle_scheduler
 
 SMALL = (
     "--rollouts.eval_freq 4 --rollouts.episodes 1 --data.batch_size 10 --data.validation_fraction 0 "
@@ -438,6 +441,21 @@ def test_what_the_trainer_cannot_be_told_is_refused_in_one_line(flags, words, da
     error = refused(capsys, "fit", "--model", "MSE", "--data.path", data, *SMALL.split(), *flags.split())
     assert words in error
     assert "\n" not in error
+
+
+def test_processes_that_srun_started_are_refused():
+    with pytest.raises(InputError, match="srun has started several processes of one command"):
+        settle_scheduler({"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0"})
+
+
+def test_a_plain_command_in_an_allocation_of_several_tasks_is_one_process():
+    environment = {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "mine", "SLURM_PROCID": "0"}
+    settle_scheduler(environment)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        assert not SLURMEnvironment.detect()
+    settle_scheduler({})
 
 
 WATCH = "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor"

@@ -1,5 +1,6 @@
 """Expert x environments -> demonstrations."""
 
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -96,7 +97,7 @@ def collect_missing(env: str, path: str) -> None:
         raise InputError(
             f"{path}: no such file, and no expert for {env} is shipped to collect it with ({expert} is missing). "
             "Name your own demonstrations with --data.path, or collect them with\n"
-            f"    python -m lightning_bc collect --env {env} --expert EXPERT.pt"
+            f"    python -m lightning_bc collect --env {shlex.quote(env)} --expert EXPERT.pt"
         )
     collect(env, str(expert), path)
 

@@ -4,6 +4,7 @@ A run goes on as it began. Three kinds of differences do not count: what is for 
 file or files, and a greater length.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -158,5 +159,5 @@ def refuse(source: str, run: str, different: Differences) -> None:
     way_out = " A run can be made longer, not shorter, and one that counts steps in steps." if lengths else ""
     raise InputError(
         f"{source}: was made with another configuration; what differs (its, yours): {folders.in_words(different)}.{way_out} "
-        f"Use the run's own, --config {folders.config_path(run)}, or start a new run under another name."
+        f"Use the run's own, --config {shlex.quote(str(folders.config_path(run)))}, or start a new run under another name."
     )

@@ -1,6 +1,7 @@
 """What flags leave open, settled before anything is built: checkpoint, environment, data file, and name of the run."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,7 +163,7 @@ def refuse_contradictions(source: str, checkpoint: Opened, strategy: str, config
     if theirs != strategy:
         raise InputError(
             f"{source}: is a checkpoint of {theirs}, and the configuration says {strategy}. Use the run's own: --config "
-            f"{folders.config_path(checkpoint.run)}"
+            f"{shlex.quote(str(folders.config_path(checkpoint.run)))}"
         )
     before, now = ({key: one.get(key) for key in used} for one in (checkpoint.config, config))
     different = resume.differences(before, now, resume.data_sha256(checkpoint.content))

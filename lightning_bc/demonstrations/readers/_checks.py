@@ -22,6 +22,7 @@ where episodes end, is in :mod:`lightning_bc.demonstrations.readers._names`; fur
 """
 
 import numbers
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +59,7 @@ def existing(path: str) -> Path:
     if not Path(path).is_file():
         raise InputError(
             f"{path}: no such demonstration file. Collect it with\n"
-            f"    python -m lightning_bc collect --env ENVIRONMENT_ID --expert EXPERT.pt --output {path}\n"
+            f"    python -m lightning_bc collect --env ENVIRONMENT_ID --expert EXPERT.pt --output {shlex.quote(str(path))}\n"
             "or name another file with --data.path."
         )
     return Path(path)
