@@ -132,3 +132,8 @@ def test_episodes_of_unknown_length_are_asked_for(tmp_path, monkeypatch, capsys)
     assert "--data.episode_length N" in refused(capsys, "fit", "--model", "MSE", "--data.path", data, *FLAGS.split())
     with pytest.raises(InputError, match="does not say of which environment"):
         Demonstrations(path=data)
+
+
+def test_without_a_simulator_a_file_is_needed():
+    with pytest.raises(InputError, match="--data.path null"):
+        Demonstrations(None, simulator=False)

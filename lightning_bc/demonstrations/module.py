@@ -19,17 +19,16 @@ from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT, Budget, Wan
 from lightning_bc.demonstrations.mixture import Mixture, check_shares
 from lightning_bc.demonstrations.reference_returns import references
 from lightning_bc.demonstrations.several import (
+    Joined,
     error_of,
     in_units,
     origin_of,
     paths_of,
     read_all,
     stated_environment,
-    together,
 )
-from lightning_bc.demonstrations.trajectories import Origin, Trajectories
+from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.demonstrations.windows import Windows
-from lightning_bc.environments import environment_spaces
 from lightning_bc.errors import InputError
 from lightning_bc.references import References
 from lightning_bc.strategies.contract import Data, Needs, Transitions
@@ -116,12 +115,11 @@ class Demonstrations(LightningDataModule):
         self.budget = Budget(episodes, subsample, validation_fraction, episode_length, top_fraction, not simulator)
         self.scale_actions, self.clip_actions = scale_actions, clip_actions
         self.observation_keys = tuple(observation_keys or ())
-        if simulator:
-            without_simulator.refuse_bounds(environment_id, action_low, action_high)
-            self.spaces = environment_spaces(environment_id)
-        else:
-            given = environment_id, action_low, action_high, scale_actions
-            self.spaces = without_simulator.spaces_of(together(self._as_read, origin_of(self._as_read)), *given)
+        self.spaces = (
+            without_simulator.spaces_of_environment(environment_id, action_low, action_high)
+            if simulator
+            else without_simulator.spaces_of(self._as_read, environment_id, action_low, action_high, scale_actions)
+        )
         self.observation_dim = self.spaces.observation_dim          # these three are what a strategy is built from
         self.action_low = [float(bound) for bound in self.spaces.action_low]
         self.action_high = [float(bound) for bound in self.spaces.action_high]
@@ -155,26 +153,15 @@ class Demonstrations(LightningDataModule):
         """Split the pairs by episodes, and bring them to the training device."""
         if stage not in ("fit", "validate") or self.path is None:
             return
-        (training, validation), pairs = self.split, len(self.training_observations)
+        pairs = len(self.training_observations)
         if self.batch_size > pairs:
             warnings.warn(
                 f"--data.batch_size {self.batch_size} is more than the {pairs} training pairs: each batch holds them all.",
                 stacklevel=2,
             )
         if stage == "fit" and not self.budget.takes_every_row:
-            rank_zero_only(print)(
-                f"{self.path}: learns from {pairs:,} of the {sum(map(len, self._files)):,} pairs ({len(training.lengths):,} "
-                f"episodes of {sum(len(file.lengths) for file in self._files):,}; {len(validation.lengths):,} held out)"
-            )
-        self.source = {
-            "path": self.path,
-            "sha256": self._origin.sha256,
-            "files": {file.origin.path: file.origin.sha256 for file in self._files} if len(self._files) > 1 else {},
-            "training_pairs": pairs,
-            "training_episodes": len(training.lengths),
-            "validation_episodes": len(validation.lengths),
-            **{key: getattr(self._origin, key) for key in ("actions", "expert", "expert_sha256", "seed", "versions")},
-        }
+            rank_zero_only(print)(f"{self.path}: learns from {self._joined.summary(pairs)}")
+        self.source = {"path": self.path, **self._joined.source(pairs)}
 
     def train_dataloader(self) -> Batches | Nothing:
         """Shuffled batches; see the class for what an epoch is. Strategies that act while they learn draw for themselves."""
@@ -285,7 +272,7 @@ class Demonstrations(LightningDataModule):
         """Returns of the random policy and of the expert; played or read at the first call."""
         if not self.has_simulator:
             return without_simulator.REFERENCES
-        return references(self.environment_id, self._origin if self.paths else None, error_of(self._files))
+        return references(self.environment_id, origin_of(self._files) if self.paths else None, error_of(self._files))
 
     # What is made once, when it is first asked for
 
@@ -298,18 +285,14 @@ class Demonstrations(LightningDataModule):
         return in_units(self._as_read, self.spaces, self.scale_actions, self.clip_actions)
 
     @cached_property
-    def _origin(self) -> Origin:
-        return origin_of(self._files)
+    def _joined(self) -> Joined:
+        wanted = Wanted.by(self.trainer)
+        return Joined(self._files, [split(file, self.spaces, wanted, self.budget) for file in self._files])
 
-    @cached_property
-    def _splits(self) -> list[tuple[Trajectories, Trajectories]]:
-        return [split(file, self.spaces, Wanted.by(self.trainer), self.budget) for file in self._files]
-
-    @cached_property
+    @property
     def split(self) -> tuple[Trajectories, Trajectories]:
         """The episodes to train on, and those held out, maybe none; of several files one after another."""
-        training, validation = zip(*self._splits, strict=True)
-        return together(training, self._origin), together(validation, self._origin)
+        return self._joined.split
 
     @cached_property
     def _training(self) -> Batch:
@@ -324,7 +307,7 @@ class Demonstrations(LightningDataModule):
         observations, actions = self._training if is_training else made.pairs(every, wanted.device)
         mixture = None
         if is_training and self.shares is not None:
-            mixture = Mixture(tuple(len(part.rows(every)) for part, _ in self._splits), tuple(self.shares))
+            mixture = Mixture(tuple(len(part.rows(every)) for part, _ in self._joined.splits), tuple(self.shares))
         return Batches(
             observations,
             actions,

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.demonstrations.fitting import check_fits, in_bounds, in_order_of_space
 from lightning_bc.demonstrations.readers import peek, read
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories, joined
@@ -128,3 +130,45 @@ def together(files: Sequence[Trajectories], origin: Origin) -> Trajectories:
     if len(files) == 1:
         return files[0]
     return replace(joined(files), origin=origin, knows_episodes=all(file.knows_episodes for file in files))
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Files that are learnt from, as one.
+
+    Attributes:
+        files: in the environment's units.
+        splits: of each, the episodes to train on and those held out.
+    """
+
+    files: Sequence[Trajectories]
+    splits: Sequence[tuple[Trajectories, Trajectories]]
+
+    @cached_property
+    def split(self) -> tuple[Trajectories, Trajectories]:
+        """The episodes to train on, and those held out, maybe none; one file's after another's."""
+        origin = origin_of(self.files)
+        training, validation = zip(*self.splits, strict=True)
+        return together(training, origin), together(validation, origin)
+
+    def summary(self, pairs: int) -> str:
+        """In words, how much of the files the ``pairs`` are that are trained on."""
+        training, validation = self.split
+        episodes = sum(len(file.lengths) for file in self.files)
+        return (
+            f"{pairs:,} of the {sum(map(len, self.files)):,} pairs ({len(training.lengths):,} episodes of {episodes:,}; "
+            f"{len(validation.lengths):,} held out)"
+        )
+
+    def source(self, pairs: int) -> StateDict:
+        """What results.json says of it, but for the path."""
+        training, validation = self.split
+        origin = training.origin
+        return {
+            "sha256": origin.sha256,
+            "files": {file.origin.path: file.origin.sha256 for file in self.files} if len(self.files) > 1 else {},
+            "training_pairs": pairs,
+            "training_episodes": len(training.lengths),
+            "validation_episodes": len(validation.lengths),
+            **{key: getattr(origin, key) for key in ("actions", "expert", "expert_sha256", "seed", "versions")},
+        }

@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_bc.demonstrations.trajectories import Trajectories
-from lightning_bc.environments import EnvironmentSpaces
+from lightning_bc.environments import EnvironmentSpaces, environment_spaces
 from lightning_bc.errors import InputError
 from lightning_bc.references import References
 
@@ -19,12 +20,16 @@ NARROWEST = 1e-3
 
 
 def spaces_of(
-    made: Trajectories, environment_id: str, low: Sequence[float] | None, high: Sequence[float] | None, scale: bool
+    files: Sequence[Trajectories],
+    environment_id: str,
+    low: Sequence[float] | None,
+    high: Sequence[float] | None,
+    scale: bool,
 ) -> EnvironmentSpaces:
     """Dimensions of the file, and bounds that are given or those of its actions.
 
     Args:
-        made: the demonstrations, as read.
+        files: the demonstrations, as read.
         environment_id: what the file says; may be empty.
         low: lower bounds of the actions, (action_dim,), or None for the least of the file.
         high: upper bounds, likewise.
@@ -33,7 +38,9 @@ def spaces_of(
     Raises:
         InputError: bounds are missing, of another number than the actions, or not in order.
     """
-    path, actions = made.origin.path, made.actions
+    if not files:
+        raise InputError("--data.path null: without a simulator (--rollouts.episodes 0) everything is the file's. Name it.")
+    path, actions = ", ".join(made.origin.path for made in files), torch.cat([made.actions for made in files])
     if scale and (low is None or high is None):
         raise InputError(
             "--data.scale_actions true: brings actions to bounds that nothing says without a simulator. Give "
@@ -54,17 +61,24 @@ def spaces_of(
             f"{path}: action bounds {_in_words(lower)} to {_in_words(upper)}, those of the file; set "
             "others with --data.action_low and --data.action_high"
         )
-    return EnvironmentSpaces(environment_id or "the robot", made.observations.shape[1], {}, lower, upper, None, None)
+    return EnvironmentSpaces(environment_id or "the robot", files[0].observations.shape[1], {}, lower, upper, None, None)
 
 
-def refuse_bounds(environment_id: str, low: Sequence[float] | None, high: Sequence[float] | None) -> None:
-    """Raise InputError where bounds are given though there is an environment, whose bounds count."""
+def spaces_of_environment(
+    environment_id: str, low: Sequence[float] | None, high: Sequence[float] | None
+) -> EnvironmentSpaces:
+    """What the environment says, if there is one.
+
+    Raises:
+        InputError: it cannot be made, or bounds are given, though its own count.
+    """
     for name, given in (("action_low", low), ("action_high", high)):
         if given is not None:
             raise InputError(
                 f"--data.{name} {list(given)}: the bounds of {environment_id} count. Leave it away, or train without the "
                 "environment, --rollouts.episodes 0."
             )
+    return environment_spaces(environment_id)
 
 
 def check_held_out(held_out: Trajectories, fraction: float) -> None:
