@@ -135,5 +135,5 @@ def test_episodes_of_unknown_length_are_asked_for(tmp_path, monkeypatch, capsys)
 
 
 def test_without_a_simulator_a_file_is_needed():
-    with pytest.raises(InputError, match="--data.path null"):
+    with pytest.raises(InputError, match=r"--data\.path null"):
         Demonstrations(None, simulator=False)
