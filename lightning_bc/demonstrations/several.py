@@ -63,7 +63,8 @@ def stated_environment(paths: Sequence[str]) -> str:
 def read_all(paths: Sequence[str], keys: Sequence[str], environment_keys: Sequence[str]) -> list[Trajectories]:
     """Read files that are joined; ``keys`` of observations as in :func:`lightning_bc.demonstrations.read`."""
     files = [read(path, observation_keys=tuple(keys), environment_keys=tuple(environment_keys)) for path in paths]
-    check_alike(files)
+    if files:
+        check_alike(files)
     return files
 
 
