@@ -16,7 +16,9 @@ from lightning_bc import cli, trainer_flags
 from lightning_bc.arguments import found_configurations
 from lightning_bc.cli import main
 
-COMMANDS = ("fit", "validate", "test", "evaluate", "collect", "play", "export", "sweep", "report")
+COMMANDS = (
+    *("fit", "validate", "test", "evaluate", "collect", "inspect", "convert", "play", "export", "sweep", "report"),
+)
 
 
 def refused(capsys, *arguments):

@@ -7,13 +7,15 @@ from conftest import write_pairs
 
 from lightning_bc.demonstrations import read
 from lightning_bc.demonstrations.reference_returns import references
+from lightning_bc.demonstrations.several import error_of, origin_of
 
 RANDOM = [-50.0, -30.0] * 50
 """Returns with mean -40 and standard error 1."""
 
 
 def scale(tmp_path, **changes):
-    return references("HalfCheetah-v5", read(write_pairs(tmp_path / "data.pt", random_returns=RANDOM, **changes)))
+    files = [read(write_pairs(tmp_path / "data.pt", random_returns=RANDOM, **changes))]
+    return references("HalfCheetah-v5", origin_of(files), error_of(files))
 
 
 def test_the_files_returns_are_the_scale(tmp_path):
@@ -39,4 +41,4 @@ def test_where_the_expert_is_not_clearly_better_than_random_actions_nothing_is_n
 
 def test_a_deterministic_environments_small_difference_is_a_scale(tmp_path):
     path = write_pairs(tmp_path / "data.pt", random_returns=[10.0] * 100, expert_returns=[10.01] * 100)
-    assert references("HalfCheetah-v5", read(path)).has_expert
+    assert references("HalfCheetah-v5", origin_of([read(path)])).has_expert

@@ -47,7 +47,7 @@ class Demonstrations(LightningDataModule):
     epoch at each pass.
 
     Args:
-        path: demonstration file (.pt, .npz, .pkl, .hdf5), a folder of such files, or minari:DATASET_ID, see ``readers``;
+        path: demonstration file, folder, or minari:DATASET_ID; see ``readers``;
             the default file is collected by ``fit`` when it is missing and an expert for the environment is shipped. null
             reads nothing, and is what strategies that need no demonstrations have by default; returns are then measured
             against the shipped expert, if there is one. Several, [a.pt,b.npz], are joined; each is first taken as if it
@@ -62,18 +62,18 @@ class Demonstrations(LightningDataModule):
         batch_size: pairs per batch.
         episode_length: steps per episode, for files without episode lengths; default: the environment's time limit,
             where that environment never terminates early.
-        top_fraction: use only this share of the episodes, those with the highest returns, before all else is taken from
+        top_fraction: share of the episodes, of the highest returns, that is used; before all else is taken from
             them (%BC in Chen 2021, https://arxiv.org/abs/2106.01345).
         scale_actions: the file's actions were recorded in [-1, 1]; bring them to the environment's bounds.
         clip_actions: move actions beyond the environment's bounds to them; otherwise they are refused.
-        observation_keys: KEY [KEY ...]; where the file keeps several observations (obs/KEY of HDF5, dictionaries, columns of
-            LeRobot), those that are put side by side, in this order; where it keeps one array of an environment with
+        observation_keys: which observations are put side by side, KEY [KEY ...]; where the file keeps several (obs/KEY of
+            HDF5, dictionaries, columns of LeRobot), those, in this order; where it keeps one array of an environment with
             dictionaries, the order of its columns. Default: what the environment's space or the format says.
         action_low: without a simulator, lower bounds of the actions; default: the least of the file.
         action_high: without a simulator, upper bounds of the actions; default: the greatest of the file.
         simulator: whether the environment can be played in. false takes everything from the file, see ``without_simulator``;
             the command line sets it from --rollouts.episodes.
-        shares: of each file of path in what is learnt from, [0.5,0.5]: exact in every pass, on average in a batch; a pass
+        shares: of each file of path in what is learnt from, [0.5,0.5]; exact in every pass, on average in a batch; a pass
             has as many pairs as without, and repeats or leaves out pairs of a file in turn, see ``Mixture``. Default:
             proportional to the files' pairs.
         seed: of the order of the pairs; the command line sets it from --seed_everything.
