@@ -44,7 +44,7 @@ class Rollouts(Callback):
             curve, and between two checkpoints and two validations.
         episodes: episodes per point, played side by side; 0 trains without a simulator, and the curve is then the loss and
             the error of the deterministic action on held-out episodes.
-        video: at the end of the run, write a video of the last checkpoint's first episode; beside the logs.
+        video: at the end, write a video of the last checkpoint's first episode; beside the logs.
         max_episode_steps: steps after which an episode is cut off; where the environment has no time limit; default 1000.
 
     Attributes:

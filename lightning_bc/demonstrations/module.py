@@ -47,7 +47,7 @@ class Demonstrations(LightningDataModule):
     epoch at each pass.
 
     Args:
-        path: demonstration file, folder, or minari:DATASET_ID; see ``readers``;
+        path: file, folder, or minari:DATASET_ID; see ``readers``;
             the default file is collected by ``fit`` when it is missing and an expert for the environment is shipped. null
             reads nothing, and is what strategies that need no demonstrations have by default; returns are then measured
             against the shipped expert, if there is one. Several, [a.pt,b.npz], are joined; each is first taken as if it
@@ -62,7 +62,7 @@ class Demonstrations(LightningDataModule):
         batch_size: pairs per batch.
         episode_length: steps per episode, for files without episode lengths; default: the environment's time limit,
             where that environment never terminates early.
-        top_fraction: share of the episodes, of the highest returns, that is used; before all else is taken from
+        top_fraction: share of the episodes that is used, of highest returns; before all else is taken from
             them (%BC in Chen 2021, https://arxiv.org/abs/2106.01345).
         scale_actions: the file's actions were recorded in [-1, 1]; bring them to the environment's bounds.
         clip_actions: move actions beyond the environment's bounds to them; otherwise they are refused.
