@@ -8,6 +8,7 @@
 In many dimensions neighbours lie too far apart for the second, and then it cannot be told.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,9 +49,14 @@ class Noise:
     how: str
 
 
-def action_noise(made: Trajectories) -> Noise:
-    """Estimate the demonstrator's noise, from the file's numbers alone."""
-    rows = _rows_without_copies(made)
+def action_noise(made: Trajectories, copies: Sequence[int] | None = None) -> Noise:
+    """Estimate the demonstrator's noise, from the file's numbers alone.
+
+    Args:
+        made: the demonstrations.
+        copies: numbers of the episodes that equal an earlier one, where they are known already.
+    """
+    rows = _rows_without(made, copied_episodes(made) if copies is None else copies)
     observations, actions = made.observations[rows].double(), made.actions[rows].double()
     variance = float(actions.var(dim=0, correction=0).sum())
     if variance == 0:
@@ -61,10 +67,10 @@ def action_noise(made: Trajectories) -> Noise:
     return _from_neighbours(observations, actions, variance)
 
 
-def _rows_without_copies(made: Trajectories) -> Tensor:
-    """The rows of all episodes that are no copies: a copy repeats its noise too."""
+def _rows_without(made: Trajectories, copies: Sequence[int]) -> Tensor:
+    """The rows of all episodes that are no ``copies``: a copy repeats its noise too."""
     kept = torch.ones(len(made), dtype=torch.bool)
-    for episode in copied_episodes(made):
+    for episode in copies:
         start = int(made.starts[episode])
         kept[start : start + int(made.lengths[episode])] = False
     return kept.nonzero()[:, 0]

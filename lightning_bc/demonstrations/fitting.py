@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from lightning_bc.demonstrations.trajectories import Trajectories
+from lightning_bc.demonstrations.trajectories import FEWEST_EPISODES_TO_HOLD_OUT, Trajectories
 from lightning_bc.environments import EnvironmentSpaces
 from lightning_bc.errors import InputError
 from lightning_bc.strategies.contract import Needs
@@ -216,8 +216,8 @@ def split(
             )
     if budget.top_fraction < 1:                                     # after the inference: it is of the file's last episode
         made = _best(made, budget.top_fraction)
-    fewest = {"fewest": 2} if budget.must_hold_out else {}
-    return made.held_out(budget.episodes, budget.validation_fraction, **fewest)
+    fewest = 2 if budget.must_hold_out else FEWEST_EPISODES_TO_HOLD_OUT
+    return made.held_out(budget.episodes, budget.validation_fraction, fewest)
 
 
 def _best(made: Trajectories, fraction: float) -> Trajectories:

@@ -29,6 +29,7 @@ from lightning_bc.demonstrations.several import (
 )
 from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.demonstrations.windows import Windows
+from lightning_bc.environments import environment_spaces
 from lightning_bc.errors import InputError
 from lightning_bc.references import References
 from lightning_bc.strategies.contract import Data, Needs, Transitions
@@ -115,11 +116,13 @@ class Demonstrations(LightningDataModule):
         self.budget = Budget(episodes, subsample, validation_fraction, episode_length, top_fraction, not simulator)
         self.scale_actions, self.clip_actions = scale_actions, clip_actions
         self.observation_keys = tuple(observation_keys or ())
-        self.spaces = (
-            without_simulator.spaces_of_environment(environment_id, action_low, action_high)
-            if simulator
-            else without_simulator.spaces_of(self._as_read, environment_id, action_low, action_high, scale_actions)
-        )
+        if simulator:
+            without_simulator.refuse_bounds(environment_id, action_low, action_high)
+            self.spaces = environment_spaces(environment_id)
+        else:
+            self.spaces = without_simulator.spaces_of(
+                self._as_read, environment_id, action_low, action_high, scale_actions
+            )
         self.observation_dim = self.spaces.observation_dim          # these three are what a strategy is built from
         self.action_low = [float(bound) for bound in self.spaces.action_low]
         self.action_high = [float(bound) for bound in self.spaces.action_high]

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -117,30 +118,46 @@ def groups_of_equal(rows: Tensor) -> Tensor:
     return torch.unique(sums, return_inverse=True)[1]
 
 
-def concerns(made: Trajectories) -> list[str]:
-    """What ``fit`` warns of, a line each, with what to do."""
-    path, found = made.origin.path, []
-    if values := outliers(made.observations):
-        first = values[0]
-        by_dimension = {value.dimension: value.inflation for value in values}
-        others = f" (first of {len(values)}, in {len(by_dimension)} dimensions)" if len(values) > 1 else ""
-        found.append(
-            f"{path}: observations[{first.row}] holds {first.value:g} in dimension {first.dimension}{others}, far from all "
-            f"other values. Observations are divided by their standard deviation, which this makes {first.inflation:.3g} "
-            "times as large: what the dimension says may be lost. Mend or remove such rows; python -m lightning_bc inspect "
-            "lists them."
-        )
-    if made.knows_episodes and len(made) > len(made.lengths) and (copies := copied_episodes(made)):
-        found.append(
-            f"{path}: {len(copies)} of {len(made.lengths)} episodes are copies of earlier ones (the first is episode "
-            f"{copies[0]}). They count twice, and a held-out copy says nothing of new episodes. Remove them, or hold "
-            "nothing out with --data.validation_fraction 0."
-        )
-    return found
+@dataclass(frozen=True)
+class Findings:
+    """What may be wrong with the demonstrations ``made``, each looked for once."""
+
+    made: Trajectories
+
+    @cached_property
+    def outlying_observations(self) -> list[Outlier]:
+        """See :func:`outliers`."""
+        return outliers(self.made.observations)
+
+    @cached_property
+    def copies(self) -> list[int]:
+        """See :func:`copied_episodes`; none where it is not known where episodes end."""
+        return copied_episodes(self.made) if self.made.knows_episodes else []
+
+    def concerns(self) -> list[str]:
+        """What ``fit`` warns of, a line each, with what to do."""
+        made, path, found = self.made, self.made.origin.path, list[str]()
+        if values := self.outlying_observations:
+            first = values[0]
+            by_dimension = {value.dimension: value.inflation for value in values}
+            others = f" (first of {len(values)}, in {len(by_dimension)} dimensions)" if len(values) > 1 else ""
+            found.append(
+                f"{path}: observations[{first.row}] holds {first.value:g} in dimension {first.dimension}{others}, far from "
+                "all other values. Observations are divided by their standard deviation, which this makes "
+                f"{first.inflation:.3g} times as large: what the dimension says may be lost. Mend or remove such rows; "
+                "python -m lightning_bc inspect lists them."
+            )
+        if len(made) > len(made.lengths) and (copies := self.copies):
+            found.append(
+                f"{path}: {len(copies)} of {len(made.lengths)} episodes are copies of earlier ones (the first is episode "
+                f"{copies[0]}). They count twice, and a held-out copy says nothing of new episodes. Remove them, or hold "
+                "nothing out with --data.validation_fraction 0."
+            )
+        return found
 
 
 @rank_zero_only
 def warn(made: Trajectories) -> None:
-    """Warn of all :func:`concerns`."""
-    for concern in concerns(made):
+    """Warn of what :class:`Findings` says of ``made``."""
+    for concern in Findings(made).concerns():
         warnings.warn(concern, stacklevel=2)

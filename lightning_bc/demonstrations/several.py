@@ -17,7 +17,7 @@ from lightning_bc.errors import InputError
 from lightning_bc.files import sha256_of_all
 
 SAME = ("expert", "expert_sha256", "actions", "seed", "versions")
-"""What is known of several files where all say the same."""
+"""How a file was made: of several files what all say alike. results.json has it too."""
 
 
 def paths_of(given: str | Sequence[str] | None) -> list[str]:
@@ -63,8 +63,7 @@ def stated_environment(paths: Sequence[str]) -> str:
 def read_all(paths: Sequence[str], keys: Sequence[str], environment_keys: Sequence[str]) -> list[Trajectories]:
     """Read files that are joined; ``keys`` of observations as in :func:`lightning_bc.demonstrations.read`."""
     files = [read(path, observation_keys=tuple(keys), environment_keys=tuple(environment_keys)) for path in paths]
-    if files:
-        check_alike(files)
+    check_alike(files)
     return files
 
 
@@ -82,14 +81,13 @@ def in_units(files: Sequence[Trajectories], spaces: EnvironmentSpaces, scale: bo
 
 def check_alike(files: Sequence[Trajectories]) -> None:
     """Raise InputError unless all have the dimensions of the first, and those that say their environment the same one."""
-    first = files[0]
     for key in ("observations", "actions"):
         for file in files[1:]:
-            shapes = [tuple(getattr(one, key).shape) for one in (file, first)]
+            shapes = [tuple(getattr(one, key).shape) for one in (file, files[0])]
             if shapes[0][1] != shapes[1][1]:
                 raise InputError(
-                    f"{file.origin.path}: {key} have the shape {shapes[0]}, those of {first.origin.path} {shapes[1]}. Files "
-                    "that are joined need the same dimensions."
+                    f"{file.origin.path}: {key} have the shape {shapes[0]}, those of {files[0].origin.path} {shapes[1]}. "
+                    "Files that are joined need the same dimensions."
                 )
     environment_of([file.origin for file in files])
 
@@ -171,5 +169,5 @@ class Joined:
             "training_pairs": pairs,
             "training_episodes": len(training.lengths),
             "validation_episodes": len(validation.lengths),
-            **{key: getattr(origin, key) for key in ("actions", "expert", "expert_sha256", "seed", "versions")},
+            **{key: getattr(origin, key) for key in SAME},
         }

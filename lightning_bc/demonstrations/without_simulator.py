@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_bc.demonstrations.trajectories import Trajectories
-from lightning_bc.environments import EnvironmentSpaces, environment_spaces
+from lightning_bc.environments import EnvironmentSpaces
 from lightning_bc.errors import InputError
 from lightning_bc.references import References
 
@@ -64,21 +64,14 @@ def spaces_of(
     return EnvironmentSpaces(environment_id or "the robot", files[0].observations.shape[1], {}, lower, upper, None, None)
 
 
-def spaces_of_environment(
-    environment_id: str, low: Sequence[float] | None, high: Sequence[float] | None
-) -> EnvironmentSpaces:
-    """What the environment says, if there is one.
-
-    Raises:
-        InputError: it cannot be made, or bounds are given, though its own count.
-    """
+def refuse_bounds(environment_id: str, low: Sequence[float] | None, high: Sequence[float] | None) -> None:
+    """Raise InputError where bounds are given though there is an environment, whose bounds count."""
     for name, given in (("action_low", low), ("action_high", high)):
         if given is not None:
             raise InputError(
                 f"--data.{name} {list(given)}: the bounds of {environment_id} count. Leave it away, or train without the "
                 "environment, --rollouts.episodes 0."
             )
-    return environment_spaces(environment_id)
 
 
 def check_held_out(held_out: Trajectories, fraction: float) -> None:

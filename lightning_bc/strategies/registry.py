@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.errors import InputError
@@ -79,6 +80,28 @@ def programs(config: Any, key: str = "") -> set[str]:
     if not isinstance(config, str) or key in _TEXT or not _IMPORT_PATH.fullmatch(config):
         return set()
     return set() if config.startswith(TRUSTED) else {config}
+
+
+def check_shapes(
+    source: str, owner: str, wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], way_out: str
+) -> None:
+    """Raise InputError unless ``weights`` are the ``wanted`` ones, by name and shape.
+
+    Args:
+        source: the file or flag that they come from.
+        owner: whose the wanted ones are, in words.
+        wanted: by name.
+        weights: by name.
+        way_out: what to do, a sentence.
+    """
+    ours = {name: tuple(value.shape) for name, value in wanted.items()}
+    theirs = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in [*ours, *theirs]:
+        if ours.get(name) != theirs.get(name):
+            raise InputError(
+                f"{source}: holds {name} {theirs.get(name, 'not at all')}, and {owner} has it "
+                f"{ours.get(name, 'not at all')}. {way_out}"
+            )
 
 
 def load_strategy(path: str | Path) -> Strategy:

@@ -12,19 +12,8 @@ from tqdm import tqdm
 
 from lightning_bc.demonstrations import read
 from lightning_bc.demonstrations.action_noise import action_noise
-from lightning_bc.demonstrations.fitting import (
-    beyond_bounds,
-    check_fits,
-    seem_scaled,
-    with_usual_episodes,
-)
-from lightning_bc.demonstrations.quality import (
-    concerns,
-    constant_dimensions,
-    copied_episodes,
-    groups_of_equal,
-    outliers,
-)
+from lightning_bc.demonstrations.fitting import beyond_bounds, check_fits, seem_scaled, with_usual_episodes
+from lightning_bc.demonstrations.quality import Findings, Outlier, constant_dimensions, groups_of_equal, outliers
 from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.environments import EnvironmentSpaces, UnusableEnvironmentError, environment_spaces
 
@@ -66,15 +55,19 @@ def inspect(file: str, env: str | None = None) -> None:
         spaces, environment = _environment(made, env)
         if spaces is not None:
             made = with_usual_episodes(made, spaces)
+        found = Findings(made)
         done("ranges")
         table = [*_ranges("observation", made.observations), *_ranges("action", made.actions, spaces)]
         done("outliers")
-        values = [*_outlying("observations", made.observations), *_outlying("actions", made.actions)]
+        values = [
+            *_outlying("observations", found.outlying_observations),
+            *_outlying("actions", outliers(made.actions)),
+        ]
         done("copies")
-        copies = _copies(made)
+        copies = _copies(found)
         done("noise")
-        noise = _noise(made)
-        warned, flags = _advice(made, spaces)
+        noise = _noise(found)
+        warned, flags = _advice(found, spaces)
         if env is None and made.origin.environment_id is None:
             warned.append(UNKNOWN_ENVIRONMENT)
         bar.update()
@@ -174,15 +167,15 @@ def _expert(made: Trajectories) -> str:
     return ", ".join(stated)
 
 
-def _noise(made: Trajectories) -> str:
-    found = action_noise(made)
-    if found.verdict == "unknown":
-        return f"cannot be told: {found.how}"
-    if found.verdict == "noisy":
-        words = f"a noisy expert: about {found.share:.0%} of the actions' standard deviation"
+def _noise(found: Findings) -> str:
+    noise = action_noise(found.made, found.copies)
+    if noise.verdict == "unknown":
+        return f"cannot be told: {noise.how}"
+    if noise.verdict == "noisy":
+        words = f"a noisy expert: about {noise.share:.0%} of the actions' standard deviation"
     else:
-        words = f"a deterministic expert: at most {found.share:.1%} of the actions' standard deviation"
-    return f"{words} (estimated from {found.how})"
+        words = f"a deterministic expert: at most {noise.share:.1%} of the actions' standard deviation"
+    return f"{words} (estimated from {noise.how})"
 
 
 def _constant(made: Trajectories) -> str:
@@ -190,16 +183,16 @@ def _constant(made: Trajectories) -> str:
     return _listed([f"{name} {place}" for name, column in columns for place in constant_dimensions(column)], "no dimension")
 
 
-def _copies(made: Trajectories) -> str:
+def _copies(found: Findings) -> str:
     """How much of the file is there more than once."""
+    made = found.made
     rows = len(made) - int(groups_of_equal(torch.cat([made.observations, made.actions], dim=1)).max()) - 1
     words = f"{rows:,} of {len(made):,} pairs equal an earlier one" if rows else "no pair"
-    copied = copied_episodes(made) if made.knows_episodes else []
-    return words + (f", among them {len(copied)} whole episodes" if copied else "")
+    return words + (f", among them {len(found.copies)} whole episodes" if found.copies else "")
 
 
-def _outlying(name: str, columns: Tensor) -> list[str]:
-    return [f"{name}[{value.row}] dimension {value.dimension}: {value.value:g}" for value in outliers(columns)]
+def _outlying(name: str, values: Sequence[Outlier]) -> list[str]:
+    return [f"{name}[{value.row}] dimension {value.dimension}: {value.value:g}" for value in values]
 
 
 def _listed(found: Sequence[str], none: str) -> str:
@@ -229,9 +222,10 @@ def _share(which: Tensor) -> str:
     return "0" if share == 0 else f"{share:.1%}" if share >= 0.001 else "< 0.1%"
 
 
-def _advice(made: Trajectories, spaces: EnvironmentSpaces | None) -> tuple[list[str], list[str]]:
+def _advice(found: Findings, spaces: EnvironmentSpaces | None) -> tuple[list[str], list[str]]:
     """What to be warned of, and the flags of ``fit`` without which the file is refused."""
-    warned, flags = [concern.removeprefix(f"{made.origin.path}: ") for concern in concerns(made)], []
+    made = found.made
+    warned, flags = [concern.removeprefix(f"{made.origin.path}: ") for concern in found.concerns()], []
     if spaces is not None:
         outside = beyond_bounds(made.actions, spaces).any(dim=1)
         in_units_of_one = bool(made.actions.abs().max() <= 1)

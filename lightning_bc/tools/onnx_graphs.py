@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lightning_bc.api import Policy, evaluate
-from lightning_bc.episodes import Memory, Memoryless, Player
+from lightning_bc.episodes import Player
 from lightning_bc.errors import InputError
 from lightning_bc.files import sha256
 from lightning_bc.strategies import Strategy
@@ -190,9 +190,8 @@ class GraphActor:
 
     def player(self, deterministic: bool = True, replan: bool = False) -> Player:
         """What plays it, with the memory of its strategy."""
-        if not self._strategy.has_windows:
-            return Memoryless(self)
-        return Memory(self, self._strategy.history, 1 if replan else self._strategy.chunk)
+        player: Player = self._strategy.remembering(self, replan)
+        return player
 
 
 def _write(path: Path, act: Act, inputs: tuple[Tensor, ...]) -> None:

@@ -26,7 +26,7 @@ from lightning_bc.files import replacing, sha256, write_text
 from lightning_bc.networks import Network
 from lightning_bc.references import References
 from lightning_bc.strategies import Strategy, strategies
-from lightning_bc.strategies.registry import programs
+from lightning_bc.strategies.registry import check_shapes, programs
 
 DESCRIPTION, WEIGHTS = "policy.json", "policy.safetensors"
 
@@ -174,15 +174,9 @@ def _fill(strategy: Strategy, path: Path, description: Mapping[str, Any]) -> Non
         weights = load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{path}: cannot be read as safetensors ({error}).") from error
-    own = strategy.acting_weights()
-    wanted = {name: tuple(value.shape) for name, value in own.items() if not name.startswith("border.")}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    for name in [*wanted, *found]:
-        if wanted.get(name) != found.get(name):
-            raise InputError(
-                f"{path}: holds {name} {found.get(name, 'not at all')}, and {type(strategy).__name__} as {DESCRIPTION} "
-                f"describes it has it {wanted.get(name, 'not at all')}. Export the policy again."
-            )
+    wanted = {name: value for name, value in strategy.acting_weights().items() if not name.startswith("border.")}
+    owner = f"{type(strategy).__name__} as {DESCRIPTION} describes it"
+    check_shapes(str(path), owner, wanted, weights, "Export the policy again.")
     strategy.load_state_dict(weights, strict=False)
     strategy.border.mean.copy_(torch.tensor(description["observation_mean"]))
     strategy.border.scale.copy_(torch.tensor(description["observation_scale"]))
