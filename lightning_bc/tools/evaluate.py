@@ -64,8 +64,9 @@ def evaluate_files(
     if picture is not None and len(set(environments)) > 1:
         several = ", ".join(sorted(set(environments)))
         raise InputError(f"--plot {plot}: a picture shows one environment, and these are {several}.")
-    for environment_id in dict.fromkeys(environments if max_episode_steps else []):
-        limit_episodes(environment_id, int(max_episode_steps or 0))
+    if max_episode_steps is not None:
+        for environment_id in dict.fromkeys(environments):
+            limit_episodes(environment_id, max_episode_steps)
     pairs = [*zip(loaded, environments, strict=True)]
     for policy, environment_id in pairs:
         check_fits(policy, str(policy.path), environment_id)        # refused before the first episode

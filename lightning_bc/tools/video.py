@@ -37,7 +37,7 @@ SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".gif")
 """Of containers for H.264, and of animated pictures."""
 
 GIF_WIDTH, GIF_COLOURS = 240, 64
-"""Of an animated picture, pixels per policy and colours per frame: it is for a page, and H.264 is 20 times smaller."""
+"""Of an animated picture, pixels per policy and colours per frame: it is for a page, and should load fast."""
 
 DEFAULT_FRAME_RATE = 30
 """Frames a second where an environment does not say."""
