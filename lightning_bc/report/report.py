@@ -88,7 +88,7 @@ def _write_chart(folder: Path, chart: Chart, axis: str, played: list[Evaluated])
     pictures = _draw_costs(folder, chart)
     best = folder / _picture(chart.best.label)
     if best.exists():
-        pictures[f"The best method: {chart.best.label}"] = best
+        pictures["The best method"] = best
     rows = [chart.cells(method) for method in chart.methods]
     (folder / "chart.md").write_text(markdown_table(COLUMNS, rows))
     (folder / "chart.tex").write_text(latex_table(COLUMNS, rows))
