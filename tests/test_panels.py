@@ -22,7 +22,8 @@ def write(strategy, score, episodes=100, actions="deterministic", lr=3e-3, **res
     config["model"]["class_path"] = f"lightning_bc.strategies.{strategy}"
     data = {"sha256": f"{episodes}{actions}", "training_pairs": 1000 * episodes, "training_episodes": episodes}
     normalized = (score + 293) / 9993
-    write_run(strategy, config=config, lr=lr, score=score, normalized=normalized, data=data | {"actions": actions}, **results)
+    scores = {"score": score, "normalized": normalized}
+    write_run(strategy, config=config, lr=lr, data=data | {"actions": actions}, **scores, **results)
 
 
 def test_methods_are_shown_by_what_they_learn_from():
@@ -64,7 +65,8 @@ def test_the_chart_has_the_parameters_that_tell_its_rows_apart_and_its_csv_all()
     assert "lr 0.0001" in rows()[0]["parameters"]
     assert "lr 0.0001" not in Path("results/HalfCheetah-v5/chart.md").read_text()
     assert "lr 0.0001" in Path("results/report.html").read_text()  # every run
-    assert charts()[0].sentence().startswith("With MSE (demonstrations: deterministic, 100 episodes, 100,000 pairs) a return")
+    wanted = "With MSE (demonstrations: deterministic, 100 episodes, 100,000 pairs) a return"
+    assert charts()[0].sentence().startswith(wanted)
 
 
 def test_scores_of_one_method_on_more_and_fewer_demonstrations_are_joined():
