@@ -1,5 +1,6 @@
 """The README's commands run as they stand there, on a small budget; docs/metrics.md names what is really logged."""
 
+import csv
 import json
 import re
 import shlex
@@ -16,6 +17,7 @@ from lightning_bc.demonstrations.collect import default_path
 from lightning_bc.strategies import OfflineStrategy, strategies
 
 README = (REPOSITORY / "README.md").read_text()
+RUNS = (REPOSITORY / "docs" / "runs.md").read_text()
 SET_UP = "pip install -c constraints.txt -e . && python -m lightning_bc fit --config configs/gmm.yaml"
 INSTALL_FOR_TESTS, RUN_TESTS = "pip install -c constraints.txt -e '.[dev]'", "pytest"
 FIT_BUDGET = ["--trainer.max_steps", "4", "--rollouts.eval_freq", "2", "--rollouts.episodes", "2", "--data.batch_size", "16"]
@@ -40,8 +42,8 @@ def fenced(language, text=README):
 
 
 def commands():
-    """The arguments of each ``python -m lightning_bc`` in the README's fences, in their order."""
-    lines = "".join(fenced("bash")).replace("\\\n", " ").splitlines()
+    """The arguments of each ``python -m lightning_bc`` in the fences of README.md and docs/runs.md, in their order."""
+    lines = "".join(fenced("bash") + fenced("bash", RUNS)).replace("\\\n", " ").splitlines()
     marker = "python -m lightning_bc "
     return [shlex.split(line.partition(marker)[2]) for line in lines if marker in line]
 
@@ -79,12 +81,11 @@ def test_each_command_runs(tmp_path, monkeypatch, capsys):
     shutil.copytree(REPOSITORY / "configs", "configs")
     shutil.copytree(REPOSITORY / "checkpoints" / "experts", "checkpoints/experts")
     for actions in ("sampled", "deterministic"):
-        write_pairs(default_path("HalfCheetah-v5", actions), lengths=(20,) * 12)
+        of = {"environment_id": "HalfCheetah-v5"}                   # as collect writes it
+        write_pairs(default_path("HalfCheetah-v5", actions), lengths=(20,) * 12, metadata=of)
     small = write_pendulum("small.pt")
     for script in fenced("python"):
         exec(script)
-    assert Path("mine.pt").is_file()
-
     done = set()
     for arguments in commands():
         command = arguments[0]
@@ -107,13 +108,37 @@ def test_each_command_runs(tmp_path, monkeypatch, capsys):
             assert "resumed at optimizer step 4" in printed
         done.add(command)
     assert done == set(PRINTED) - (set() if can_draw() else {"play"})
-    assert Path(default_path("HalfCheetah-v5", "exploratory", 2000)).is_file()
 
 
-def test_the_chart_is_that_of_the_report():
-    results = REPOSITORY / "docs" / "results"
-    assert (results / "HalfCheetah-v5" / "chart.md").read_text() in README
-    assert next(line for line in (results / "report.md").read_text().splitlines() if line.startswith("**With")) in README
+def cells(document, table):
+    """The rows of a table of docs/, by their first cells."""
+    _, _, rest = (REPOSITORY / "docs" / document).read_text().partition(f"<!-- table: {table} -->\n")
+    lines = rest.partition("<!-- end -->")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
+
+
+def test_the_chart_repeats_the_tables_of_the_documentation():
+    """Score over demonstrations: the first figure of each cell of two tables of docs/action-models.md."""
+    all_pairs = {row[0]: row[4] for row in cells("action-models.md", "models") if row[1] == "deterministic"}
+    few = {row[0]: row[3:0:-1] for row in cells("action-models.md", "budgets")}
+    rows = re.findall(r"^\| ([\w ]+) \| (\d\.\d+) \| (\d\.\d+) \| (\d\.\d+) \| (\d\.\d+) \|$", README, flags=re.MULTILINE)
+    assert {name: list(figures) for name, *figures in rows} == {
+        name: [cell.split()[0] for cell in (figure, *few[name])] for name, figure in all_pairs.items()
+    }
+
+
+def test_the_text_repeats_the_tables_of_the_documentation():
+    acting = {row[0]: row[1].split()[0] for row in cells("interaction.md", "adversarial")}
+    labels = {row[0]: row[5].split()[0] for row in cells("dagger.md", "labels")}
+    text = " ".join(README.split())
+    assert f"GAIL reaches {acting['GAIL']} and AIRL {acting['AIRL']}" in text
+    assert f"DAgger {labels['DAgger']} after 10,000 queries" in text
+    with (REPOSITORY / "docs/results/HalfCheetah-v5/chart.csv").open() as file:
+        chart = [row for row in csv.DictReader(file) if "deterministic, 2,376 episodes" in row["demonstrations"]]
+    seconds = {row["method"]: float(row["training_seconds"]) for row in chart}
+    latency = {row["method"]: float(row["action_latency_ms"]) for row in chart}
+    assert f"takes {min(seconds.values()):.0f} s (MSE) to {max(seconds.values()):.0f} s (autoregressive)" in text
+    assert f"one action {latency['MSE']:.2f} ms (MSE) to {latency['Diffusion']:.2f} ms (ten steps of diffusion)" in text
 
 
 def test_links_lead_to_files():

@@ -307,8 +307,8 @@ def test_results_against_different_experts_are_not_compared():
     report()
     found = {chart.name: len(chart.methods) for chart in charts()}
     assert found == {
-        "HalfCheetah-v5 against 12000": 1,
-        "HalfCheetah-v5 against 9700": 2,
+        "HalfCheetah-v5, expert return 12000": 1,
+        "HalfCheetah-v5, expert return 9700": 2,
         "HalfCheetah-v5 without expert": 1,
     }
     assert "no expert" in Path("results/HalfCheetah-v5-without-expert/chart.md").read_text()

@@ -225,7 +225,9 @@ def make_charts(records: Iterable[Record]) -> list[Chart]:
     for (environment_id, references), runs in scales.items():
         name = environment_id
         if several[environment_id] > 1:
-            name += f" against {references.expert_return:.0f}" if references.has_expert else " without expert"
+            expert = references.expert_return
+            digits = ".0f" if abs(expert) >= 100 else ".3g"
+            name += f", expert return {expert:{digits}}" if references.has_expert else " without expert"
         methods = sorted(_methods(runs, unfinished), key=lambda method: -method.score)
         charts.append(Chart(name, references, tuple(methods)))
     return sorted(charts, key=lambda chart: chart.name)

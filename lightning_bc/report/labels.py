@@ -19,7 +19,7 @@ def demonstrations_in_words(run: FinishedRecord) -> tuple[str, ...]:
     data = run.results.data
     if data is None:
         return ("none",)
-    kind = data.actions or re.split(r"[/\\:]", data.path)[-1]
+    kind = data.actions or " + ".join(re.split(r"[/\\:]", path)[-1] for path in data.files or [data.path])
     return kind, counted(data.training_episodes, "episode"), f"{data.training_pairs:,} pairs"
 
 

@@ -137,6 +137,10 @@ class Strategy(LightningModule, ABC):
         """The network that ``act`` evaluates."""
         return self.network
 
+    def acting_weights(self) -> StateDict:
+        """The part of the state dict that ``forward`` needs; the rest is of learning alone, and is not exported."""
+        return self.state_dict()
+
     @abstractmethod
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """Choose actions.

@@ -13,6 +13,7 @@ from lightning_bc.api import Evaluation, Policy, evaluate, load
 from lightning_bc.api.evaluation import Bank
 from lightning_bc.bounds import PositiveInt
 from lightning_bc.demonstrations.experts import check_fits, expert_sha256
+from lightning_bc.environments import limit_episodes, resolved
 from lightning_bc.episodes import TEST_EPISODES
 from lightning_bc.errors import InputError
 from lightning_bc.files import new_file, write_text
@@ -32,6 +33,7 @@ def evaluate_files(
     deterministic: bool = True,
     output: str | None = None,
     plot: str | None = None,
+    max_episode_steps: PositiveInt | None = None,
 ) -> None:
     """Play checkpoints and experts, and print what their episodes earn.
 
@@ -48,18 +50,22 @@ def evaluate_files(
         output: a JSON file to write everything to, which ``report --references`` draws; by default none.
         plot: a picture to write (.svg, .png or .pdf): the return over the steps of training of each folder's policies, and a
             line for each single policy; needs one environment and the extra ``report``; by default none.
+        max_episode_steps: where an environment has no time limit, steps after which an episode is cut off; default 1000.
 
     Raises:
         InputError: a policy cannot be loaded, does not say its environment or does not fit it, or a file exists.
     """
     path = None if output is None else new_file(output)
     picture = None if plot is None else _new_picture(plot)
+    env = None if env is None else resolved(env)
     given = [one for name in policies for one in _load_all(name, env)]
     loaded = [one.policy for one in given]
     environments = [env or _environment_of(policy) for policy in loaded]
     if picture is not None and len(set(environments)) > 1:
         several = ", ".join(sorted(set(environments)))
         raise InputError(f"--plot {plot}: a picture shows one environment, and these are {several}.")
+    for environment_id in dict.fromkeys(environments if max_episode_steps else []):
+        limit_episodes(environment_id, int(max_episode_steps or 0))
     pairs = [*zip(loaded, environments, strict=True)]
     for policy, environment_id in pairs:
         check_fits(policy, str(policy.path), environment_id)        # refused before the first episode

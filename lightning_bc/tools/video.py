@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import imageio.v2 as imageio
@@ -22,9 +23,10 @@ from gymnasium.envs.mujoco import MujocoEnv
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from lightning_bc.api import load
 from lightning_bc.bounds import PositiveInt
 from lightning_bc.demonstrations import Demonstrations
-from lightning_bc.demonstrations.experts import Expert, load_expert
+from lightning_bc.demonstrations.experts import Expert, exported, load_expert
 from lightning_bc.environments import make, quiet_model_loading
 from lightning_bc.episodes import SELECTION_BANK, play
 from lightning_bc.errors import InputError
@@ -50,17 +52,19 @@ def film(
     episodes: PositiveInt = 1,
     expert: str | None = None,
     steps: PositiveInt | None = None,
+    env: str | None = None,
 ) -> None:
     """Play a checkpoint's policy and write a video of it.
 
     The episodes are the first of the selection bank, with deterministic actions, one after another.
 
     Args:
-        ckpt_path: the checkpoint, for example checkpoints/RUN/last.ckpt.
+        ckpt_path: the checkpoint, for example checkpoints/RUN/last.ckpt, or a folder that ``export`` has written.
         output: the video to write: .mp4, .mkv, .mov or .avi, or a small animated picture: .gif.
         episodes: how many.
         expert: an expert, as ``collect --expert`` takes it, that plays the same episodes at the learner's side.
         steps: how many of each episode are drawn; default: all.
+        env: Gymnasium id; default: what the checkpoint says.
 
     Raises:
         InputError: the checkpoint or the expert cannot be read, they do not fit together, the file exists or is no
@@ -68,9 +72,8 @@ def film(
     """
     if Path(output).suffix not in SUFFIXES:
         raise InputError(f"--output {output}: wanted a file that ends in {', '.join(SUFFIXES)}.")
-    checkpoint = open_checkpoint(ckpt_path)
-    environment_id = checkpoint[Demonstrations.__qualname__]["environment_id"]
-    policies = {"learner": load_expert(ckpt_path)}
+    environment_id = env or _environment_of(ckpt_path)
+    policies = {"learner": load_expert(ckpt_path, environment_id)}
     if expert is not None:
         policies["expert"] = load_expert(expert, environment_id)
     path = new_file(output)
@@ -78,6 +81,18 @@ def film(
     for name, values in returns.items():
         print(f"{name:8} return {', '.join(f'{value:.0f}' for value in values)}")
     print(f"video    {path}")
+
+
+def _environment_of(ckpt_path: str) -> str:
+    if exported.is_folder(ckpt_path):
+        environment_id = load(ckpt_path).environment_id
+        if environment_id is None:
+            raise InputError(f"--ckpt_path {ckpt_path}: says of no environment that can be made without importing a module.")
+        return environment_id
+    environment_id = str(open_checkpoint(ckpt_path)[Demonstrations.__qualname__]["environment_id"])
+    if not environment_id:
+        raise InputError(f"--ckpt_path {ckpt_path}: was trained without a simulator. Say with --env where to play it.")
+    return environment_id
 
 
 def write_video(
@@ -129,7 +144,7 @@ def write_video(
         unfinished = Path(folder, path.name)
         animated = path.suffix == ".gif"
         # H.264 wants even widths and heights, and no more than that; a picture repeats for ever
-        options: dict[str, int] = {"loop": 0} if animated else {"macro_block_size": 2}
+        options: dict[str, Any] = {"loop": 0} if animated else {"macro_block_size": 2}
         with imageio.get_writer(unfinished, fps=rate, **options) as video:
             for seed, *actions in zip(seeds, *played, strict=True):
                 shots = map(_shots, environments, itertools.repeat(seed), actions)
@@ -191,7 +206,7 @@ def _shots(environment: gymnasium.Env, seed: int, actions: np.ndarray) -> Iterat
     yield _draw(environment), total
     for action in actions:
         _, reward, *_ = environment.step(action)
-        total += float(reward)
+        total += np.asarray(reward, dtype=float).item()           # some give an array of one element
         yield _draw(environment), total
 
 
