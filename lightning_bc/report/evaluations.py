@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from lightning_bc.errors import InputError
 
@@ -77,26 +76,13 @@ def read_evaluations(path: str | Path) -> list[Evaluated]:
         ) from error
 
 
-GREYS = ("#555555", "#8a8a8a", "#b3b3b3")
+def within(one: Evaluated, along: bool, limit: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What is drawn of it beside curves that end at ``limit``: x, mean returns and their standard errors, each (points,).
 
-
-def with_greys(references: Sequence[Evaluated]) -> list[tuple[Evaluated, str]]:
-    """Each with a grey: colours are for what is compared."""
-    return [(one, GREYS[number % len(GREYS)]) for number, one in enumerate(references)]
-
-
-def draw_over(axes: Axes, references: Sequence[tuple[Evaluated, str]], along: bool = True) -> None:
-    """Draw them, each in its colour, into ``axes``.
-
-    A curve has a band of two standard errors over its episodes. What has no extent along the steps is a line, and so is
-    everything with ``along`` false, at the return of the last policy.
+    Its points up to there; where ``along`` is false (the axis is no steps) or there are fewer than two of them, a level line
+    at the return of the last policy.
     """
-    for one, colour in references:
-        style: Any = {"color": colour, "label": one.label, "zorder": 1.8}
-        if one.is_curve and along:
-            axes.plot(one.steps, one.means, marker=".", linewidth=1.6, **style)
-            axes.fill_between(
-                one.steps, one.means - 2 * one.errors, one.means + 2 * one.errors, color=colour, alpha=0.15, linewidth=0
-            )
-        else:
-            axes.axhline(one.means[-1], linestyle=(0, (2, 2)), linewidth=1.4, **style)
+    inside = one.steps <= limit
+    if along and one.is_curve and inside.sum() > 1:
+        return one.steps[inside], one.means[inside], one.errors[inside]
+    return np.array([0.0, limit]), one.means[[-1, -1]], one.errors[[-1, -1]]

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 from lightning_bc.errors import InputError
+from lightning_bc.report.bands import band
 from lightning_bc.report.chart import COLUMNS, Chart, make_charts
 from lightning_bc.report.comparison import improvements, matrix
 from lightning_bc.report.evaluations import Evaluated, read_evaluations
 from lightning_bc.report.page import Section, write_page
-from lightning_bc.report.plots import band, draw_curves
+from lightning_bc.report.panels import make_panels
+from lightning_bc.report.plots import draw_method, draw_panels
+from lightning_bc.report.scores import demonstrations_points, draw_scores, time_points
 from lightning_bc.report.tables import csv_table, latex_table, markdown_table, show_interval
 from lightning_bc.runs.records import FinishedRecord, Record, read_records
 
@@ -77,9 +80,15 @@ def _write_chart(folder: Path, chart: Chart, axis: str, played: list[Evaluated])
     """The pictures and tables of one chart."""
     folder.mkdir()
     bands = {method.label: curve for method in chart.methods if (curve := band(method, axis)) is not None}
-    draw_curves(folder / "curves.svg", chart, bands, chart.methods, axis, played)
+    panels = make_panels(chart)
+    draw_panels(folder / "curves.svg", chart, panels, bands, axis, played)
     for method in chart.methods:
-        draw_curves(folder / _picture(method.label), chart, bands, [method], axis)
+        if method.label in bands:
+            draw_method(folder / _picture(method.label), chart, method, bands[method.label], axis)
+    pictures = _draw_costs(folder, chart)
+    best = folder / _picture(chart.best.label)
+    if best.exists():
+        pictures["The best method"] = best
     rows = [chart.cells(method) for method in chart.methods]
     (folder / "chart.md").write_text(markdown_table(COLUMNS, rows))
     (folder / "chart.tex").write_text(latex_table(COLUMNS, rows))
@@ -87,7 +96,24 @@ def _write_chart(folder: Path, chart: Chart, axis: str, played: list[Evaluated])
     compared = improvements(chart.methods)
     if compared:
         (folder / "improvement.csv").write_text(csv_table([asdict(entry) for entry in compared]))
-    return Section(chart, bands, compared, folder / _picture(chart.best.label), played)
+    return Section(chart, panels, bands, compared, pictures, played)
+
+
+def _draw_costs(folder: Path, chart: Chart) -> dict[str, Path]:
+    """The pictures of scores against what they cost, by what they show; which cannot be drawn is said."""
+    known = chart.references.has_expert
+    vertical = "normalized score (random 0, expert 1)" if known else "score"
+    drawn = {}
+    for name, points, words, horizontal in (
+        ("demonstrations", demonstrations_points(chart), "Score against demonstrations", "training pairs"),
+        ("time", time_points(chart), "Score against training time", "seconds of training, median over seeds"),
+    ):
+        path = folder / f"scores-{name}.svg"
+        if draw_scores(path, points, f"{chart.name}: {words.lower()}", horizontal, vertical, 1.0 if known else None):
+            drawn[words] = path
+        else:
+            print(f"{chart.name}: no picture of the {words.lower()}, which needs two points apart", file=sys.stderr)
+    return drawn
 
 
 def _markdown(sections: list[Section], left_out: dict[str, str]) -> str:
@@ -97,9 +123,9 @@ def _markdown(sections: list[Section], left_out: dict[str, str]) -> str:
         parts += [
             f"## {chart.name}\n",
             f"![Return while learning, all methods]({folder}/curves.svg)\n",
+            *(f"![{words}]({folder}/{path.name})\n" for words, path in section.pictures.items()),
             markdown_table(COLUMNS, [chart.cells(method) for method in chart.methods]),
             f"**{chart.sentence()}**\n",
-            f"![Return while learning, the best method]({folder}/{_picture(chart.best.label)})\n",
         ]
         if section.improvements:
             cells = matrix(section.improvements)
