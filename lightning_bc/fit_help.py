@@ -36,7 +36,7 @@ EXAMPLES = {
 }
 
 RUN_FLAGS = {
-    "config": "a configuration; those of configs/ are ready. May be repeated: the last one counts, and flags more",
+    "config": "a configuration; those of configs/ are ready; of several the last counts, flags more",
     "model": "the strategy, by its name; see below",
     "env": "Gymnasium id; default: the data file's, or the checkpoint's, else HalfCheetah-v5",
     "run": "name of the run: what has begun under it goes on, what is finished is printed; default: a new name",

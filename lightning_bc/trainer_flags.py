@@ -111,7 +111,7 @@ def refuse_unsupported(config: Any, strategy: type[Strategy]) -> None:
     """
     trainer = config.trainer
     shorter = "Train on less with --trainer.max_steps or --data.episodes."
-    spacing = "Points of the curve, checkpoints and validations come together: set --rollouts.eval_freq."
+    spacing = "Set --rollouts.validation_freq."
     refusals = {
         "accumulate_grad_batches": (trainer.accumulate_grad_batches == 1, f"{_ALONE}. Raise --data.batch_size instead."),
         # 1 would be one batch and 1.0 all of them, and where typing.Union is cached a 1 can be parsed as 1.0

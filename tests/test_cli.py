@@ -107,7 +107,7 @@ def test_validate_reports_held_out_metrics(data, capsys):
 
 
 def test_validation_is_logged_at_the_curves_steps(data):
-    run = fit(data)
+    run = fit(data, flags=f"{BUDGET} --rollouts.validation_freq 2")
     assert [step for step, _ in curve(run, "validation/loss")] == [2, 4]
     assert [step for step, _ in curve(run, "train/loss")] == [2, 4]
 

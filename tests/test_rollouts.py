@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_pendulum
+from conftest import curve, write_pendulum
 from learners import warnings_of
 from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -18,7 +18,10 @@ from lightning_bc.runs import folders
 from lightning_bc.runs.curve import columns, read_curve
 from lightning_bc.strategies import strategies
 
-BUDGET = "--trainer.max_steps 4 --rollouts.eval_freq 1 --rollouts.episodes 2 --data.batch_size 16"
+BUDGET = (
+    "--trainer.max_steps 4 --rollouts.eval_freq 1 --rollouts.episodes 2 --rollouts.validation_freq 2 --data.batch_size 16 "
+    "--data.validation_pairs 5"
+)
 TIMES = {"seconds", "training_seconds", "rollout/seconds"}
 
 
@@ -76,6 +79,9 @@ def test_a_killed_runs_curve_goes_on_as_if_nothing_had_happened(data, monkeypatc
     resumed = read_curve(killed / "curve.csv")
     for name in columns().keys() - TIMES:
         np.testing.assert_array_equal(resumed[name], whole[name])
+    losses = curve(run, "validation/loss")
+    assert [step for step, _ in losses] == [2, 4]
+    assert curve(killed.name, "validation/loss") == losses
     assert (np.diff(resumed["seconds"]) > 0).all()
     assert not any(math.isnan(value) for value in resumed["seconds"])
 

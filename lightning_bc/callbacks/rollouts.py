@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import NonNegativeInt, PositiveInt
 from lightning_bc.callbacks.checked import refuse_blind
+from lightning_bc.callbacks.validations import space_validations
 from lightning_bc.environments import Environments, limit_episodes, make
 from lightning_bc.episode_metrics import measure_all, recording_is_needed
 from lightning_bc.episodes import SELECTION_BANK, play
@@ -41,11 +42,13 @@ class Rollouts(Callback):
 
     Args:
         eval_freq: optimizer steps, of strategies that act while they learn environment steps, between two points of the
-            curve, and between two checkpoints and two validations.
+            curve; a checkpoint follows each.
         episodes: episodes per point, played side by side; 0 trains without a simulator, and the curve is then the loss and
             the error of the deterministic action on held-out episodes.
         video: at the end, write a video of the last checkpoint's first episode; beside the logs.
         max_episode_steps: steps after which an episode is cut off; where the environment has no time limit; default 1000.
+        validation_freq: optimizer steps between two validations; default: so many that they take less than 5% of training's
+            time, and one at each point where a callback watches the curve. See ``space_validations``.
 
     Attributes:
         curve: the file that points are also written to, which the command line sets; None writes none.
@@ -59,9 +62,10 @@ class Rollouts(Callback):
         episodes: NonNegativeInt = 10,
         video: bool = False,
         max_episode_steps: PositiveInt | None = None,
+        validation_freq: PositiveInt | None = None,
     ) -> None:
         self.eval_freq, self.episodes, self.video = eval_freq, episodes, video
-        self.max_episode_steps = max_episode_steps
+        self.max_episode_steps, self.validation_freq = max_episode_steps, validation_freq
         self.last_step = self.last_position = -1                    # of Lightning, and as eval_freq counts
         self.point: Point = {}                                      # the last one
         self.seconds_playing = 0.0                                  # over all sessions
@@ -88,6 +92,8 @@ class Rollouts(Callback):
         """
         assert isinstance(module, Strategy)
         refuse_blind(trainer, data_of(trainer).measures_held_out, module)
+        if isinstance(module, OfflineStrategy):
+            space_validations(trainer, module, self.validation_freq)
         if self.episodes:
             self._environments = make(data_of(trainer).environment_id, self.episodes)
             self._closing.callback(self._environments.close)

@@ -56,6 +56,7 @@ class Batches:
         windows: cuts the window of each pair out of its episode; by default pairs are served.
         mixture: the files that the pairs are of, in shares; by default each pass has every pair once. Pairs that are added
             come once per pass beside it.
+        rows: serves these pairs alone, (chosen,) int64; by default all. None can be added then.
         group_size: batches per item.
         num_batches: batches per iteration; by default one pass.
         stop: batch of the whole stream after which iterations end, or None for no end.
@@ -72,6 +73,7 @@ class Batches:
         *,
         windows: Windows | None = None,
         mixture: Mixture | None = None,
+        rows: Tensor | None = None,
         group_size: int = 1,
         num_batches: int | None = None,
         stop: int | None = None,
@@ -79,6 +81,7 @@ class Batches:
         world_size: int = 1,
     ) -> None:
         self.observations, self.actions, self.windows, self.mixture = observations, actions, windows, mixture
+        self.rows = rows
         self.batch_size, self.seed, self.group_size, self.stop = batch_size, seed, group_size, stop
         self.rank, self.world_size = rank, world_size
         self.num_batches = num_batches or self.batches_per_pass
@@ -111,7 +114,12 @@ class Batches:
     @property
     def batches_per_pass(self) -> int:
         """Batches that see each pair once."""
-        return batches_per_pass(len(self.observations), self.batch_size, self.world_size)
+        return batches_per_pass(self.pairs, self.batch_size, self.world_size)
+
+    @property
+    def pairs(self) -> int:
+        """Those of a pass."""
+        return len(self.observations if self.rows is None else self.rows)
 
     def extend(self, observations: Tensor, actions: Tensor, lengths: Tensor) -> None:
         """Add episodes of ``lengths`` pairs (episodes,); from the next batch on, passes are over old and new pairs mixed."""
@@ -125,14 +133,16 @@ class Batches:
     def pairs_until(self, position: int) -> int:
         """Pairs, counted again in each pass, that all ranks were served before ``position`` (since the last addition)."""
         passes, batches = divmod(position - self._start, self.batches_per_pass)
-        pairs = len(self.observations)
-        return self._pairs_before_start + passes * pairs + min(batches * self.batch_size * self.world_size, pairs)
+        served = min(batches * self.batch_size * self.world_size, self.pairs)
+        return self._pairs_before_start + passes * self.pairs + served
 
     def permutation(self, pass_index: int) -> Tensor:
         """The order of a pass, (pairs,), counted from the last addition of pairs."""
         entropy = (self.seed, pass_index, self.extensions) if self.extensions else (self.seed, pass_index)
-        pairs, device = len(self.observations), self.observations.device
+        pairs, device = self.pairs, self.observations.device
         order = permutation(pairs, entropy, device)
+        if self.rows is not None:
+            return self.rows[order]
         if self.mixture is None:
             return order
         rows = self.mixture.rows(pass_index, (self.seed, self.extensions), device)

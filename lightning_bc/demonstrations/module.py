@@ -37,6 +37,7 @@ from lightning_bc.strategies.contract import Data, Needs, Transitions
 DEFAULT_PATH = default_path("{env}")
 
 VALIDATION_BATCH = 65_536
+VALIDATION_PAIRS = 2000
 
 
 class Demonstrations(LightningDataModule):
@@ -60,10 +61,12 @@ class Demonstrations(LightningDataModule):
         subsample: keep every k-th pair of each episode; strategies with a history or a horizon need all of them.
         validation_fraction: share of the episodes, the last ones, that is held out; below 10 episodes there is no
             validation set.
+        validation_pairs: held-out pairs that are measured at a validation of ``fit``; always the same ones, spread evenly
+            over the held-out episodes. ``validate``, and the curve of a run without a simulator, measure all of them.
         batch_size: pairs per batch.
         episode_length: steps per episode, for files without episode lengths; default: the environment's time limit,
             where that environment never terminates early.
-        top_fraction: share of the episodes that is used, of highest returns; before all else is taken from
+        top_fraction: share of the episodes used, of highest returns; before all else is taken from
             them (%BC in Chen 2021, https://arxiv.org/abs/2106.01345).
         scale_actions: the file's actions were recorded in [-1, 1]; bring them to the environment's bounds.
         clip_actions: move actions beyond the environment's bounds to them; otherwise they are refused.
@@ -89,6 +92,7 @@ class Demonstrations(LightningDataModule):
         episodes: PositiveInt | None = None,
         subsample: PositiveInt = 1,
         validation_fraction: UnitIntervalBelowOne = 0.01,
+        validation_pairs: PositiveInt = VALIDATION_PAIRS,
         batch_size: PositiveInt = 250,
         episode_length: PositiveInt | None = None,
         top_fraction: UnitIntervalAboveZero = 1.0,
@@ -112,7 +116,7 @@ class Demonstrations(LightningDataModule):
         self.path = ", ".join(self.paths) or None                   # for people
         if shares is not None:
             check_shares(shares, len(self.paths))
-        self.shares, self.has_simulator = shares, simulator
+        self.shares, self.has_simulator, self.validation_pairs = shares, simulator, validation_pairs
         self.budget = Budget(episodes, subsample, validation_fraction, episode_length, top_fraction, not simulator)
         self.scale_actions, self.clip_actions = scale_actions, clip_actions
         self.observation_keys = tuple(observation_keys or ())
@@ -183,12 +187,13 @@ class Demonstrations(LightningDataModule):
         return self._loader
 
     def val_dataloader(self) -> Batches | DataLoader[Any] | list[Any]:
-        """The held-out episodes in large batches, all in one item.
+        """Of ``fit`` the fixed sample of held-out pairs, else all of them; in large batches, all in one item.
 
         Without them, or where they are the curve, there is none; or an empty one, for callbacks that look at the curve then.
         """
-        if self.measures_held_out and (self.has_simulator or not Wanted.by(self.trainer).fits):
-            return self.held_out()
+        fits = Wanted.by(self.trainer).fits
+        if self.measures_held_out and (self.has_simulator or not fits):
+            return self._held_out(self.pairs_per_validation) if fits else self.held_out()
         is_watched = any(getattr(callback, "monitor", None) for callback in getattr(self.trainer, "callbacks", []))
         nothing: Any = [[]]
         return DataLoader(nothing, batch_size=None) if is_watched else []
@@ -200,8 +205,23 @@ class Demonstrations(LightningDataModule):
 
     def held_out(self) -> Batches | list[Any]:
         """The held-out episodes in large batches, all in one item; empty where nothing is held out."""
-        validation = self.split[1]
-        return self._batches(validation, VALIDATION_BATCH, len(validation)) if len(validation) else []
+        return self._held_out() if self.measures_held_out else []
+
+    @property
+    def pairs_per_validation(self) -> int:
+        """Held-out pairs that a validation measures while training."""
+        return min(self.validation_pairs, self._pairs_held_out) if self.measures_held_out else 0
+
+    @cached_property
+    def _pairs_held_out(self) -> int:
+        return len(self.split[1].rows(self.budget.subsample))
+
+    def _held_out(self, sampled: int | None = None) -> Batches:
+        """All the held-out pairs, or so many of them, evenly spaced."""
+        validation, rows = self.split[1], None
+        if sampled is not None:
+            rows = torch.arange(sampled, device=Wanted.by(self.trainer).device) * self._pairs_held_out // sampled
+        return self._batches(validation, VALIDATION_BATCH, len(validation), rows=rows)
 
     def state_dict(self) -> StateDict:
         """What a test needs to know of the data, and a resumed run to recognise it; never the data."""
@@ -302,7 +322,13 @@ class Demonstrations(LightningDataModule):
         return self.split[0].pairs(self.budget.subsample, Wanted.by(self.trainer).device)
 
     def _batches(
-        self, made: Trajectories, batch_size: int, group_size: int, num_batches: int | None = None, stop: int | None = None
+        self,
+        made: Trajectories,
+        batch_size: int,
+        group_size: int,
+        num_batches: int | None = None,
+        stop: int | None = None,
+        rows: Tensor | None = None,
     ) -> Batches:
         wanted = Wanted.by(self.trainer)
         windows = Windows(made.lengths, wanted.history, wanted.horizon, wanted.device) if wanted.has_windows else None
@@ -318,6 +344,7 @@ class Demonstrations(LightningDataModule):
             self.seed,
             windows=windows,
             mixture=mixture,
+            rows=rows,
             group_size=group_size,
             num_batches=num_batches,
             stop=stop,

@@ -69,6 +69,7 @@ class Data(Protocol):
     environment_id: str
     has_simulator: bool
     seed: int
+    batch_size: int
     group_size: int
 
     @property
@@ -90,6 +91,10 @@ class Data(Protocol):
     @property
     def measures_held_out(self) -> bool:
         """Whether there are held-out episodes."""
+
+    @property
+    def pairs_per_validation(self) -> int:
+        """Held-out pairs that a validation measures while training."""
 
     def held_out(self) -> Iterable[Any]:
         """The held-out episodes in large batches, all in one item; empty where nothing is held out."""

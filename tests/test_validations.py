@@ -1,0 +1,67 @@
+"""Validations while training: which held-out pairs they measure, and how often."""
+
+import pytest
+import torch
+from conftest import build_strategy, write_pairs
+from lightning.pytorch import Trainer
+
+from lightning_bc.callbacks import Rollouts
+from lightning_bc.callbacks.validations import passes_per_action
+from lightning_bc.demonstrations import Demonstrations
+from lightning_bc.strategies import strategies
+
+LENGTHS = (10,) * 24                                                # with validation_fraction 0.5 the last 12 are held out
+
+
+def validated(tmp_path, monkeypatch, steps=12, freq=None, strategy=("MSE", {}), **options):
+    """Optimizer steps of the validations of a run, and (episode, step) of what the last one measured."""
+    data = Demonstrations(
+        write_pairs(tmp_path / "pairs.pt", LENGTHS), "HalfCheetah-v5", validation_fraction=0.5, batch_size=30, **options
+    )
+    name, settings = strategy
+    strategy = strategies()[name](data.observation_dim, data.action_low, data.action_high, **settings)
+    seen = {}
+
+    def measure(self, batches, batch_index):
+        seen[self.global_step] = [(int(row[0]), int(row[1])) for batch in batches for row in batch[0].reshape(-1, 17)]
+
+    monkeypatch.setattr(type(strategy), "validation_step", measure)
+    monkeypatch.setattr(Rollouts, "_play_once", lambda *_: None)
+    settings = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "num_sanity_val_steps": 0}
+    rollouts = Rollouts(eval_freq=2, episodes=1, validation_freq=freq)
+    data.group_size = 2
+    trainer = Trainer(callbacks=[rollouts], accelerator="cpu", max_epochs=-1, max_steps=steps,
+                      val_check_interval=1, check_val_every_n_epoch=None, **settings)  # fmt: skip
+    trainer.fit(strategy, datamodule=data)
+    return list(seen), list(seen.values())[-1]
+
+
+def test_a_validation_measures_a_fixed_sample_spread_over_the_held_out_episodes(tmp_path, monkeypatch):
+    steps, rows = validated(tmp_path, monkeypatch, validation_pairs=24, freq=4)
+    assert steps == [4, 8, 12]
+    assert sorted(rows) == [(episode, step) for episode in range(12, 24) for step in (0, 5)]
+    _, everything = validated(tmp_path, monkeypatch, freq=4)
+    assert len(everything) == 120
+    assert len(validated(tmp_path, monkeypatch, validation_pairs=7, subsample=3, freq=12)[1]) == 7
+
+
+def test_windows_of_the_sample_are_cut_out_of_their_episodes(tmp_path, monkeypatch):
+    windows = ("FlowMatching", {"history": 2})
+    _, rows = validated(tmp_path, monkeypatch, validation_pairs=12, freq=12, strategy=windows)
+    assert sorted(set(rows)) == [(episode, 0) for episode in range(12, 24)]  # before the first row stands the first again
+    assert len(rows) == 24
+
+
+def test_by_default_validations_come_so_rarely_that_they_cost_little(tmp_path, monkeypatch):
+    """24 pairs of two passes each, 30 trained pairs of three per step: 0.03 of the passes after 18 steps."""
+    steps, _ = validated(tmp_path, monkeypatch, validation_pairs=24, steps=60)
+    assert steps == [18, 36, 54]
+    assert validated(tmp_path, monkeypatch, validation_pairs=24, steps=7)[0] == [6]
+
+
+@pytest.mark.parametrize(("name", "passes"), [("MSE", 1), ("Diffusion", 10), ("FlowMatching", 10), ("VAE", 16)])
+def test_passes_of_the_network_behind_an_action_are_counted(name, passes):
+    strategy = build_strategy(strategies()[name])
+    before = torch.get_rng_state()
+    assert passes_per_action(strategy) == passes
+    assert torch.equal(torch.get_rng_state(), before)
