@@ -3,9 +3,9 @@
 The map of the package. A file imports only from stages to its left; names that share a stage do not import each other
 (setup.cfg has the same stages for import-linter):
 
-    errors, aliases -> bounds, files -> environments -> episodes -> border, networks, references -> episode_metrics
-    -> strategies -> demonstrations -> runs -> callbacks, api -> arguments, loggers, trainer_flags, report -> tools
-    -> fit_help -> training -> sweep -> cli
+    errors, aliases -> bounds, files -> environments -> episodes -> numpy_kernels, rollout_workers
+    -> acting, border, networks, references -> episode_metrics -> strategies -> demonstrations -> runs -> callbacks, api
+    -> arguments, loggers, trainer_flags, report -> tools -> fit_help -> training -> sweep -> cli
 
 What each is, in the same order:
 
@@ -16,6 +16,9 @@ What each is, in the same order:
     files.py            atomic writes, checksums
     environments/       what a policy acts in: batched MuJoCo tasks, or any Gymnasium environment, behind one interface
     episodes.py         play, the one loop that plays episodes; the memory of policies; the banks of episode seeds
+    rollout_workers.py  processes that play episodes beside the one that trains
+    numpy_kernels.py    NumPy's functions for torch's kernels
+    acting.py           a policy as a short list of NumPy calls, which acts fast on few observations
     border.py           observations normalised, actions scaled to [-1, 1] and back: here and nowhere else
     networks.py         function approximators, chosen by --model.network: MLP, ResidualMLP
     references.py       the returns of random actions and of the expert: 0 and 1 of the normalized return

@@ -5,6 +5,7 @@ Torch, Lightning and Gymnasium take seconds to import, so a command brings its o
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -147,6 +148,7 @@ def usage() -> str:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run a command; errors that are meant for a person are printed alone."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")              # NumPy's: policies that act are too small for more
     name, *rest = (sys.argv[1:] if args is None else args) or ["--help"]
     try:
         if name in ("-h", "--help", "help"):

@@ -193,6 +193,7 @@ class CommandLine(LightningCLI):
         if self.command != "fit":
             return super().instantiate_trainer(logger=False, enable_checkpointing=False, **kwargs)
         rollouts: Rollouts = self._get(self.config_init, "rollouts")
+        rollouts.may_spawn = True
         learnt_with = {key: self.saved_config[key] for key in ("seed_everything", "env", "model", "data")}
         if trainer.logger is not False or trainer.enable_checkpointing is not False:
             rollouts.curve = Curve(runs.LOGS / self.run / CURVE_FILE)

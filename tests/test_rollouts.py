@@ -121,10 +121,10 @@ def points(*halves, steps=10_000, points_a_half=10):
 )
 def test_a_return_that_does_not_move_is_warned_of_once(curve, expected):
     rollouts = Rollouts()
-    messages = warnings_of(lambda point: rollouts._watch(*point), *curve)
+    messages = warnings_of(lambda point: rollouts.stalled.look(*point), *curve)
     assert len(messages) == expected
     assert all("has not moved for 1" in message for message in messages)
     resumed = Rollouts()
     resumed.load_state_dict(rollouts.state_dict() | {"metrics": {"seconds": 2.0, "training_seconds": 1.0}})
-    again = warnings_of(lambda point: resumed._watch(*point), *[(curve[-1][0] + steps, 0.0) for steps, _ in curve])
+    again = warnings_of(lambda point: resumed.stalled.look(*point), *[(curve[-1][0] + steps, 0.0) for steps, _ in curve])
     assert again == [] or not expected

@@ -1,5 +1,6 @@
 """Checkpoints that a killed run resumes from exactly."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class Checkpoints(Checkpoint):
         self.best_merit = float("-inf")
         self.run_length: int | None = None                          # as the strategy counts; None has no end
         self._loader_state: StateDict | None = None
+        self._waiting: dict[int, StateDict] = {}                    # checkpoints by step, whose points are being played
 
     @property
     def last_path(self) -> Path:
@@ -80,11 +82,13 @@ class Checkpoints(Checkpoint):
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
         """Save after each point of the curve."""
+        self._save_what_has_arrived(trainer)
         if trainer.global_step == self.rollouts.last_step:
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Save the end."""
+        self._save_what_has_arrived(trainer)
         self._save(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: StateDict) -> None:
@@ -111,11 +115,40 @@ class Checkpoints(Checkpoint):
         if trainer.global_step == self.saved_step:
             return
         self.saved_step = trainer.global_step
+        if self.rollouts.is_waiting_for(self.saved_step):
+            self._waiting[self.saved_step] = self._snapshot(trainer)
+            return
         current = self.rollouts.merit
         if current is not None and current > self.best_merit:
             self.best_merit = current
             trainer.save_checkpoint(self.directory / "best.ckpt")
         trainer.save_checkpoint(self.last_path)
+
+    def _snapshot(self, trainer: Trainer) -> StateDict:
+        """What ``trainer.save_checkpoint`` would write now."""
+        self.rollouts.waits_to_save = False
+        try:
+            return copy.deepcopy(trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
+        finally:
+            self.rollouts.waits_to_save = True
+
+    def _save_what_has_arrived(self, trainer: Trainer) -> None:
+        """Save, as of their steps, the checkpoints whose points workers have played; of last.ckpt the newest alone."""
+        newest: StateDict | None = None
+        while self.rollouts.arrivals:
+            step, point = self.rollouts.arrivals.popleft()
+            checkpoint = self._waiting.pop(step, None)
+            if checkpoint is None:                                  # of the point before the first step
+                continue
+            newest, checkpoint["point"] = checkpoint, point
+            merit = self.rollouts.merit_of(point)
+            is_best = merit is not None and merit > self.best_merit
+            self.best_merit = max(self.best_merit, merit) if merit is not None and is_best else self.best_merit
+            checkpoint["callbacks"][self.state_key]["best_merit"] = self.best_merit
+            if is_best:
+                trainer.strategy.save_checkpoint(checkpoint, self.directory / "best.ckpt")
+        if newest is not None:
+            trainer.strategy.save_checkpoint(newest, self.last_path)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

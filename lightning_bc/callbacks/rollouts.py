@@ -2,19 +2,22 @@
 
 import math
 import time
-import warnings
+from collections import deque
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lightning_bc.acting import CannotBeFrozenError
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import NonNegativeInt, PositiveInt
+from lightning_bc.callbacks.background import Background, why_not, workers_that_pay
 from lightning_bc.callbacks.checked import refuse_blind
+from lightning_bc.callbacks.stalled import Stalled
 from lightning_bc.callbacks.validations import space_validations
 from lightning_bc.environments import Environments, limit_episodes, make
 from lightning_bc.episode_metrics import measure_all, recording_is_needed
@@ -22,12 +25,6 @@ from lightning_bc.episodes import SELECTION_BANK, play
 from lightning_bc.runs.curve import HELD_OUT_LOSS, RETURN, Curve, Point
 from lightning_bc.strategies import OfflineStrategy, Strategy, data_of
 from lightning_bc.strategies.contract import Data
-
-STALLED_ENVIRONMENT_STEPS = 100_000
-STALLED_POINTS = 10
-STALLED_GAIN = 0.02
-STALLED_RETURN = 0.5
-"""Normalized, as the gain; a curve that is flat above it may have arrived."""
 
 
 class Rollouts(Callback):
@@ -49,9 +46,15 @@ class Rollouts(Callback):
         max_episode_steps: steps after which an episode is cut off; where the environment has no time limit; default 1000.
         validation_freq: optimizer steps between two validations; default: so many that they take less than 5% of training's
             time, and one at each point where a callback watches the curve. See ``space_validations``.
+        workers: processes that play while training goes on; 0 plays in between; default: one per core, once it is clear that
+            they pay. The curve is the same. From Python the default is 0, since the script of a spawned process needs
+            ``if __name__ == "__main__":``. Strategies that act while they learn, runs of several processes and those where a
+            callback watches the curve play in between.
 
     Attributes:
         curve: the file that points are also written to, which the command line sets; None writes none.
+        may_spawn: whether workers are started unasked, which the command line sets.
+        arrivals: points that were played by workers, (step, point), until ``Checkpoints`` has saved what belongs to them.
     """
 
     _environments: Environments                                     # while a Trainer is at work
@@ -63,18 +66,22 @@ class Rollouts(Callback):
         video: bool = False,
         max_episode_steps: PositiveInt | None = None,
         validation_freq: PositiveInt | None = None,
+        workers: NonNegativeInt | None = None,
     ) -> None:
         self.eval_freq, self.episodes, self.video = eval_freq, episodes, video
         self.max_episode_steps, self.validation_freq = max_episode_steps, validation_freq
         self.last_step = self.last_position = -1                    # of Lightning, and as eval_freq counts
         self.point: Point = {}                                      # the last one
         self.seconds_playing = 0.0                                  # over all sessions
-        self.recent: list[tuple[float, float]] = []                 # environment steps, normalized return
-        self.warned = False
+        self.stalled = Stalled()
         self._started = 0.0
         self._seconds_before = 0.0                                  # of the sessions before this one
         self._closing = ExitStack()
         self.curve: Curve | None = None
+        self.workers, self.may_spawn = workers, False
+        self.arrivals: deque[tuple[int, Point]] = deque()
+        self.waits_to_save = True                                   # for the points that a checkpoint is to hold
+        self._background: Background | None = None
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Have training stop for a point wherever one is due."""
@@ -97,6 +104,8 @@ class Rollouts(Callback):
         if self.episodes:
             self._environments = make(data_of(trainer).environment_id, self.episodes)
             self._closing.callback(self._environments.close)
+            if self.workers:
+                self._start(self.workers, trainer, module)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Play before the first step."""
@@ -115,6 +124,8 @@ class Rollouts(Callback):
             self._log(trainer, {name: float(value) for name, value in measured if name.startswith("train/")})
         if module.position // self.eval_freq > self.last_position // self.eval_freq:
             self._play_once(trainer, module)
+        elif self._background is not None:
+            self._take(trainer, self._background.most)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Log what validation measured, at the optimizer step."""
@@ -122,15 +133,23 @@ class Rollouts(Callback):
         self._log(trainer, {name: float(value) for name, value in metrics if name.startswith("validation/")})
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Play after the last step."""
+        """Play after the last step, and wait for all points."""
         self._play_once(trainer, module)
+        self._take(trainer, 0)
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """Let the environments go."""
+        """Let environments and workers go."""
+        self._background = None
         self._closing.close()
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        """Let them go, too."""
+        self.teardown(trainer, module, "fit")
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: StateDict) -> None:
         """Keep the last point where whoever reads the checkpoint finds it."""
+        if self.waits_to_save:
+            self._take(trainer, 0)
         checkpoint["point"] = self.point
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: StateDict) -> None:
@@ -141,12 +160,12 @@ class Rollouts(Callback):
 
     def state_dict(self) -> StateDict:
         """Where the curve stands."""
-        return {name: getattr(self, name) for name in ("last_step", "last_position", "recent", "warned")}
+        return {"last_step": self.last_step, "last_position": self.last_position, **self.stalled.state_dict()}
 
     def load_state_dict(self, state: StateDict) -> None:
         """Go on with the curve."""
         self.last_step, self.last_position = state["last_step"], state["last_position"]
-        self.recent, self.warned = state["recent"], state["warned"]
+        self.stalled.load_state_dict(state)
 
     @property
     def last_return(self) -> float | None:
@@ -155,9 +174,17 @@ class Rollouts(Callback):
 
     @property
     def merit(self) -> float | None:
-        """What best.ckpt has most of: the mean return; where nothing is played, minus the held-out loss."""
-        loss = self.point.get(HELD_OUT_LOSS)
-        return -loss if loss is not None and not self.episodes else self.last_return
+        """What best.ckpt has most of."""
+        return self.merit_of(self.point)
+
+    def merit_of(self, point: Point) -> float | None:
+        """The mean return; where nothing is played, minus the held-out loss."""
+        loss = point.get(HELD_OUT_LOSS)
+        return -loss if loss is not None and not self.episodes else point.get(RETURN)
+
+    def is_waiting_for(self, step: int) -> bool:
+        """Whether the point of ``step`` is still being played."""
+        return self._background is not None and any(one.step == step for one in self._background.pending)
 
     def _play_once(self, trainer: Trainer, module: LightningModule) -> None:
         """Play and log one point, unless this step already has one (a resumed run, or one that ends at a point)."""
@@ -165,48 +192,60 @@ class Rollouts(Callback):
         step = trainer.global_step
         if step == self.last_step:
             return
+        self.last_step, self.last_position = step, module.position
+        if self._background is not None:
+            self._background.submit(step, self._axes(module, data_of(trainer)), module)
+            self._take(trainer, self._background.most)
+            return
         if self.episodes:
             played = self._play(trainer, module) if trainer.is_global_zero else {}
         else:
             played = self._measure_held_out(trainer, module)        # on every process: each holds a share
-        self.last_step, self.last_position = step, module.position
-        self.point = trainer.strategy.broadcast(played)
-        self._log(trainer, self.point)
+        self._keep(trainer, step, trainer.strategy.broadcast(played))
+        if module.learns_by_acting:
+            self.stalled.look(self.point["environment_steps"], self.point["rollout/normalized_return"])
+        if self.may_spawn and self.workers is None and self.episodes:
+            self._start(workers_that_pay(module, self.point["rollout/seconds"], self.eval_freq), trainer, module)
+
+    def _start(self, workers: int, trainer: Trainer, module: Strategy) -> None:
+        """Have workers play from here on, where they can."""
+        reason = why_not(trainer, module) if workers else None
+        if workers and reason is None:
+            self._background = Background(workers, data_of(trainer).environment_id, self.episodes)
+            self._closing.callback(self._background.close)
+        elif workers and self.workers:
+            rank_zero_only(print)(f"--rollouts.workers {workers}: {reason}, so episodes are played in between\n")
+
+    def _take(self, trainer: Trainer, most: int) -> None:
+        """Take the points that workers have played; wait until at most ``most`` are still to come."""
+        if self._background is None:
+            return
+        waited = self._background.seconds_waited
+        for pending, played in self._background.arrived(most, partial(_honour_signals, trainer, 0)):
+            measured = measure_all(played.episodes, data_of(trainer).references)
+            point = {
+                **pending.axes,
+                "rollout/seconds": played.seconds,
+                **{f"rollout/{name}": value for name, value in measured.items()},
+            }
+            self._keep(trainer, pending.step, point)
+            self.arrivals.append((pending.step, point))
+        self.seconds_playing += self._background.seconds_waited - waited
+
+    def _keep(self, trainer: Trainer, step: int, point: Point) -> None:
+        """Log and write a point."""
+        self.point = point
+        self._log(trainer, point, step)
         # where callbacks that watch a metric look: EarlyStopping, ModelCheckpoint
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self.point.items()})
         for logger in trainer.loggers:
             logger.save()  # to disk: the curve must not lag behind the checkpoint that is saved next
         if self.curve is not None and trainer.is_global_zero:
             self.curve.append(step, self.point)
-        if module.learns_by_acting:
-            self._watch(self.point["environment_steps"], self.point["rollout/normalized_return"])
-
-    def _watch(self, environment_steps: float, normalized_return: float) -> None:
-        """Warn, once per run, of a return that has not moved for long.
-
-        Looked at is the curve's end: STALLED_ENVIRONMENT_STEPS or STALLED_POINTS points, whichever is longer. It has not
-        moved where the mean of its second half is under STALLED_RETURN and gains less than STALLED_GAIN on the first's.
-        """
-        self.recent.append((environment_steps, normalized_return))
-        steps, returns = np.array(self.recent).T
-        if len(steps) < STALLED_POINTS or steps[-1] - steps[0] < STALLED_ENVIRONMENT_STEPS:
-            return
-        first = min(np.flatnonzero(steps <= steps[-1] - STALLED_ENVIRONMENT_STEPS)[-1], len(steps) - STALLED_POINTS)
-        self.recent = self.recent[first:]
-        before, after = np.array_split(returns[first:], 2)
-        if not self.warned and after.mean() < STALLED_RETURN and after.mean() - before.mean() < STALLED_GAIN:
-            self.warned = True
-            warnings.warn(
-                f"the return has not moved for {steps[-1] - steps[first]:,.0f} environment steps: normalized, it was "
-                f"{before.mean():.2f} on average in the first half of them and {after.mean():.2f} in the second. Look at "
-                "train/entropy and train/q_value in TensorBoard; another --seed_everything, --model.optimizer.lr or "
-                "--model.updates_per_step may get it going.",
-                stacklevel=2,
-            )
 
     @staticmethod
-    def _log(trainer: Trainer, metrics: dict[str, float]) -> None:
-        """Log at the optimizer step; by itself, Lightning would count calls of training_step.
+    def _log(trainer: Trainer, metrics: dict[str, float], step: int | None = None) -> None:
+        """Log at the optimizer step, by default the present one; by itself, Lightning would count calls of training_step.
 
         TensorBoard shows groups in the order of their names and opens the first: rollout, with the return. What the curve
         may be drawn over stands behind it in a group of its own; a count of 0, which may stay so, is left out.
@@ -216,7 +255,7 @@ class Rollouts(Callback):
             if shown.get(name) == 0:
                 del shown[name]
         for logger in trainer.loggers:
-            logger.log_metrics(shown, step=trainer.global_step)
+            logger.log_metrics(shown, step=trainer.global_step if step is None else step)
 
     def _measure_held_out(self, trainer: Trainer, module: Strategy) -> Point:
         """One point of the curve where nothing is played."""
@@ -233,12 +272,16 @@ class Rollouts(Callback):
         data, started = data_of(trainer), time.perf_counter()
         was_training = module.training
         module.eval()
+        try:
+            player, device = module.remembering(module.frozen()), torch.device("cpu")
+        except CannotBeFrozenError:
+            player, device = module.player(), module.device
         episodes = play(
-            module.player(),
+            player,
             self._environments,
             SELECTION_BANK.seeds(self.episodes),
             record=recording_is_needed(),
-            device=module.device,
+            device=device,
             on_step=partial(_honour_signals, trainer),
         )
         module.train(was_training)
@@ -249,6 +292,10 @@ class Rollouts(Callback):
         """What was ``measured`` since ``started``, and how far training is."""
         seconds = time.perf_counter() - started
         self.seconds_playing += seconds
+        return {**self._axes(module, data), "rollout/seconds": seconds, **measured}
+
+    def _axes(self, module: Strategy, data: Data) -> Point:
+        """How far training is."""
         seconds_of_run = self._seconds_before + time.perf_counter() - self._started
         return {
             **{name: float(steps) for name, steps in module.steps_taken.items()},
@@ -256,8 +303,6 @@ class Rollouts(Callback):
             "pairs": float(data.pairs_seen(module.global_step)),
             "seconds": seconds_of_run,
             "training_seconds": seconds_of_run - self.seconds_playing,
-            "rollout/seconds": seconds,
-            **measured,
         }
 
 

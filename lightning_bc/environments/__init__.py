@@ -1,6 +1,6 @@
 """What a policy acts in: batched MuJoCo physics, or any Gymnasium environment with continuous actions."""
 
-from lightning_bc.environments.batched import BatchedMujoco
+from lightning_bc.environments.batched import BatchedMujoco, usable_cores
 from lightning_bc.environments.loading import quiet_model_loading
 from lightning_bc.environments.make import (
     Environments,
@@ -27,4 +27,5 @@ __all__ = [
     "make",
     "quiet_model_loading",
     "resolved",
+    "usable_cores",
 ]

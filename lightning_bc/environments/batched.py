@@ -86,7 +86,7 @@ class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
         self._seconds_per_step = environment.dt
         limit = None if reference.spec is None else reference.spec.max_episode_steps
         self._max_episode_steps = np.iinfo(np.int64).max if limit is None else limit
-        threads = min(_usable_cores() if threads is None else threads, num_envs)
+        threads = min(usable_cores() if threads is None else threads, num_envs)
         self._batch = Batch(environment.model, nsim=num_envs, nthread=threads, persistent=True)
         self._task: Task = task(self._batch, environment.init_qpos, environment.init_qvel)
         reference.close()
@@ -261,7 +261,7 @@ class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
             )
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
     """Cores that this process may use: fewer than the machine has in a container or under taskset."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

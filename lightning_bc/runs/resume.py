@@ -23,6 +23,7 @@ DISPLAY = {
     *(f"trainer.enable_{what}" for what in ("progress_bar", "model_summary", "autolog_hparams", "checkpointing")),
     *("trainer.logger", "trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.model_registry"),
     *("trainer.profiler", "trainer.barebones", "trainer.detect_anomaly", "trainer.max_time", "rollouts.video"),
+    *("rollouts.workers", "rollouts.validation_freq", "data.validation_pairs"),
 }
 """Settings, and those below them, that change nothing of what is learnt."""
 

@@ -117,12 +117,12 @@ def in_words(results: Results) -> str:
 
 def latency(strategy: Strategy, batch: int) -> float:
     """Median milliseconds per played action of one deterministic call on ``batch`` observations, on its device."""
-    observations = _observations(strategy, batch)
+    observations, policy = _observations(strategy, batch), strategy.policy()
     seconds = []
     with torch.inference_mode():
         for _ in range(LATENCY_CALLS):
             started = time.perf_counter()
-            strategy(observations).cpu()
+            policy(observations).cpu()
             seconds.append(time.perf_counter() - started)
     return 1000 * float(np.median(seconds)) / strategy.chunk
 

@@ -1,0 +1,272 @@
+"""Acting fast: a policy's answer as a short list of NumPy calls, with the weights of one moment.
+
+On a single observation a network of 256 units spends most of its time on the way into torch's kernels. Here the policy is
+run twice, on two and on three observations, while the kernels that it calls are recorded (``TorchDispatchMode``):
+
+* what does not depend on the observations is a constant: weights, noise schedules, features of fixed times;
+* a whole number that differs between the two recordings, in a shape, is linear in the number of observations;
+* the rest is the list. Each entry is NumPy's function of the same meaning, or torch's kernel where NumPy has none.
+
+The list holds copies of the weights, needs neither the strategy nor its class, and can be sent to another process. Its
+arithmetic is that of ``forward`` with sums in another order, so that its answers are equal up to rounding.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_bc import numpy_kernels
+
+Array = np.ndarray
+Place = tuple[list[Any], int, int]
+"""Where an argument stands, and which value it is: (list, index, number of the value)."""
+Step = tuple[Callable[..., Any], list[Any], list[Place], int]
+"""A function, its arguments, which of them are values, and the number of the value that it makes."""
+
+OBSERVATIONS = 0
+"""Number of the value that is given."""
+
+
+class CannotBeFrozenError(Exception):
+    """The policy draws random numbers, writes into tensors, or decides by numbers which kernels it calls."""
+
+
+class Value(int):
+    """In the template of a call's arguments: the number of a value."""
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """In a template: a whole number that is ``offset + slope * number of observations``."""
+
+    offset: int
+    slope: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """One entry of the list.
+
+    Attributes:
+        function: NumPy's, or torch's kernel behind arrays.
+        template: its arguments.
+        made: number of the value that it makes.
+        depends: whether that depends on the observations, rather than on their number alone.
+    """
+
+    function: Callable[..., Any]
+    template: list[Any]
+    made: int
+    depends: bool
+
+
+class _Recorder(TorchDispatchMode):
+    """Record the kernels that are called: (kernel, arguments, keywords, result)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call, and note the call."""
+        result = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, result))
+        return result
+
+
+class Frozen:
+    """A policy with the weights that it had when it was frozen; made by :func:`freeze`. It can be pickled.
+
+    Called with observations (batch, ...), float32 on the CPU, it answers with actions (batch, ...), as the policy does.
+    """
+
+    def __init__(self, calls: list[Call], constants: dict[int, Array], answer: int) -> None:
+        self._calls, self._constants, self._answer = calls, constants, answer
+        self._plans: dict[int, tuple[list[Any], list[Step]]] = {}   # by number of observations
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the plans, which hold what the last call computed."""
+        return self.__dict__ | {"_plans": {}}
+
+    def __call__(self, observations: Tensor) -> Tensor:
+        """The actions; there may be any number of observations."""
+        return torch.from_numpy(self.answer(observations.numpy()))
+
+    def answer(self, observations: Array) -> Array:
+        """The same of arrays."""
+        number = len(observations)
+        if number not in self._plans:
+            self._plans[number] = self._plan(number)
+        values, steps = self._plans[number]
+        values[OBSERVATIONS] = observations
+        for function, arguments, places, made in steps:
+            for container, index, value in places:
+                container[index] = values[value]
+            values[made] = function(*arguments)
+        return values[self._answer]
+
+    def _plan(self, number: int) -> tuple[list[Any], list[Step]]:
+        """What each call on ``number`` observations computes; what does not depend on them is computed here."""
+        values: list[Any] = [None] * (1 + max([OBSERVATIONS, *self._constants, *(call.made for call in self._calls)]))
+        for index, constant in self._constants.items():
+            values[index] = constant
+        steps: list[Step] = []
+        for call in self._calls:
+            places: list[Place] = []
+            arguments = _filled(call.template, number, places)
+            if call.depends:
+                steps.append((call.function, arguments, places, call.made))
+            else:
+                for container, index, value in places:
+                    container[index] = values[value]
+                values[call.made] = call.function(*arguments)
+        return values, steps
+
+
+def freeze(policy: Callable[[Tensor], Tensor], shape: tuple[int, ...], device: torch.device | str = "cpu") -> Frozen:
+    """``policy`` with its present weights.
+
+    Args:
+        policy: observations (batch, *shape) to actions, each row by itself.
+        shape: of one observation.
+        device: where the policy computes.
+
+    Raises:
+        CannotBeFrozenError: see there.
+    """
+    runs = []
+    generator = torch.Generator().manual_seed(0)
+    for number in (2, 3):
+        observations = torch.randn(number, *shape, generator=generator).to(device)
+        with torch.no_grad(), _Recorder() as recorder:
+            answer = policy(observations)
+        runs.append((recorder.calls, observations, answer))
+    (calls, observations, answer), (others, _, _) = runs
+    if [call[0] for call in calls] != [call[0] for call in others]:
+        raise CannotBeFrozenError("it calls other kernels for another number of observations")
+    tape = _Tape(observations)
+    for (kernel, args, settings, result), (_, other_args, other_settings, _) in zip(calls, others, strict=True):
+        _check(kernel, args, settings, other_settings)
+        tape.add(kernel, tape.numbered([*args], [*other_args]), settings, result)
+    return tape.leading_to(answer)
+
+
+class _Tape:
+    """Calls by the numbers of what goes in and out, while they are taken over from two recordings."""
+
+    def __init__(self, observations: Tensor) -> None:
+        self.numbers = {id(observations): OBSERVATIONS}             # of tensors, by id: the recordings keep them alive
+        self.is_floating = {OBSERVATIONS: True}
+        self.constants: dict[int, Tensor] = {}
+        self._known: dict[Any, int] = {}                            # constants by where they lie: each is kept once
+        self.depending = {OBSERVATIONS}
+        self.calls: list[Call] = []
+
+    def numbered(self, one: Any, other: Any) -> Any:
+        """An argument with numbers in place of tensors; ``other`` is the same argument with one observation more."""
+        if isinstance(one, Tensor):
+            if id(one) not in self.numbers:                         # a weight, or what else was there before
+                self._keep(one)
+            return Value(self.numbers[id(one)])
+        if isinstance(one, list | tuple):
+            return [self.numbered(*pair) for pair in zip(one, other, strict=True)]
+        if isinstance(one, int) and not isinstance(one, bool) and one != other:
+            return _Linear(one - 2 * (other - one), other - one)
+        if one != other:
+            raise CannotBeFrozenError(f"it has a number that depends on how many observations there are, {one}")
+        return one
+
+    def add(self, kernel: Any, template: list[Any], settings: dict[str, Any], result: Any) -> None:
+        """Take over a call."""
+        leaves = _leaves(template)
+        used = [leaf for leaf in leaves if isinstance(leaf, Value)]
+        depends = any(value in self.depending for value in used)
+        several = isinstance(result, list | tuple)
+        results = [one for one in (result if several else [result]) if isinstance(one, Tensor)]
+        if all(value in self.constants for value in used) and not any(isinstance(leaf, _Linear) for leaf in leaves):
+            for one in results:
+                self._keep(one)
+            return
+        function = numpy_kernels.of(kernel, settings)
+        mixes = not several and result.is_floating_point() and not all(self.is_floating[value] for value in used)
+        if mixes and function not in numpy_kernels.SELECTING:
+            function = partial(numpy_kernels.cast, function, numpy_kernels.numpy_type(result.dtype))
+        made = self._next() if several else self._number(result)
+        self._append(Call(function, template, made, depends))
+        for index, one in enumerate(results if several else []):
+            self._append(Call(numpy_kernels.item, [Value(made), index], self._number(one), depends))
+
+    def leading_to(self, answer: Tensor) -> Frozen:
+        """What the answer needs, with copies of the constants among it."""
+        uses = Counter([self.numbers[id(answer)]])
+        calls: list[Call] = []
+        for call in reversed(self.calls):
+            if call.made in uses:
+                uses.update(leaf for leaf in _leaves(call.template) if isinstance(leaf, Value))
+                calls.insert(0, call)
+        products = {call.made for call in calls if call.function is numpy_kernels.addmm and uses[call.made] == 1}
+        for index, call in enumerate(calls):
+            if call.function is numpy_kernels.relu and call.template[0] in products:
+                calls[index] = replace(call, function=numpy_kernels.relu_in_place)
+        kept = {number: tensor.detach().cpu().numpy().copy() for number, tensor in self.constants.items() if number in uses}
+        return Frozen(calls, kept, self.numbers[id(answer)])
+
+    def _keep(self, constant: Tensor) -> None:
+        place = (constant.data_ptr(), constant.shape, constant.stride(), constant.dtype)
+        number = self._known.setdefault(place, self._number(constant))
+        self.numbers[id(constant)] = number
+        self.constants[number] = constant
+
+    def _append(self, call: Call) -> None:
+        self.calls.append(call)
+        if call.depends:
+            self.depending.add(call.made)
+
+    def _next(self) -> int:
+        """The number of a value that is no tensor, or of the next tensor."""
+        self.is_floating[len(self.is_floating)] = True
+        return len(self.is_floating) - 1
+
+    def _number(self, tensor: Tensor) -> int:
+        number = self.numbers.setdefault(id(tensor), len(self.is_floating))
+        self.is_floating[number] = tensor.is_floating_point()
+        return number
+
+
+def _check(kernel: Any, args: Sequence[Any], settings: dict[str, Any], other_settings: dict[str, Any]) -> None:
+    """Refuse a call that is not the same function of its arguments each time."""
+    if torch.Tag.nondeterministic_seeded in kernel.tags:
+        raise CannotBeFrozenError(f"it draws random numbers: {kernel}")
+    by_numbers = bool({torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & set(kernel.tags))
+    if kernel is torch.ops.aten.index.Tensor:                       # only where a mask chooses
+        by_numbers = any(isinstance(index, Tensor) and index.dtype == torch.bool for index in args[1])
+    if by_numbers:
+        raise CannotBeFrozenError(f"it decides by numbers: {kernel}")
+    if kernel._schema.is_mutable:
+        raise CannotBeFrozenError(f"it writes into a tensor: {kernel}")
+    if any(isinstance(leaf, Tensor) for leaf in _leaves(list(settings.values()))) or settings != other_settings:
+        raise CannotBeFrozenError(f"it calls {kernel} with tensors as keywords")
+
+
+def _leaves(nested: Any) -> list[Any]:
+    return [leaf for one in nested for leaf in _leaves(one)] if isinstance(nested, list | tuple) else [nested]
+
+
+def _filled(template: list[Any], number: int, places: list[Place]) -> list[Any]:
+    """``template`` for a number of observations; what values go where is added to ``places``."""
+    filled: list[Any] = []
+    for index, one in enumerate(template):
+        if isinstance(one, Value):
+            places.append((filled, index, int(one)))
+        if isinstance(one, list):
+            filled.append(_filled(one, number, places))
+        else:
+            filled.append(one.offset + one.slope * number if isinstance(one, _Linear) else one)
+    return filled

@@ -1,0 +1,111 @@
+"""Points of the curve that worker processes play while training goes on: when that can be, when it pays, and their order."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from lightning_bc.acting import CannotBeFrozenError
+from lightning_bc.environments import usable_cores
+from lightning_bc.episode_metrics import recording_is_needed
+from lightning_bc.episodes import SELECTION_BANK
+from lightning_bc.rollout_workers import Played, Workers
+from lightning_bc.runs.curve import Point
+from lightning_bc.strategies import Strategy
+
+PAYS_AFTER = 30.0
+"""Seconds of playing that are still to come before workers are started unasked: that costs each some seconds of a core."""
+
+MOST_WORKERS = 8
+"""That are started unasked."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A point whose episodes are being played.
+
+    Attributes:
+        step: Lightning's.
+        axes: how far training was.
+        future: of the episodes.
+    """
+
+    step: int
+    axes: Point
+    future: Future[Played]
+
+
+class Background:
+    """Workers, and the points that they are at, in order.
+
+    Args:
+        workers: how many; as many points more may wait for one of them.
+        environment_id: where they play.
+        episodes: per point.
+    """
+
+    def __init__(self, workers: int, environment_id: str, episodes: int) -> None:
+        self.episodes, self.most = episodes, 2 * workers
+        self.pending: deque[Pending] = deque()
+        self.seconds_waited = 0.0
+        self._workers = Workers(workers, environment_id, episodes)
+
+    def submit(self, step: int, axes: Point, module: Strategy) -> None:
+        """Have the point of ``step`` played with the module's present weights."""
+        was_training = module.training
+        module.eval()
+        player = module.remembering(module.frozen())
+        module.train(was_training)
+        future = self._workers.submit(player, SELECTION_BANK.seeds(self.episodes), recording_is_needed())
+        self.pending.append(Pending(step, axes, future))
+
+    def arrived(self, most: int, look: Callable[[], None]) -> Iterator[tuple[Pending, Played]]:
+        """The oldest points as far as they are played; waits until at most ``most`` are not.
+
+        Raises:
+            InputError: a worker failed, was killed or hangs.
+        """
+        while self.pending and (len(self.pending) > most or self.pending[0].future.done()):
+            started = time.perf_counter()
+            played = self._workers.result(self.pending[0].future, look)
+            self.seconds_waited += time.perf_counter() - started
+            yield self.pending.popleft(), played
+
+    def close(self) -> None:
+        """End the workers."""
+        number = self._workers.number
+        words = f"{number} worker process{'es' * (number > 1)} played; training waited {self.seconds_waited:.1f} s for them"
+        rank_zero_only(print)(f"\nrollouts: {words}")
+        self._workers.close()
+
+
+def why_not(trainer: Trainer, module: Strategy) -> str | None:
+    """Why no other process can play this run's points; None where one can."""
+    callbacks: Any = trainer.callbacks                              # type: ignore[attr-defined]
+    watching = [one for one in callbacks if str(getattr(one, "monitor", None)).startswith("rollout/")]
+    if module.learns_by_acting:
+        return f"{type(module).__name__} acts while it learns"
+    if trainer.world_size > 1:
+        return "several processes train"
+    if watching:
+        return f"{type(watching[0]).__name__} watches the curve and needs each point at once"
+    try:
+        module.frozen()
+    except CannotBeFrozenError as error:
+        return f"{type(module).__name__} cannot be sent to another process: {error}"
+    return None
+
+
+def workers_that_pay(module: Strategy, seconds: float, eval_freq: int) -> int:
+    """How many are worth their start, where a point takes ``seconds`` here; 0 for none."""
+    if module.run_length is None:
+        return 0
+    cores, points = usable_cores(), (module.run_length - module.position) // eval_freq
+    if cores == 1 or seconds * points < PAYS_AFTER:
+        return 0
+    return min(cores, points, MOST_WORKERS)

@@ -1,0 +1,286 @@
+"""NumPy's functions for torch's kernels, by the kernels' names: what acting.py builds policies from.
+
+Arguments are those of the kernel, arrays in place of tensors. A kernel that is not here is called as it is.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+Array = np.ndarray
+
+
+def of(kernel: Any, settings: dict[str, Any]) -> Callable[..., Any]:
+    """The function for ``kernel``, called with keywords ``settings``; it can be pickled."""
+    name = f"{kernel.overloadpacket.__name__}.{kernel._overloadname}"
+    if name == "_to_copy.default" and [*settings] == ["dtype"]:
+        return functools.partial(_as_type, dtype=numpy_type(settings["dtype"]))
+    function = KERNELS.get(name)
+    if function is not None and not settings:
+        return function
+    settings = {key: "cpu" if key == "device" else value for key, value in settings.items()}
+    return functools.partial(_by_torch, name, settings)
+
+
+def numpy_type(dtype: torch.dtype) -> np.dtype:
+    """The same type of numbers."""
+    return np.dtype(str(dtype).removeprefix("torch."))
+
+
+def _as_type(array: Array, dtype: np.dtype) -> Array:
+    return array.astype(dtype)
+
+
+def cast(function: Callable[..., Any], dtype: Any, *arguments: Any) -> Array:
+    """What ``function`` answers, as ``dtype``: NumPy makes float64 of float32 and int64, torch float32."""
+    return np.asarray(function(*arguments), dtype)
+
+
+def item(values: list[Array], index: int) -> Array:
+    """One of several results."""
+    return values[index]
+
+
+def _by_torch(name: str, settings: dict[str, Any], *arguments: Any) -> Any:
+    packet, _, overload = name.rpartition(".")
+    return _to_numpy(getattr(getattr(torch.ops.aten, packet), overload)(*map(_to_torch, arguments), **settings))
+
+
+def _to_torch(one: Any) -> Any:
+    if isinstance(one, Array):
+        return torch.from_numpy(one if one.flags.writeable else one.copy())
+    return [_to_torch(other) for other in one] if isinstance(one, list) else one
+
+
+def _to_numpy(one: Any) -> Any:
+    return one.numpy() if isinstance(one, torch.Tensor) else [_to_numpy(other) for other in one]
+
+
+def addmm(bias: Array, left: Array, right: Array) -> Array:
+    """bias + left right."""
+    product = np.dot(left, right)
+    product += bias
+    return product
+
+
+def relu(array: Array) -> Array:
+    """max(a, 0)."""
+    return np.maximum(array, 0)
+
+
+def relu_in_place(array: Array) -> Array:
+    """The same, where nothing else needs the array."""
+    return np.maximum(array, 0, out=array)
+
+
+def _reshape(array: Array, shape: list[int]) -> Array:
+    return array.reshape(shape)
+
+
+def _unsqueeze(array: Array, dim: int) -> Array:
+    return array[(slice(None),) * (dim % (array.ndim + 1)) + (None,)]
+
+
+def _pow(array: Array, exponent: float) -> Array:
+    return np.square(array) if exponent == 2 else np.power(array, exponent)
+
+
+def _clamp(array: Array, low: float | None = None, high: float | None = None) -> Array:
+    if low is not None:
+        array = np.maximum(array, low)
+    return array if high is None else np.minimum(array, high)
+
+
+def _cat(arrays: list[Array], dim: int = 0) -> Array:
+    return np.concatenate(arrays, dim)
+
+
+def _stack(arrays: list[Array], dim: int = 0) -> Array:
+    return np.stack(arrays, dim)
+
+
+def _transpose(array: Array) -> Array:
+    return array.T
+
+
+def _permute(array: Array, dims: list[int]) -> Array:
+    return array.transpose(dims)
+
+
+def _select(array: Array, dim: int, index: int) -> Array:
+    return array[(slice(None),) * (dim % array.ndim) + (index,)]
+
+
+def _slice(array: Array, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Array:
+    return array[(slice(None),) * (dim % array.ndim) + (slice(start, end, step),)]
+
+
+def _squeeze(array: Array, dim: int) -> Array:
+    return array.squeeze(dim) if array.shape[dim] == 1 else array
+
+
+def _expand(array: Array, shape: list[int]) -> Array:
+    missing = len(shape) - array.ndim
+    return np.broadcast_to(array, [array.shape[n - missing] if size == -1 else size for n, size in enumerate(shape)])
+
+
+def _split(array: Array, sizes: list[int], dim: int = 0) -> list[Array]:
+    ends = list(itertools.accumulate(sizes))
+    return [_slice(array, dim, end - size, end) for size, end in zip(sizes, ends, strict=True)]
+
+
+def _halves(array: Array, size: int, dim: int = 0) -> list[Array]:
+    return [_slice(array, dim, start, start + size) for start in range(0, array.shape[dim], size)]
+
+
+def _index(array: Array, indices: list[Array | None]) -> Array:
+    return array[tuple(slice(None) if index is None else index for index in indices)]
+
+
+def _gather(array: Array, dim: int, index: Array) -> Array:
+    if array.ndim == 2 and dim in (1, -1) and array.flags.c_contiguous:  # take_along_axis costs ten times as much
+        return array.take(index + np.arange(0, array.size, array.shape[1])[: len(index), None])
+    return np.take_along_axis(array, index, dim)
+
+
+def _argmax(array: Array, dim: Any = None, keepdim: bool = False) -> Array:
+    return np.asarray(array.argmax(dim, keepdims=keepdim))
+
+
+def _dims(dim: int | list[int] | None) -> Any:
+    return tuple(dim) or None if isinstance(dim, list) else dim
+
+
+def _sum(array: Array, dim: Any = None, keepdim: bool = False) -> Array:
+    return np.asarray(array.sum(_dims(dim), keepdims=keepdim))
+
+
+def _mean(array: Array, dim: Any = None, keepdim: bool = False) -> Array:
+    return np.asarray(array.mean(_dims(dim), keepdims=keepdim))
+
+
+def _amax(array: Array, dim: Any = (), keepdim: bool = False) -> Array:
+    return np.asarray(array.max(_dims(dim), keepdims=keepdim))
+
+
+def _logsumexp(array: Array, dim: Any, keepdim: bool = False) -> Array:
+    dims = _dims(dim)
+    largest = array.max(dims, keepdims=True)
+    summed = np.log(np.exp(array - largest).sum(dims, keepdims=True)) + largest
+    return summed if keepdim else summed.squeeze(dims)
+
+
+def _log_softmax(array: Array, dim: int, _: bool) -> Array:
+    return array - _logsumexp(array, dim, keepdim=True)
+
+
+def _softmax(array: Array, dim: int, _: bool) -> Array:
+    exponentials = np.exp(array - array.max(dim, keepdims=True))
+    exponentials /= exponentials.sum(dim, keepdims=True)
+    return exponentials
+
+
+def _lerp(start: Array, end: Array, weight: Any) -> Array:
+    return start + weight * (end - start)
+
+
+def _rsub(array: Array, other: Any, alpha: float = 1) -> Array:
+    return other - array if alpha == 1 else other - alpha * array
+
+
+def _sigmoid(array: Array) -> Array:
+    return 1 / (1 + np.exp(-array))
+
+
+def _silu(array: Array) -> Array:
+    return array / (1 + np.exp(-array))
+
+
+def _elu(array: Array, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Array:
+    return scale * np.where(array > 0, array, alpha * np.expm1(input_scale * np.minimum(array, 0)))
+
+
+def _layer_norm(array: Array, shape: list[int], weight: Array | None, bias: Array | None, eps: float) -> list[Array]:
+    dims = tuple(range(-len(shape), 0))
+    mean = array.mean(dims, keepdims=True)
+    centred = array - mean
+    scale = 1 / np.sqrt(np.square(centred).mean(dims, keepdims=True) + array.dtype.type(eps))
+    normalised = centred * scale
+    if weight is not None:
+        normalised *= weight
+    if bias is not None:
+        normalised += bias
+    return [normalised, mean, scale]
+
+
+def _same(array: Array) -> Array:
+    return array
+
+
+SELECTING = {_index, _gather}
+"""Whose whole numbers say what is taken, and do not mix with the others."""
+
+KERNELS: dict[str, Callable[..., Any]] = {
+    "_log_softmax.default": _log_softmax,
+    "_softmax.default": _softmax,
+    "_unsafe_view.default": _reshape,
+    "abs.default": np.abs,
+    "add.Scalar": np.add,
+    "add.Tensor": np.add,
+    "addmm.default": addmm,
+    "alias.default": _same,
+    "amax.default": _amax,
+    "argmax.default": _argmax,
+    "bmm.default": np.matmul,
+    "cat.default": _cat,
+    "clamp.default": _clamp,
+    "clamp_max.default": np.minimum,
+    "clamp_min.default": np.maximum,
+    "cos.default": np.cos,
+    "detach.default": _same,
+    "div.Scalar": np.true_divide,
+    "div.Tensor": np.true_divide,
+    "elu.default": _elu,
+    "exp.default": np.exp,
+    "expand.default": _expand,
+    "gather.default": _gather,
+    "index.Tensor": _index,
+    "lerp.Scalar": _lerp,
+    "lerp.Tensor": _lerp,
+    "log.default": np.log,
+    "logsumexp.default": _logsumexp,
+    "mean.dim": _mean,
+    "mm.default": np.dot,
+    "mul.Scalar": np.multiply,
+    "mul.Tensor": np.multiply,
+    "native_layer_norm.default": _layer_norm,
+    "neg.default": np.negative,
+    "permute.default": _permute,
+    "pow.Tensor_Scalar": _pow,
+    "reciprocal.default": np.reciprocal,
+    "relu.default": relu,
+    "rsub.Scalar": _rsub,
+    "select.int": _select,
+    "sigmoid.default": _sigmoid,
+    "silu.default": _silu,
+    "sin.default": np.sin,
+    "slice.Tensor": _slice,
+    "split.Tensor": _halves,
+    "split_with_sizes.default": _split,
+    "sqrt.default": np.sqrt,
+    "square.default": np.square,
+    "squeeze.dim": _squeeze,
+    "stack.default": _stack,
+    "sub.Tensor": np.subtract,
+    "sum.dim_IntList": _sum,
+    "t.default": _transpose,
+    "tanh.default": np.tanh,
+    "transpose.int": np.swapaxes,
+    "unsqueeze.default": _unsqueeze,
+    "view.default": _reshape,
+    "where.self": np.where,
+}
