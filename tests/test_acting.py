@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from conftest import build_strategy
+from conftest import BUDGET, build_strategy, curve, fit
 from torch.nn import functional as F
 
 from lightning_bc.acting import CannotBeFrozenError, freeze
@@ -110,12 +110,10 @@ def test_what_is_no_list_of_calls_is_refused(policy, reason):
         freeze(policy, (4,))
 
 
-def test_a_strategy_that_cannot_be_frozen_plays_with_forward():
-    class Noted(strategies()["MSE"]):
-        def act(self, observations, deterministic):
-            return super().act(observations, deterministic).mul_(1.0)
-
-    strategy = build_strategy(Noted).eval()
-    observations = torch.randn(2, 3)
-    with torch.inference_mode():
-        assert torch.equal(strategy.player().act(observations, torch.arange(2)), strategy(observations))
+def test_the_curve_of_a_strategy_that_cannot_be_frozen_is_played_with_forward(data, capsys, monkeypatch):
+    cls = strategies()["MSE"]
+    act = cls.act
+    monkeypatch.setattr(cls, "act", lambda self, *args, **named: act(self, *args, **named).mul_(1.0))
+    run = fit(data, flags=f"{BUDGET} --rollouts.workers 2")
+    assert "MSE cannot be sent to another process: it writes into a tensor" in capsys.readouterr().out
+    assert len(curve(run)) == 3

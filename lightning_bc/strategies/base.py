@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +10,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from lightning_bc.acting import CannotBeFrozenError, Frozen, freeze
+from lightning_bc.acting import Frozen, freeze
 from lightning_bc.aliases import StateDict
 from lightning_bc.border import Border
 from lightning_bc.episodes import Memory, Memoryless, Player, Policy
@@ -161,23 +160,18 @@ class Strategy(LightningModule, ABC):
         return self.border.unscaled(self.act(self.border.observe(observations), deterministic).clamp(-1.0, 1.0))
 
     def player(self, deterministic: bool = True, replan: bool = False) -> Player:
-        """What plays episodes with this policy, and remembers for it; on the CPU with the weights of now.
+        """What plays episodes with this policy, and remembers for it.
 
         Args:
             deterministic: as in ``act``.
             replan: ask at every step and play the first action of each chunk; this is what labels observations.
         """
-        return self.remembering(self.policy(deterministic), replan)
-
-    def policy(self, deterministic: bool = True) -> Policy:
-        """What acts as ``forward`` does, as fast as it can: :meth:`frozen` on the CPU where that is possible."""
-        if deterministic and self.device.type == "cpu":
-            with suppress(CannotBeFrozenError):
-                return self.frozen()
-        return partial(self, deterministic=deterministic)
+        return self.remembering(partial(self, deterministic=deterministic), replan)
 
     def frozen(self) -> Frozen:
-        """The deterministic policy of the present weights, for small batches on the CPU: see :mod:`lightning_bc.acting`.
+        """The deterministic policy with the present weights, for few observations on the CPU: see :func:`freeze`.
+
+        It is what plays the curve. Its answers are those of ``forward`` up to rounding.
 
         Raises:
             CannotBeFrozenError: ``act`` does what cannot be written as a list of calls.
