@@ -46,6 +46,7 @@ What each is, in the same order:
 import importlib
 import importlib.metadata
 import platform
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -100,6 +101,10 @@ if not TYPE_CHECKING:  # else every name, also a misspelt one, would seem to be 
 def __dir__() -> list[str]:
     """Those too, for completion."""
     return sorted({*globals(), *__all__})
+
+
+if "gymnasium" in sys.modules:  # gymnasium.make("lightning_bc:Gates-v0") imports this package to find the id registered
+    importlib.import_module(f"{__name__}.environments")
 
 
 def versions() -> dict[str, str]:

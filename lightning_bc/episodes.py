@@ -127,6 +127,7 @@ class Episodes:
         actions: (steps, action_dim) float32, what was labelled, else what was played; None unless recorded.
         rewards: (steps,) float32; None unless recorded.
         final_observations: those after each episode's last step, (episodes, observation_dim) float32; None unless recorded.
+        environment_id: where they were played.
     """
 
     returns: np.ndarray
@@ -136,6 +137,7 @@ class Episodes:
     actions: np.ndarray | None = None
     rewards: np.ndarray | None = None
     final_observations: np.ndarray | None = None
+    environment_id: str = ""
 
 
 def play(
@@ -170,7 +172,7 @@ def play(
     steps: list[tuple[np.ndarray, ...]] = []                        # (episode, observation, action, reward) rows
     final: np.ndarray | None = None                                 # (episodes, observation_dim)
     if not seeds:
-        return Episodes(returns, lengths, has_terminated)
+        return Episodes(returns, lengths, has_terminated, environment_id=environments.environment_id)
     players = [who if isinstance(who, Player) else Memoryless(who) for who in (policy, label) if who is not None]
 
     waiting = min(len(seeds), num_envs)                             # first seed that has no sub-environment yet
@@ -216,11 +218,11 @@ def play(
                 waiting += len(beginning)
 
     if not record:
-        return Episodes(returns, lengths, has_terminated)
+        return Episodes(returns, lengths, has_terminated, environment_id=environments.environment_id)
     columns = [np.concatenate(column) for column in zip(*steps, strict=True)]
     order = np.argsort(columns[0], kind="stable")                   # step by step -> episode after episode
     observations, actions, rewards = (column[order] for column in columns[1:])
-    return Episodes(returns, lengths, has_terminated, observations, actions, rewards, final)
+    return Episodes(returns, lengths, has_terminated, observations, actions, rewards, final, environments.environment_id)
 
 
 def _tensor(observations: np.ndarray) -> Tensor:

@@ -231,7 +231,7 @@ class Rollouts(Callback):
             module.player(),
             self._environments,
             SELECTION_BANK.seeds(self.episodes),
-            record=recording_is_needed(),
+            record=recording_is_needed(data.environment_id),
             device=module.device,
             on_step=partial(_honour_signals, trainer),
         )

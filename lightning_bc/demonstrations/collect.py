@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lightning_bc import versions
 from lightning_bc.bounds import PositiveInt
-from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, Expert, expert_sha256, load_expert
+from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, Expert, expert_sha256, load_expert, shipped_expert
 from lightning_bc.demonstrations.readers import torch_file
 from lightning_bc.demonstrations.reference_returns import random_returns
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories, joined, recorded
@@ -90,16 +90,17 @@ def collect_missing(env: str, path: str) -> None:
     Raises:
         InputError: no expert is shipped.
     """
-    expert = shipped(SHIPPED_EXPERTS / f"{env}.pt")
     if Path(path).exists():
         return
-    if not expert.is_file():
+    expert = shipped_expert(env)
+    if expert is None:
+        missing = shipped(SHIPPED_EXPERTS / f"{env}.pt")
         raise InputError(
-            f"{path}: no such file, and no expert for {env} is shipped to collect it with ({expert} is missing). "
+            f"{path}: no such file, and no expert for {env} is shipped to collect it with ({missing} is missing). "
             "Name your own demonstrations with --data.path, or collect them with\n"
             f"    python -m lightning_bc collect --env {shlex.quote(env)} --expert EXPERT.pt"
         )
-    collect(env, str(expert), path)
+    collect(env, expert, path)
 
 
 def check_seed(pairs: int, seed: int) -> None:

@@ -81,7 +81,7 @@ class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
-        self._environment_id = environment_id
+        self.environment_id = environment_id
         self._substeps = environment.frame_skip
         self._seconds_per_step = environment.dt
         limit = None if reference.spec is None else reference.spec.max_episode_steps
@@ -202,7 +202,7 @@ class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
     def state_dict(self) -> StateDict:
         """The whole state, of plain values and tensors, so that ``torch.load(..., weights_only=True)`` reads it."""
         return {
-            "environment_id": self._environment_id,
+            "environment_id": self.environment_id,
             "simulations": torch.from_numpy(self._batch.state.copy()),              # (num_envs, mjSTATE_INTEGRATION)
             "x_positions": torch.from_numpy(self._x_positions.copy()),
             "observations": torch.from_numpy(self._observations.copy()),
@@ -218,7 +218,7 @@ class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
             ValueError: the state is of another environment, of another number of sub-environments, or of a model with
                 another state size (another version of mujoco or gymnasium).
         """
-        check_environment(state, self._environment_id)
+        check_environment(state, self.environment_id)
         simulations: FloatArray = state["simulations"].cpu().numpy()
         if simulations.shape != self._batch.state.shape:
             raise ValueError(

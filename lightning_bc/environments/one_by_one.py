@@ -58,7 +58,7 @@ class OneByOne(VectorWrapper):
                 wrappers=[*limit, FlattenObservation],
             )
         super().__init__(environments)
-        self._environment_id = environment_id
+        self.environment_id = environment_id
         shape = (num_envs, spaces.flatdim(self.single_observation_space))
         self._observations: NDArray = np.zeros(shape, self.single_observation_space.dtype)
         self._steps = 0                                             # environment steps, so that each save seeds anew
@@ -112,7 +112,7 @@ class OneByOne(VectorWrapper):
         """A reward, also one in an array of one element, as environments that compute in batches give it."""
         if np.size(reward) != 1:
             raise InputError(
-                f"{self._environment_id}: gave a reward of shape {np.shape(reward)}; one number is needed. Put a "
+                f"{self.environment_id}: gave a reward of shape {np.shape(reward)}; one number is needed. Put a "
                 "gymnasium.RewardWrapper around it that sums it."
             )
         return np.asarray(reward, dtype=float).item()
@@ -123,7 +123,7 @@ class OneByOne(VectorWrapper):
             int(np.random.SeedSequence((abs(entropy), self._steps)).generate_state(1)[0])
             for entropy in self.env.np_random_seed
         ]
-        return {"environment_id": self._environment_id, "seeds": seeds, "steps": self._steps}
+        return {"environment_id": self.environment_id, "seeds": seeds, "steps": self._steps}
 
     def load_state_dict(self, state: StateDict) -> None:
         """Start new episodes from the saved seeds, and warn that the saved ones are lost.
@@ -131,9 +131,9 @@ class OneByOne(VectorWrapper):
         Raises:
             ValueError: the state is of another environment or of another number of sub-environments.
         """
-        check_environment(state, self._environment_id)
+        check_environment(state, self.environment_id)
         warnings.warn(
-            f"{self._environment_id} cannot save its state: its {self.num_envs} episodes in progress restart from new "
+            f"{self.environment_id} cannot save its state: its {self.num_envs} episodes in progress restart from new "
             "start states, so the run continues, but not bit by bit as if it had never stopped.",
             UserWarning,
             stacklevel=2,

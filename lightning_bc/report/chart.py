@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from lightning_bc.episode_metrics import special_metrics
 from lightning_bc.references import References
 from lightning_bc.report import statistics
 from lightning_bc.report.labels import (
@@ -108,6 +109,13 @@ class Method:
         return None if ends is None else [float(end) for end in ends]
 
     @cached_property
+    def special(self) -> dict[str, float]:
+        """The metrics that only this environment has, with sampled actions, means over runs; NaN where not known."""
+        measured = [run.results.sampled_metrics for run in self.runs]
+        names = special_metrics(self.runs[0].results.environment_id)
+        return {f"sampled_{name}": float(np.mean([run.get(name, math.nan) for run in measured])) for name in names}
+
+    @cached_property
     def row(self) -> Row:
         """The row as numbers."""
         scores, normalized = self.over_runs("score"), self.over_runs("normalized")
@@ -157,6 +165,11 @@ class Chart:
         return self.methods[0]
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the cells."""
+        return *COLUMNS, *(name.replace("_", " ").capitalize() for name in self.best.special)
+
+    @property
     def decimals(self) -> int:
         """Decimals of a return: four figures of the distance between random and expert."""
         reference = self.references
@@ -168,7 +181,7 @@ class Chart:
         return f"{value:,.{self.decimals}f}"
 
     def cells(self, method: Method) -> list[str]:
-        """The row in words, under ``COLUMNS``."""
+        """The row in words, under ``columns``."""
         row = method.row
         spread = "" if row.final_return_std is None else f" ± {self.show_return(row.final_return_std)}"
         episodes = sum(len(run.results.returns) for run in method.runs)
@@ -186,6 +199,7 @@ class Chart:
             show_duration(row.training_seconds),
             f"{row.action_latency_ms:.2f} ms",
             row.notes,
+            *("" if math.isnan(value) else f"{value:.3f}" for value in method.special.values()),
         ]
 
     def sentence(self) -> str:
@@ -205,9 +219,6 @@ class Chart:
         normalized = f"; normalized {row.normalized:.3f}" if known else ""
         told = f"{best.strategy} ({'; '.join(filter(None, details))})"
         return f"With {told} a return of {self.show_return(best.score)} was reached ({interval}{normalized})."
-
-
-# From runs to charts
 
 
 def make_charts(records: Iterable[Record]) -> list[Chart]:

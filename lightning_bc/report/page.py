@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader
 from plotly.offline import get_plotlyjs
 
 from lightning_bc.report.bands import Band
-from lightning_bc.report.chart import COLUMNS, Chart
+from lightning_bc.report.chart import Chart
 from lightning_bc.report.comparison import Improvement, matrix
 from lightning_bc.report.evaluations import Evaluated
 from lightning_bc.report.page_curves import Legend, panel_figure, vertical_range
@@ -62,7 +62,7 @@ def write_page(
     """
     template = Environment(loader=PackageLoader("lightning_bc.report", "."), autoescape=True).get_template("page.html")
     contents = [_content(section, axis, output, number) for number, section in enumerate(sections)]
-    shown = {"sections": contents, "columns": COLUMNS, "whole": _WHOLE, "logs": logs, "counted": counted}
+    shown = {"sections": contents, "whole": _WHOLE, "logs": logs, "counted": counted}
     path.write_text(template.render(shown, left_out=left_out, library=get_plotlyjs()))
 
 

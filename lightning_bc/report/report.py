@@ -9,7 +9,7 @@ from typing import Literal
 
 from lightning_bc.errors import InputError
 from lightning_bc.report.bands import band
-from lightning_bc.report.chart import COLUMNS, Chart, make_charts
+from lightning_bc.report.chart import Chart, make_charts
 from lightning_bc.report.comparison import improvements, matrix
 from lightning_bc.report.evaluations import Evaluated, read_evaluations
 from lightning_bc.report.page import Section, write_page
@@ -90,9 +90,9 @@ def _write_chart(folder: Path, chart: Chart, axis: str, played: list[Evaluated])
     if best.exists():
         pictures["The best method"] = best
     rows = [chart.cells(method) for method in chart.methods]
-    (folder / "chart.md").write_text(markdown_table(COLUMNS, rows))
-    (folder / "chart.tex").write_text(latex_table(COLUMNS, rows))
-    (folder / "chart.csv").write_text(csv_table([asdict(method.row) for method in chart.methods]))
+    (folder / "chart.md").write_text(markdown_table(chart.columns, rows))
+    (folder / "chart.tex").write_text(latex_table(chart.columns, rows))
+    (folder / "chart.csv").write_text(csv_table([asdict(method.row) | method.special for method in chart.methods]))
     compared = improvements(chart.methods)
     if compared:
         (folder / "improvement.csv").write_text(csv_table([asdict(entry) for entry in compared]))
@@ -124,7 +124,7 @@ def _markdown(sections: list[Section], left_out: dict[str, str]) -> str:
             f"## {chart.name}\n",
             f"![Return while learning, all methods]({folder}/curves.svg)\n",
             *(f"![{words}]({folder}/{path.name})\n" for words, path in section.pictures.items()),
-            markdown_table(COLUMNS, [chart.cells(method) for method in chart.methods]),
+            markdown_table(chart.columns, [chart.cells(method) for method in chart.methods]),
             f"**{chart.sentence()}**\n",
         ]
         if section.improvements:

@@ -10,7 +10,7 @@ import torch
 from lightning_bc import versions
 from lightning_bc.aliases import Config
 from lightning_bc.environments import Environments, make
-from lightning_bc.episode_metrics import measure_all, recording_is_needed
+from lightning_bc.episode_metrics import measure_all, recording_is_needed, special_metrics
 from lightning_bc.episodes import TEST_BANK, TEST_EPISODES, Episodes, play
 from lightning_bc.errors import InputError
 from lightning_bc.references import References
@@ -92,7 +92,7 @@ def _play(strategy: Strategy, environments: Environments, deterministic: bool) -
         strategy.player(deterministic),
         environments,
         TEST_BANK.seeds(TEST_EPISODES),
-        record=recording_is_needed(),
+        record=recording_is_needed(environments.environment_id),
         device=strategy.device,
     )
 
@@ -110,9 +110,18 @@ def in_words(results: Results) -> str:
         "(100 test-bank episodes, deterministic actions)\n"
         f"with sampled actions {results.sampled_score:.0f}{sampled} (drawn from what the strategy models, noise included; "
         "the score is that of the deterministic ones)\n"
-        f"scale: {scale}{references.expert_source}\n"
+        f"{special_in_words(results)}scale: {scale}{references.expert_source}\n"
         f"checkpoint        {results.checkpoint}"
     )
+
+
+def special_in_words(results: Results) -> str:
+    """A line of the metrics that only this environment has; nothing where there are none."""
+    names = special_metrics(results.environment_id)
+    shown = ", ".join(
+        f"{name.replace('_', ' ')} {results.metrics[name]:.3f} | {results.sampled_metrics[name]:.3f}" for name in names
+    )
+    return f"{shown} (deterministic | sampled actions)\n" * bool(names)
 
 
 def latency(strategy: Strategy, batch: int) -> float:

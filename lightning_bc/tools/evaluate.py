@@ -14,6 +14,7 @@ from lightning_bc.api.evaluation import Bank
 from lightning_bc.bounds import PositiveInt
 from lightning_bc.demonstrations.experts import check_fits, expert_sha256
 from lightning_bc.environments import limit_episodes, resolved
+from lightning_bc.episode_metrics import special_metrics
 from lightning_bc.episodes import TEST_EPISODES
 from lightning_bc.errors import InputError
 from lightning_bc.files import new_file, write_text
@@ -83,6 +84,8 @@ def evaluate_files(
             policy, environment_id, episodes, deterministic=deterministic, references=references, bank=bank
         )
         print(_row(one, result, width), flush=True)
+        if special := special_metrics(environment_id):
+            print("  " + ", ".join(f"{name.replace('_', ' ')} {result.metrics[name]:.4f}" for name in special))
         rows.append(_entry(one, result))
     kind = "deterministic" if deterministic else "sampled"
     print(f"{episodes} {bank}-bank episodes each of {', '.join(dict.fromkeys(environments))}, {kind} actions")

@@ -11,13 +11,14 @@ import torch
 
 from lightning_bc.demonstrations.experts import callables, exported, stable_baselines3
 from lightning_bc.demonstrations.experts.cleanrl import CleanRLActor
-from lightning_bc.environments import environment_spaces
+from lightning_bc.demonstrations.experts.scripted import SCRIPTED_EXPERTS
+from lightning_bc.environments import environment_spaces, gates_of
 from lightning_bc.episodes import Player
 from lightning_bc.errors import InputError
 from lightning_bc.files import sha256, shipped
 from lightning_bc.strategies import load_strategy
 
-__all__ = ["SHIPPED_EXPERTS", "CleanRLActor", "Expert", "check_fits", "expert_sha256", "load_expert"]
+__all__ = ["SHIPPED_EXPERTS", "CleanRLActor", "Expert", "check_fits", "expert_sha256", "load_expert", "shipped_expert"]
 
 SHIPPED_EXPERTS = Path("checkpoints/experts")
 
@@ -36,6 +37,14 @@ class Expert(Protocol):
     def player(self, deterministic: bool = True, replan: bool = False) -> Player:
         """What plays it: see :meth:`lightning_bc.strategies.Strategy.player`."""
         ...
+
+
+def shipped_expert(environment_id: str) -> str | None:
+    """The expert that comes with the package for this environment, as ``--expert`` takes it; None where there is none."""
+    if gates_of(environment_id) is not None:
+        return SCRIPTED_EXPERTS[environment_id.rpartition(":")[2]]
+    path = shipped(SHIPPED_EXPERTS / f"{environment_id}.pt")
+    return str(path) if path.is_file() else None
 
 
 def load_expert(expert: str | Path, environment_id: str | None = None) -> Expert:
