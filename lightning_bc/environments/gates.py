@@ -1,14 +1,14 @@
 """Gates: walls with two openings each, between which the mean of two good actions is a bad one. No physics.
 
-At each of 8 steps stands a wall with the middle c, drawn uniformly from [-0.5, 0.5] for each wall, and two openings of
+At each of 8 steps stands a wall with the middle c, drawn uniformly from [-0.25, 0.25] for each wall, and two openings of
 half-width 0.1 at c - 0.5 and c + 0.5. One observes where one stands, x (at first 0), the next wall's middle c, and the share
 of walls that lie behind. The action is the displacement along the wall:
 
     x' = x + a,    passed where |x' - (c - 0.5)| < 0.1 or |x' - (c + 0.5)| < 0.1
 
-Passing gives the reward 1; hitting the wall ends the episode, as the last wall does. Displacements between openings are at
-most 2.1, and actions lie in [-2.5, 2.5]. The demonstrator (``experts/scripted.py``) tosses a coin that is not observed for
-one opening and aims at its middle with the error Normal(0, 0.03). So
+Passing gives the reward 1; hitting the wall ends the episode, as passing the last one does. From anywhere in an opening to the
+middle of the next one are at most 1.6, and actions lie in [-2, 2]. The demonstrator (``experts/scripted.py``) tosses a coin,
+which is not observed, for one opening and aims at its middle with the error Normal(0, 0.03). So
 
     E[a | o] = c - x + 0.5 (p_+ - p_-)
 
@@ -50,8 +50,8 @@ OFFSET = 0.5
 """Of an opening's middle from the wall's."""
 HALF_WIDTH = 0.1
 """Of an opening."""
-LARGEST_MIDDLE = 0.5
-LARGEST_ACTION = 2.5
+LARGEST_MIDDLE = 0.25
+LARGEST_ACTION = 2.0
 
 
 @dataclass(frozen=True)
@@ -138,22 +138,51 @@ class Gates(gymnasium.Env[NDArray, NDArray]):
 
     Args:
         dimensions: 1 or 2.
+        render_mode: "rgb_array" for pictures of the first dimension, else None.
     """
 
-    def __init__(self, dimensions: int = 1) -> None:
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
+
+    def __init__(self, dimensions: int = 1, render_mode: str | None = None) -> None:
         self.observation_space, self.action_space = _spaces(dimensions)
+        self.render_mode = render_mode
         self._course = _Courses(1, dimensions)
+        self._path: list[float] = []
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[NDArray, dict[str, Any]]:
         """Draw a new course."""
         super().reset(seed=seed)
         self._course.start(0, self.np_random)
+        self._path = [0.0]
         return self._course.observations[0], {}
 
     def step(self, action: NDArray) -> tuple[NDArray, float, bool, bool, dict[str, Any]]:
         """Move by ``action`` (dimensions,)."""
         (has_passed,), (is_over,) = self._course.step(np.array([0]), np.asarray(action)[np.newaxis])
+        self._path.append(float(self._course.positions[0, 0]))
         return self._course.observations[0], float(has_passed), bool(is_over), False, {}
+
+
+    def render(self) -> NDArray[np.uint8]:  # type: ignore[override]  # gymnasium's is of any type of frame
+        """The walls from left to right, the path through them and where it stands, (400, 720, 3)."""
+        picture = np.full((400, 720, 3), 255, dtype=np.uint8)
+        for wall, middle in enumerate(self._course.middles[0, :WALLS, 0]):
+            column = picture[:, 80 * (wall + 1) - 3 : 80 * (wall + 1) + 3]
+            column[:] = 90
+            for opening in (middle - OFFSET, middle + OFFSET):
+                column[_row(opening + HALF_WIDTH) : _row(opening - HALF_WIDTH)] = 255
+        steps = np.arange(len(self._path))
+        along = np.linspace(0, steps[-1], 80 * steps[-1] + 1)
+        for step, position in zip(along, np.interp(along, steps, self._path), strict=True):
+            radius = 6 if step == steps[-1] else 1
+            top, left = max(0, _row(position) - radius), max(0, round(80 * step) - radius)
+            picture[top : top + 2 * radius + 1, left : left + 2 * radius + 1] = (40, 90, 200)
+        return picture
+
+
+def _row(position: float) -> int:
+    """Of the picture, in which positions from -2 to 2 lie."""
+    return round(float(np.clip(200 - 100 * position, 0, 399)))
 
 
 class BatchedGates(VectorEnv[FloatArray, NDArray, NDArray]):
