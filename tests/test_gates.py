@@ -144,7 +144,7 @@ def test_a_normal_of_the_right_mean_and_variance_passes_all_walls_with_two_in_a_
 
     def sample(observations):
         noise = deviation * torch.randn(len(observations), 1).numpy()
-        return (observations[:, 1:2] - observations[:, :1] + noise).clip(-2, 2)
+        return (observations[:, 1:2] - observations[:, :1] + noise).clip(-3, 3)
 
     result = lightning_bc.evaluate(sample, IDS[0], 2000, bank="selection")
     assert result.metrics["success"] == 0

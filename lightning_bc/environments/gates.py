@@ -6,9 +6,9 @@ of walls that lie behind. The action is the displacement along the wall:
 
     x' = x + a,    passed where |x' - (c - 0.5)| < 0.1 or |x' - (c + 0.5)| < 0.1
 
-Passing gives the reward 1; hitting the wall ends the episode, as passing the last one does. From anywhere in an opening to the
-middle of the next one are at most 1.6, and actions lie in [-2, 2]. The demonstrator (``experts/scripted.py``) tosses a coin,
-which is not observed, for one opening and aims at its middle with the error Normal(0, 0.03). So
+Passing gives the reward 1; hitting the wall ends the episode, as passing the last one does. From anywhere in an opening to
+the middle of the next one it is at most 1.6, and actions lie in [-3, 3]. The demonstrator (``experts/scripted.py``) tosses a
+coin, which is not observed, for one opening and aims at its middle with the error Normal(0, 0.03). So
 
     E[a | o] = c - x + 0.5 (p_+ - p_-)
 
@@ -51,7 +51,7 @@ OFFSET = 0.5
 HALF_WIDTH = 0.1
 """Of an opening."""
 LARGEST_MIDDLE = 0.25
-LARGEST_ACTION = 2.0
+LARGEST_ACTION = 3.0
 
 
 @dataclass(frozen=True)

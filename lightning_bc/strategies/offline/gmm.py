@@ -11,10 +11,10 @@ means can stop learning where they are wrong, as in gaussian.py. Noise that chan
 weights, which choose between narrow and wide components. A floor under the standard deviations keeps a component from
 shrinking onto a single action, where the likelihood is infinite.
 
-Components that start alike get the same gradients and stay alike, so their means start a little apart. A component that is wide
-beside the distance between two ways to act covers both: the one whose standard deviation falls first then takes all of the
-weight, and the others get no gradient any more (docs/gates.md). With ``initial_scale`` standard deviations start below that
-distance.
+Components that start alike get the same gradients and stay alike, so their means start a little apart. A component that is
+wide beside the distance between two ways to act covers both: the one whose standard deviation falls first then takes all of
+the weight, and the others get no gradient any more (docs/gates.md). With ``initial_scale`` standard deviations start below
+that distance.
 """
 
 import math
