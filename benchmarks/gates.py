@@ -50,8 +50,9 @@ CHANGES = {
     "autoregressive": ("--model.label_smoothing 0",),
 }
 """Flags of further fits."""
+_MEDIAN = {"act_steps": 50, "spacing": 3.0, "noise_scale": 1.0}
 AFTERWARDS: dict[str, tuple[dict[str, float], ...]] = {
-    "flow_matching": ({"act_steps": 50}, {"act_steps": 200}, {"act_steps": 200, "noise_scale": 1.0}),
+    "flow_matching": ({"act_steps": 50}, {"act_steps": 50, "spacing": 3.0}, _MEDIAN),
     "diffusion": ({"noise_scale": 1.0},),
 }
 """What of a trained policy can be set anew, in which it is played again."""
