@@ -163,7 +163,7 @@ class Gates(gymnasium.Env[NDArray, NDArray]):
         return self._course.observations[0], float(has_passed), bool(is_over), False, {}
 
 
-    def render(self) -> NDArray[np.uint8]:  # type: ignore[override]  # gymnasium's is of any type of frame
+    def render(self) -> NDArray[np.uint8]:
         """The walls from left to right, the path through them and where it stands, (400, 720, 3)."""
         picture = np.full((400, 720, 3), 255, dtype=np.uint8)
         for wall, middle in enumerate(self._course.middles[0, :WALLS, 0]):
