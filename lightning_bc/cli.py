@@ -41,7 +41,7 @@ def _flags_of(module: str, function: str, positional: tuple[str, str] | None = N
             if str(error.name).startswith("lightning_bc"):
                 raise
             raise InputError(f"{name} needs {error.name}, an optional extra: pip install -e '.[{name}]'") from error
-        from lightning_bc.arguments import Parser
+        from lightning_bc.arguments import Parser, with_lists
 
         parser = Parser(prog=f"python -m lightning_bc {name}", description=(command.__doc__ or "").split("\n")[0])
         if positional is not None:
@@ -50,7 +50,7 @@ def _flags_of(module: str, function: str, positional: tuple[str, str] | None = N
             parser.add_argument(name_of_it, type=str, nargs=nargs, help=words)
         skip: set[str | int] | None = None if positional is None else {name_of_it}
         parser.add_function_arguments(command, as_group=False, skip=skip)
-        command(**parser.parse_args(args).as_dict())
+        command(**parser.instantiate(parser.parse_args(with_lists(args))).as_dict())
 
     return run
 
