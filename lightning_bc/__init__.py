@@ -10,7 +10,7 @@ The map of the package. A file imports only from stages to its left; names that 
 What each is, in the same order:
 
     __init__.py         this map; the versions that are recorded with every data file and run
-    errors.py           InputError, for what a person gave and cannot be used
+    errors.py           InputError, for what a person gave and cannot be used; OtherVersionError, of checkpoints
     aliases.py          names of types: StateDict, Config
     bounds.py           bounds of settings as types, which --help shows: PositiveInt, ClosedUnitInterval, ...
     files.py            atomic writes, checksums

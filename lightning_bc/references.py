@@ -54,6 +54,11 @@ class References:
         """
         return episode_returns < self.expert_return - abs(self.expert_return) / 2
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "References":
+        """Those that :meth:`as_dict` has given."""
+        return cls(values["random_return"], values["expert_return"], values["expert_source"])
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for checkpoints and results.json."""
         return asdict(self)

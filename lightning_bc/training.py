@@ -21,7 +21,7 @@ from lightning_bc.demonstrations.collect import default_path
 from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
 from lightning_bc.demonstrations.module import Demonstrations
 from lightning_bc.demonstrations.several import paths_of
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, naming
 from lightning_bc.fit_help import page
 from lightning_bc.loggers import loggers_of, views
 from lightning_bc.runs import folders as runs
@@ -162,8 +162,8 @@ class CommandLine(LightningCLI):
         if self.command == "fit" and config.run:
             results = settle.finished_results(config.run, self.checkpoint, self.saved_config)
             if results is not None:
-                path = runs.results_path(config.run)
-                rank_zero_only(print)(f"run {config.run} is finished: {in_words(results)}\nresults           {path}")
+                found = f"results           {runs.results_path(config.run)}"
+                rank_zero_only(print)(f"run {config.run} is finished: {in_words(results)}\n{found}")
                 raise FinishedError
         if self.checkpoint is not None:
             self.run = self.checkpoint.run
@@ -204,8 +204,7 @@ class CommandLine(LightningCLI):
             callbacks.append(Progress(rollouts))
         if (source := self.config[self.command].init_from) and self.checkpoint is None:
             callbacks.insert(0, InitFrom(source, initial_weights(Path(source), self.model)))
-        step = None if self.checkpoint is None else self.checkpoint.content["global_step"]
-        kwargs["logger"] = loggers_of(trainer.logger, self.run, step)
+        kwargs["logger"] = loggers_of(trainer.logger, self.run, self.checkpoint.step if self.checkpoint else None)
         plugins = [*(trainer.plugins or []), AtomicCheckpointIO()]
         return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
 
@@ -228,7 +227,8 @@ class CommandLine(LightningCLI):
             if isinstance(callback, Checked):
                 callback.check(model, datamodule.environment_id)    # before any folder is made
         try:
-            self.trainer.fit(model, datamodule=datamodule, ckpt_path=self._resume_from(), weights_only=True)
+            with naming(f"--ckpt_path {self._resume_from()}"):
+                self.trainer.fit(model, datamodule=datamodule, ckpt_path=self._resume_from(), weights_only=True)
         except (SystemExit, SIGTERMException):                      # Ctrl-C, which Lightning turns into an exit; SIGTERM
             go_on = f"its last checkpoint goes on with python -m lightning_bc fit --run {shlex.quote(self.run)}"
             is_there = runs.last_checkpoint(self.run).is_file()
@@ -251,9 +251,8 @@ class CommandLine(LightningCLI):
 
     def validate(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
         """Loss, squared error and explained variance on held-out episodes."""
-        self.trainer.validate(
-            model, datamodule=datamodule, ckpt_path=self._resume_from(), weights_only=True, verbose=False
-        )
+        with naming(f"--ckpt_path {(path := self._resume_from())}"):
+            self.trainer.validate(model, datamodule=datamodule, ckpt_path=path, weights_only=True, verbose=False)
         metrics = {name: value for name, value in self.trainer.callback_metrics.items() if name.startswith("validation/")}
         for name, value in metrics.items():
             print(f"{name:40} {float(value):.5g}")
@@ -268,7 +267,8 @@ class CommandLine(LightningCLI):
         checkpoint = settle.needed(self.command, self.checkpoint)
         check_weights(f"--ckpt_path {checkpoint.path}", model, checkpoint.content["state_dict"])
         model.load_state_dict(checkpoint.content["state_dict"])
-        datamodule.load_state_dict(checkpoint.data)
+        with naming(f"--ckpt_path {checkpoint.path}"):
+            datamodule.load_state_dict(checkpoint.data)
         model.to(self.trainer.strategy.root_device)
         environment_id, origin = datamodule.environment_id, (datamodule.source, checkpoint.path, checkpoint.content)
         if datamodule.has_simulator:
@@ -297,4 +297,4 @@ class CommandLine(LightningCLI):
         return None if self.checkpoint is None else self.checkpoint.path
 
     def _resumed(self) -> str:
-        return "" if self.checkpoint is None else f", resumed at optimizer step {self.checkpoint.content['global_step']}"
+        return "" if self.checkpoint is None else f", resumed at optimizer step {self.checkpoint.step}"

@@ -195,10 +195,11 @@ def load(
     if isinstance(actor, nn.Module):
         actor.to(device).eval().requires_grad_(False)
     content = content or {}
-    data, step = content.get(Demonstrations.__qualname__), content.get("global_step")
-    if data is None or environment_id not in (None, data["environment_id"] or None):
+    data, step = content.get(Demonstrations.__qualname__, {}), content.get("global_step")
+    said = data.get("environment_id") or None
+    if "references" not in data or environment_id not in (None, said):
         return Policy(actor, environment_id, path=file, step=step)  # the checkpoint's references are another environment's
-    return Policy(actor, data["environment_id"] or None, References(**data["references"]), file, step)
+    return Policy(actor, said, References.from_dict(data["references"]), file, step)
 
 
 def _exported(folder: Path, strategy: Strategy | None, environment_id: str | None, device: torch.device | str) -> Policy:

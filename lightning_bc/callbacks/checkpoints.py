@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_bc.aliases import Config, StateDict
 from lightning_bc.callbacks.rollouts import Rollouts
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, takes_state
 from lightning_bc.files import write, write_text
 from lightning_bc.strategies import Strategy
 
@@ -94,6 +94,7 @@ class Checkpoints(Checkpoint):
         if hasattr(loader, "state_dict"):                           # who draws for itself has none
             checkpoint["loader"] = loader.state_dict()
 
+    @takes_state
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: StateDict) -> None:
         """Keep the loader's place until there is a loader."""
         self._loader_state = checkpoint.get("loader")
@@ -102,6 +103,7 @@ class Checkpoints(Checkpoint):
         """What was saved so far."""
         return {"saved_step": self.saved_step, "best_merit": self.best_merit, "run_length": self.run_length}
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Go on from there."""
         self.saved_step, self.best_merit = state["saved_step"], state["best_merit"]

@@ -28,7 +28,7 @@ from lightning_bc.demonstrations.experts import Expert, load_expert
 from lightning_bc.demonstrations.trajectories import recorded
 from lightning_bc.environments import Environments, make
 from lightning_bc.episodes import SELECTION_BANK, Player, play
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, takes_state
 from lightning_bc.strategies import OfflineStrategy, data_of
 from lightning_bc.strategies.contract import Data
 
@@ -119,6 +119,7 @@ class DAgger(Callback):
         """Where the rounds stand; the pairs are with the data."""
         return {"rounds_done": self.rounds_done}
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Go on from there."""
         self.rounds_done = state["rounds_done"]

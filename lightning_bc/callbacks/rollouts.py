@@ -18,6 +18,7 @@ from lightning_bc.callbacks.checked import refuse_blind
 from lightning_bc.environments import Environments, limit_episodes, make
 from lightning_bc.episode_metrics import measure_all, recording_is_needed
 from lightning_bc.episodes import SELECTION_BANK, play
+from lightning_bc.errors import takes_state
 from lightning_bc.runs.curve import HELD_OUT_LOSS, RETURN, Curve, Point
 from lightning_bc.strategies import OfflineStrategy, Strategy, data_of
 from lightning_bc.strategies.contract import Data
@@ -127,6 +128,7 @@ class Rollouts(Callback):
         """Keep the last point where whoever reads the checkpoint finds it."""
         checkpoint["point"] = self.point
 
+    @takes_state
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: StateDict) -> None:
         """Go on from the last point."""
         self.point = checkpoint["point"]
@@ -137,6 +139,7 @@ class Rollouts(Callback):
         """Where the curve stands."""
         return {name: getattr(self, name) for name in ("last_step", "last_position", "recent", "warned")}
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Go on with the curve."""
         self.last_step, self.last_position = state["last_step"], state["last_position"]

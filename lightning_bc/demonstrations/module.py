@@ -30,7 +30,7 @@ from lightning_bc.demonstrations.several import (
 from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.demonstrations.windows import Windows
 from lightning_bc.environments import environment_spaces
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, takes_state
 from lightning_bc.references import References
 from lightning_bc.strategies.contract import Data, Needs, Transitions
 
@@ -212,6 +212,7 @@ class Demonstrations(LightningDataModule):
             "collected": self._collected,
         }
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Take over references; refuse to go on with other data.
 
@@ -224,7 +225,7 @@ class Demonstrations(LightningDataModule):
                 f"{self.path}: is not the file that this run began with (SHA-256 {now}, at its start {before}). "
                 "Bring that file back, or start a new run without --ckpt_path."
             )
-        self.source, self.references = state["source"], References(**state["references"])
+        self.source, self.references = state["source"], References.from_dict(state["references"])
         self._collected = state["collected"]
 
     # What others ask of the data: see lightning_bc.strategies.contract.Data

@@ -31,6 +31,7 @@ from lightning_bc.environments.arguments import (
 )
 from lightning_bc.environments.loading import quiet_model_loading
 from lightning_bc.environments.tasks import TASKS, BoolArray, FloatArray, Task, task_of
+from lightning_bc.errors import InputError, takes_state
 
 
 class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
@@ -211,17 +212,18 @@ class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
             "generators": [generator.bit_generator.state for generator in self._generators],
         }
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Continue exactly where :meth:`state_dict` was called, in this or in another process.
 
         Raises:
-            ValueError: the state is of another environment, of another number of sub-environments, or of a model with
+            InputError: the state is of another environment, of another number of sub-environments, or of a model with
                 another state size (another version of mujoco or gymnasium).
         """
         check_environment(state, self._environment_id)
         simulations: FloatArray = state["simulations"].cpu().numpy()
         if simulations.shape != self._batch.state.shape:
-            raise ValueError(
+            raise InputError(
                 f"The saved state is of (sub-environments, state size) {simulations.shape}; {self._batch.state.shape} "
                 "is needed. Continue with the same number of sub-environments and the same versions of mujoco and "
                 "gymnasium."

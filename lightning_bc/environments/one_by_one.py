@@ -23,7 +23,7 @@ from lightning_bc.environments.arguments import (
 )
 from lightning_bc.environments.loading import quiet_model_loading
 from lightning_bc.environments.tasks import BoolArray, FloatArray
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, takes_state
 
 
 class OneByOne(VectorWrapper):
@@ -125,11 +125,12 @@ class OneByOne(VectorWrapper):
         ]
         return {"environment_id": self._environment_id, "seeds": seeds, "steps": self._steps}
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Start new episodes from the saved seeds, and warn that the saved ones are lost.
 
         Raises:
-            ValueError: the state is of another environment or of another number of sub-environments.
+            InputError: the state is of another environment or of another number of sub-environments.
         """
         check_environment(state, self._environment_id)
         warnings.warn(

@@ -43,7 +43,7 @@ class Opened:
             InputError: it cannot be read, or is not one that ``fit`` has saved.
         """
         content = folders.open_checkpoint(path)
-        if Demonstrations.__qualname__ not in content:
+        if "environment_id" not in content.get(Demonstrations.__qualname__, {}):
             raise InputError(f"--ckpt_path {path}: is not whole: its data state is missing. Use another checkpoint.")
         return cls(path, content)
 
@@ -51,6 +51,11 @@ class Opened:
     def run(self) -> str:
         """The run that it is of."""
         return self.content["run"]
+
+    @property
+    def step(self) -> int:
+        """Lightning's step that it stands at."""
+        return self.content["global_step"]
 
     @property
     def config(self) -> Config:

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_bc.aliases import StateDict
 from lightning_bc.border import Border
 from lightning_bc.episodes import Memory, Memoryless, Player, Policy
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, takes_state
 from lightning_bc.networks import Network
 from lightning_bc.strategies.contract import Metric, Needs, data_of
 from lightning_bc.strategies.optimizers import Cosine
@@ -189,6 +189,7 @@ class Strategy(LightningModule, ABC):
         if self.device.type == "cuda":
             checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state(self.device)
 
+    @takes_state
     def on_load_checkpoint(self, checkpoint: StateDict) -> None:
         """Keep the saved random state until training starts."""
         self._random_state = checkpoint.get("random_state")

@@ -8,6 +8,7 @@ from torch import Tensor
 from lightning_bc.aliases import StateDict
 from lightning_bc.border import Border
 from lightning_bc.environments import Environments
+from lightning_bc.errors import takes_state
 from lightning_bc.strategies.base import Metrics
 from lightning_bc.strategies.contract import Transitions
 from lightning_bc.strategies.online.replay import Replay
@@ -50,6 +51,7 @@ class Interaction:
             "measured": self.measured,
         }
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Go on from there."""
         self.replay.load_state_dict(state["replay"])
