@@ -381,3 +381,15 @@ def test_a_file_that_does_not_say_its_environment_asks_for_it(tmp_path):
     with pytest.raises(InputError, match="without a path: does not say"):
         lightning_bc.Demonstrations(None)
     assert lightning_bc.Demonstrations().environment_id == "HalfCheetah-v5"
+
+
+def test_episodes_without_a_time_limit_end_where_they_are_told_to():
+    gymnasium.register("Endless-v0", "gymnasium.envs.classic_control:PendulumEnv")
+    still = lambda observations: np.zeros((len(observations), 1), np.float32)  # noqa: E731
+    with pytest.raises(InputError, match="max_episode_steps 0: wanted at least 1"):
+        lightning_bc.evaluate(still, "Endless-v0", episodes=1, max_episode_steps=0)
+    assert lightning_bc.evaluate(still, "Endless-v0", episodes=2, max_episode_steps=7).lengths.tolist() == [7, 7]
+    made = lightning_bc.collect("Endless-v0", still, pairs=12, max_episode_steps=5, progress=False)
+    assert made.lengths.tolist() == [5, 5, 2]
+    with pytest.raises(InputError, match="Pendulum-v1 has a time limit of its own, 200 steps"):
+        lightning_bc.evaluate(still, "Pendulum-v1", episodes=1, max_episode_steps=7)

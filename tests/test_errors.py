@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pkgutil
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def test_every_method_that_goes_on_from_saved_state_refuses_one_without_entries(
     assert {"Checkpoints.load_state_dict", "Replay.load_state_dict", "Rollouts.on_load_checkpoint"} <= methods.keys()
     refusing = []
     for words, (cls, name) in methods.items():
-        method, built = getattr(cls, name), type("Built", (cls,), {"_environment_id": "", "T_max": 0})
+        method, built = getattr(cls, name), type("Built", (cls,), {"__getattr__": lambda *_: MagicMock()})
         if inspect.isabstract(built):
             built.__abstractmethods__ = frozenset()
         others = [None] * (len(inspect.signature(method).parameters) - 2)   # the Trainer and the module, for callbacks
