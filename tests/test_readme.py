@@ -13,6 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_bc.cli import main
 from lightning_bc.demonstrations.collect import default_path
+from lightning_bc.report.study import filled
+from lightning_bc.runs.store import read_store
 from lightning_bc.strategies import OfflineStrategy, strategies
 
 README = (REPOSITORY / "README.md").read_text()
@@ -110,10 +112,21 @@ def test_each_command_runs(tmp_path, monkeypatch, capsys):
     assert Path(default_path("HalfCheetah-v5", "exploratory", 2000)).is_file()
 
 
-def test_the_chart_is_that_of_the_report():
-    results = REPOSITORY / "docs" / "results"
-    assert (results / "HalfCheetah-v5" / "chart.md").read_text() in README
-    assert next(line for line in (results / "report.md").read_text().splitlines() if line.startswith("**With")) in README
+@pytest.mark.parametrize("page", ["README.md", "docs/action-models.md", "docs/dagger.md", "docs/interaction.md"])
+def test_tables_are_those_of_the_studies_and_a_wrong_number_is_seen(page, monkeypatch):
+    """If they are not, this puts them there:  python -m lightning_bc report --page PAGE"""
+    monkeypatch.chdir(REPOSITORY)
+    text, store = Path(page).read_text(), read_store()
+    assert filled(text, store) == text
+    broken = re.sub(r"\d ±", "0.123 ±", text, count=1)
+    assert filled(broken, store) == text != broken
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/action-models.md", "docs/dagger.md", "docs/interaction.md"])
+def test_every_interval_in_the_text_is_one_of_a_table(page):
+    tables = "".join(path.read_text() for path in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")))
+    known = set(re.findall(r"\d\.\d{3} ± \d\.\d{3}", "".join(re.findall(r"^\|.*", tables, re.MULTILINE))))
+    assert set(re.findall(r"\d\.\d{3} ± \d\.\d{3}", (REPOSITORY / page).read_text())) <= known
 
 
 def test_links_lead_to_files():

@@ -12,23 +12,41 @@ from lightning_bc.report.chart import COLUMNS, Chart, make_charts
 from lightning_bc.report.comparison import improvements, matrix
 from lightning_bc.report.page import Section, write_page
 from lightning_bc.report.plots import band, draw_curves
+from lightning_bc.report.study import fill_page, report_study
 from lightning_bc.report.tables import csv_table, latex_table, markdown_table, show_interval
 from lightning_bc.runs.records import FinishedRecord, Record, read_records
 
 Axis = Literal["optimizer_steps", "environment_steps", "expert_queries", "seconds"]
 
 
-def report(logs: str, output: str = "docs/results", x: Axis = "optimizer_steps") -> None:
+def report(
+    logs: str | None = None,
+    output: str = "docs/results",
+    x: Axis = "optimizer_steps",
+    study: str | None = None,
+    page: str | None = None,
+) -> None:
     """Report on runs: reward-over-time curves, a chart, a sentence and an HTML page; see docs/report.md.
 
     Args:
         logs: folder of runs.
         output: folder to write to; files of an earlier report there are replaced.
         x: what the curves are drawn over.
+        study: print the table of this file of studies/ instead.
+        page: put the tables of all studies that this page has markers for into it instead.
 
     Raises:
         InputError: if there is no finished run, or the folders cannot be used.
     """
+    if study is not None:
+        print(report_study(study), end="")
+    if page is not None:
+        fill_page(page)
+        print(f"filled            {page}")
+    if study is not None or page is not None:
+        return
+    if logs is None:
+        raise InputError("report: wanted the folder of runs, usually lightning_logs; or --study FILE, or --page FILE.")
     records, left_out = _read(Path(logs), Path(output))
     charts = make_charts(records)
     Path(output).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What is searched: the command line, the files of ``--config``, and their check against ``fit``'s own parser."""
+"""What ``sweep`` searches: the command line and the files of ``--config``."""
 
 import argparse
 import difflib
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import optuna
 import yaml
@@ -18,12 +18,13 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from lightning_bc.aliases import Config
 from lightning_bc.errors import InputError
-from lightning_bc.runs import folders as runs
-from lightning_bc.sweep.settled import Settled
-from lightning_bc.sweep.study import Numbered, Setting
+from lightning_bc.runs.plan import canonical
+from lightning_bc.study.command import Parser, add_engine
 
 FILE_KEYS = ("config", "grid", "search", "sampler", "trials", "seeds")
-SET_BY_SWEEP = ("config", "ckpt_path", "seed_everything")
+
+Setting = Mapping[str, Any]
+"""Values by the flag of fit, as typed or as drawn from a range."""
 
 DESCRIPTION = """Search settings of fit, judged on the selection bank; the best is run anew and scored on the test bank.
 
@@ -32,13 +33,7 @@ DESCRIPTION = """Search settings of fit, judged on the selection bank; the best 
       --search model.optimizer.lr=log:1e-5..1e-2 --search data.batch_size=int:100..2000
   python -m lightning_bc sweep --config configs/sweeps/baseline.yaml --jobs 2
 
-The same command goes on where it was stopped, and with --storage joins in from any number of machines. Flags that are not
-listed here are fit's, for every run. See docs/sweep.md."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
+The same command goes on where it was stopped. Flags that are not listed here are fit's, for every run. See docs/sweep.md."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +43,8 @@ class Search:
     Attributes:
         flags: what every fit is told.
         space: the values of each key, as typed, or its range.
-        jobs: trials side by side.
-        storage: URL of a database; None is a journal file beside the logs.
+        given: where fits run.
+        identity: what is searched and how, as plain values; the name is made of it.
     """
 
     flags: list[str]
@@ -57,10 +52,9 @@ class Search:
     sampler: str
     trials: int
     seeds: int
-    jobs: int
     prune: bool
-    storage: str | None
     name: str
+    given: argparse.Namespace
     identity: Config = field(repr=False)
 
     @classmethod
@@ -77,16 +71,12 @@ class Search:
             expanded = [argument for path in files for argument in _expand(path, _read(path))]
             given, flags = _parser().parse_known_args([*expanded, *args])
             given.config = [path for path in given.config if path not in files]
-        for flag in flags:
-            if (key := flag.partition("=")[0].removeprefix("--")) in SET_BY_SWEEP:
-                raise InputError(f"--{key}: sweep sets it itself. How many seeds there are is --seeds.")
+        flags = [*(word for path in given.config for word in ("--config", path)), *flags]
         space: dict[str, BaseDistribution] = {
             key: _listed(f"--grid {key}", values) for key, values in _assignments("--grid", given.grid)
         }
         space |= {key: _range(f"--search {key}", values) for key, values in _assignments("--search", given.search)}
-        for key in space:
-            if key in SET_BY_SWEEP:
-                raise InputError(f"{key} cannot be searched: sweep sets it itself. How many seeds there are is --seeds.")
+        canonical([*flags, *(word for key in space for word in (f"--{key}", ""))], "sweep")
         grid = given.sampler == "grid"
         ranges = [key for key, distribution in space.items() if not isinstance(distribution, CategoricalDistribution)]
         if not space:
@@ -97,12 +87,11 @@ class Search:
             raise InputError(f"--trials {given.trials}: wanted nothing, since a grid has its own number.")
         if not grid and (given.trials or 0) < 1:
             raise InputError(f"--trials {given.trials}: wanted at least 1, how many settings to try.")
-        for flag, number in (("seeds", given.seeds), ("jobs", given.jobs)):
-            if number < 1:
-                raise InputError(f"--{flag} {number}: wanted at least 1.")
+        if given.seeds < 1:
+            raise InputError(f"--seeds {given.seeds}: wanted at least 1.")
         if given.name is not None and Path(given.name).name != given.name:
             raise InputError(f"--name {given.name}: wanted a name, not a path.")
-        trials = math.prod(len(_ends(values)) for values in space.values()) if grid else given.trials
+        trials = math.prod(len(ends(values)) for values in space.values()) if grid else given.trials
         identity = {
             "config": [_read(path) for path in given.config],
             "flags": flags,
@@ -111,44 +100,34 @@ class Search:
             "trials": trials,
         }
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-        stem = Path((paths or ["sweep"])[0]).stem
-        return cls(
-            flags=[*(word for path in given.config for word in ("--config", path)), *flags],
-            space=space,
-            sampler=given.sampler,
-            trials=trials,
-            seeds=given.seeds,
-            jobs=given.jobs,
-            prune=given.prune,
-            storage=given.storage,
-            name=given.name or f"{stem}-{digest}",
-            identity=identity,
-        )
+        name = given.name or f"{Path((paths or ['sweep'])[0]).stem}-{digest}"
+        return cls(flags, space, given.sampler, trials, given.seeds, given.prune, name, given, identity)
 
-    def setting(self, index: int) -> Setting:
-        """The ``index``-th setting of a grid, the last key fastest, or of a random search."""
+    def setting(self, index: int) -> Setting | None:
+        """The ``index``-th setting of a grid, the last key fastest, or of a random search; TPE's depends on the others."""
+        if self.sampler == "tpe":
+            return None
         if self.sampler == "random":
             draw = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=index))
             return draw.ask(self.space).params
-        cells = itertools.product(*map(_ends, self.space.values()))
+        cells = itertools.product(*map(ends, self.space.values()))
         return dict(zip(self.space, next(itertools.islice(cells, index, None)), strict=True))
 
     def probes(self) -> list[Setting]:
         """Settings to try on the parser: a grid's all; else each value and each end of a range, the other keys' first."""
         if self.sampler == "grid":
-            return [self.setting(index) for index in range(self.trials)]
-        ends = {key: _ends(distribution) for key, distribution in self.space.items()}
-        first = {key: values[0] for key, values in ends.items()}
-        return [first, *(first | {key: value} for key, values in ends.items() for value in values[1:])]
+            return [dict(zip(self.space, cell, strict=True)) for cell in itertools.product(*map(ends, self.space.values()))]
+        values = {key: ends(distribution) for key, distribution in self.space.items()}
+        first = {key: listed[0] for key, listed in values.items()}
+        return [first, *(first | {key: value} for key, listed in values.items() for value in listed[1:])]
 
-    def optuna_sampler(self) -> optuna.samplers.BaseSampler:
-        """TPE from Optuna; a grid's and a random search's k-th setting does not depend on who asks for it."""
-        if self.sampler == "tpe":
-            return optuna.samplers.TPESampler(constant_liar=True)   # settings that others are running count as poor ones
-        return Numbered(self.setting)
+    def told(self, setting: Setting) -> tuple[str, ...]:
+        """What ``fit`` is told for a setting."""
+        chosen = [word for key, value in setting.items() for word in (f"--{key}", str(value))]
+        return canonical([*self.flags, *chosen], "sweep")
 
 
-def _ends(distribution: BaseDistribution) -> Sequence[Any]:
+def ends(distribution: BaseDistribution) -> Sequence[Any]:
     """The values of a list, the two ends of a range."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices
@@ -156,31 +135,20 @@ def _ends(distribution: BaseDistribution) -> Sequence[Any]:
     return distribution.low, distribution.high
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
-        prog="python -m lightning_bc sweep",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser("python -m lightning_bc sweep", None, DESCRIPTION, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("-c", "--config", action="append", default=[], help="a configuration of fit, or a file of configs/sweeps")
     add("--grid", action="append", default=[], metavar="KEY=VALUE,VALUE", help="values of a flag of fit; may be repeated")
-    add(
-        "--search",
-        action="append",
-        default=[],
-        metavar="KEY=RANGE",
-        help="a range for --sampler random or tpe, LOW..HIGH, after int: for whole numbers, log: for a logarithmic scale, "
-        "or int:log: for both; may be repeated",
-    )
+    words = "a range for --sampler random or tpe, LOW..HIGH, behind int: for whole numbers, log: for a logarithmic scale"
+    add("--search", action="append", default=[], metavar="KEY=RANGE", help=f"{words}, or int:log: for both; may be repeated")
     add("--sampler", choices=["grid", "random", "tpe"], default="grid", help="default: grid, every setting once")
     add("--trials", type=int, help="how many settings a random or tpe search tries")
-    add("--seeds", type=int, default=3, help="runs a setting, seeds 0, 1, ...; the best is run anew with as many others")
-    add("--jobs", type=int, default=1, help="trials side by side; they share the cores that this process may use")
-    add("--storage", metavar="URL", help="a database to share, postgresql+psycopg2://user:password@host/name")
-    add("--name", help="name of the study; default: made from the configuration and what is searched")
+    add("--seeds", type=int, default=3, help="runs per setting, seeds 0, 1, ...; the best is run anew with as many others")
+    add("--name", help="name of the sweep; default: made from the configuration and what is searched")
     add("--prune", action="store_true", help="give up a setting whose mean after a seed is below the others' median")
+    add_engine(parser)
     return parser
 
 
@@ -241,56 +209,3 @@ def _range(flag: str, text: str) -> BaseDistribution:
         return FloatDistribution(float(low), float(high), log=bool(log))
     except ValueError as error:
         raise InputError(f"{flag}={text}: wanted LOW..HIGH, log:1e-5..1e-2 or int:100..2000 ({error}).") from error
-
-
-def check(search: Search) -> None:
-    """Refuse, before the first trial, what ``fit`` would refuse, and bring the demonstrations.
-
-    Raises:
-        InputError: naming the key with the nearest known one, or the value and what was wanted.
-    """
-    probes = search.probes()
-    strategy = {key: value for key, value in probes[0].items() if key == "model"}
-    known = _keys(Settled("fit", [*search.flags, *as_flags(strategy)]))
-    environments, data = set(), {}
-    for setting in probes:
-        try:
-            settled = Settled("fit", [*search.flags, *as_flags(setting)])
-        except InputError as error:
-            unknown = [key for key in setting if not _has(known, key)] if "unknown: " in str(error) else []
-            words = ", ".join(f"{key}={value}" for key, value in setting.items())
-            raise _unknown(unknown[0], known) if unknown else InputError(f"{words}: {error}") from error
-        for key in setting:
-            if not _has(_keys(settled), key):                       # an abbreviation, which argparse takes
-                raise _unknown(key, known)
-        environments.add(settled.saved_config["env"])
-        data[settled.saved_config["data"]["path"]] = settled
-    if len(environments) > 1:
-        raise InputError(
-            f"{' and '.join(sorted(environments))} in one search: returns in different environments cannot be compared. "
-            "Give each a sweep of its own."
-        )
-    for settled in data.values():
-        settled.prepare_data()
-
-
-def _keys(settled: Settled) -> list[str]:
-    """The keys of a configuration as the command line has them."""
-    return [key.replace("init_args.", "") for key in runs.flatten(settled.saved_config)]
-
-
-def _has(known: Sequence[str], key: str) -> bool:
-    """Whether a key is known, is a part of one (model.network), or goes into a list (trainer.callbacks.expert)."""
-    return any(f"{name}.".startswith(f"{key}.") or key.startswith(f"{name}.") for name in known)
-
-
-def _unknown(key: str, known: Sequence[str]) -> InputError:
-    last = key.rpartition(".")[2]
-    near = [name for name in known if name.endswith(f".{last}") or name.startswith(key)]
-    near = near or difflib.get_close_matches(key, known, n=1)
-    return InputError(f"unknown: {key}. " + (f"Nearest known: {near[0]}." if near else "See fit --help for what there is."))
-
-
-def as_flags(setting: Setting) -> list[str]:
-    """A setting as it is typed."""
-    return [word for key, value in setting.items() for word in (f"--{key}", str(value))]
