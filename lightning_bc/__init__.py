@@ -37,7 +37,7 @@ What each is, in the same order:
     tools/              export of actors, videos, evaluation of files
     fit_help.py         what fit --help prints
     training.py         fit, validate and test, from LightningCLI
-    study/              many fits side by side, here or on a Ray cluster: studies, and sweeps, the search of settings
+    study/              many fits side by side: studies, and sweeps, the search of settings
     cli.py              the commands: fit, validate, test, evaluate, collect, play, export, study, sweep, report
     __main__.py         python -m lightning_bc
 """

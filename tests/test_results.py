@@ -30,7 +30,7 @@ def test_a_file_keeps_every_key_and_value(strategy):
     read = json.loads(next(path for path in KEPT if path.parent.name.startswith(strategy)).read_text())
     written = Results.from_dict(read).as_dict()
     assert {key: written[key] for key in read} == read
-    assert set(written) - set(read) == {"metrics", "sampled_metrics"}
+    assert set(written) - set(read) == {"metrics", "sampled_metrics", "search"}
 
 
 def test_what_is_not_known_is_null_in_the_file_and_nan_in_python(tmp_path):

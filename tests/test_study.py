@@ -131,7 +131,7 @@ def test_what_cannot_be_used_is_refused_before_the_first_fit(text, words, capsys
     assert not Path("lightning_logs").exists()
 
 
-@pytest.mark.parametrize("flags", ["--jobs 0", "--only 5/4", "--only half", "--engine moon", "--job 2"])
+@pytest.mark.parametrize("flags", ["--jobs 0", "--only 5/4", "--only half", "--job 2"])
 def test_what_the_command_line_says_wrongly_is_refused(flags, capsys):
     Path("study.yaml").write_text(MODELS)
     assert flags.split()[0] in refused(capsys, "study", "study.yaml", *flags.split())

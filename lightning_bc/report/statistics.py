@@ -1,10 +1,11 @@
 """Statistics over runs. A run is one number, its score; its episodes never enter here.
 
-The interquartile mean and the probability of improvement follow Agarwal 2021 (Deep Reinforcement Learning at the Edge of the
-Statistical Precipice, https://arxiv.org/abs/2108.13264). Its intervals do not: they are percentiles of a bootstrap, drawn from
+The interquartile mean and the probability of improvement follow Agarwal 2021 (Deep Reinforcement Learning at the Edge of
+the Statistical Precipice, https://arxiv.org/abs/2108.13264). Its intervals do not: they are percentiles of a bootstrap, for
 tens of runs of several tasks. Of the 3 to 5 runs of a row here such percentiles are little more than the range of the runs,
-which holds the mean in 75% of cases with 3 runs, not in 95% (tests/test_statistics.py). So the interval of a row is Student's
-t, which is exact where scores are normally distributed, however few they are. It may reach beyond the best possible score.
+which holds the mean in 75% of cases with 3 runs, not in 95% (tests/test_statistics.py). So the interval of a row is
+Student's t, which is exact where scores are normally distributed, however few they are. It may reach beyond the best
+possible score. From 10 runs on, where it is that of the interquartile mean, it holds it in about 93%.
 """
 
 from collections.abc import Sequence

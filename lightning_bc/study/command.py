@@ -25,7 +25,6 @@ DESCRIPTION = """Run every fit that a file of studies/ asks for: rows x columns 
 
   python -m lightning_bc study studies/models.yaml --dry-run
   python -m lightning_bc study studies/models.yaml --jobs 2
-  python -m lightning_bc study studies/models.yaml --engine ray --address auto
 
 What is done is not run again, and what was broken off goes on, so the same command goes on where it was stopped. The table
 is made by  python -m lightning_bc report --study FILE. See docs/study.md."""
@@ -41,29 +40,18 @@ class Parser(argparse.ArgumentParser):
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """Where fits run."""
-    add = parser.add_argument
-    add("--jobs", type=int, default=1, help="fits at the same time on this machine; they share its cores and GPUs")
-    add("--engine", choices=["local", "ray"], default="local", help="this machine, or a Ray cluster (extra ray)")
-    add("--address", default="auto", help="of the Ray cluster, HOST:PORT; default: the one that runs on this machine")
-    add("--cpus", type=float, default=1, help="on Ray: cores per fit")
-    add("--gpus", type=float, default=0, help="on Ray: GPUs per fit; 0.25 lets four share one")
+    parser.add_argument("--jobs", type=int, default=1, help="fits at the same time; they share cores and GPUs")
 
 
 def make_engine(given: argparse.Namespace) -> Engine:
     """The engine that the flags ask for.
 
     Raises:
-        InputError: there is no such number of jobs, or Ray is not there.
+        InputError: there is no such number of jobs.
     """
     if given.jobs < 1:
         raise InputError(f"--jobs {given.jobs}: wanted at least 1.")
-    if given.engine == "local":
-        return Local(given.jobs)
-    try:
-        from lightning_bc.study.on_ray import OnRay
-    except ModuleNotFoundError as error:
-        raise InputError(f"--engine ray needs the optional extra ({error}): pip install -e '.[ray]'") from error
-    return OnRay(given.address, given.cpus, given.gpus)
+    return Local(given.jobs)
 
 
 def study(args: Sequence[str]) -> int:
