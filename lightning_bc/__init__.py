@@ -4,8 +4,8 @@ The map of the package. A file imports only from stages to its left; names that 
 (setup.cfg has the same stages for import-linter):
 
     errors, aliases -> bounds, files -> environments -> episodes -> border, networks, references -> episode_metrics
-    -> strategies -> demonstrations -> runs -> callbacks, api -> arguments, trainer_flags, report, tools -> fit_help
-    -> training -> study -> cli
+    -> strategies -> demonstrations -> runs -> callbacks, api -> arguments, loggers, trainer_flags, report -> tools
+    -> fit_help -> training -> study -> cli
 
 What each is, in the same order:
 
@@ -33,12 +33,14 @@ What each is, in the same order:
     api/                what a script of one's own calls: load, evaluate, collect; see docs/python.md
     arguments.py        the parser: an unknown key is refused with the nearest known name
     trainer_flags.py    what of Lightning's Trainer is set here, and what is refused
+    loggers.py          where a run's metrics go
     report/             from runs on disk: tables, statistics, curves, the HTML page
-    tools/              export of actors, videos, evaluation of files
+    tools/              export of policies, videos, evaluation of files, inspection and conversion of data files
     fit_help.py         what fit --help prints
     training.py         fit, validate and test, from LightningCLI
     study/              many fits side by side: studies, and sweeps, the search of settings
-    cli.py              the commands: fit, validate, test, evaluate, collect, play, export, study, sweep, report
+    cli.py              the commands: fit, validate, test, evaluate, collect, inspect, convert, play, export, study, sweep,
+                        report
     __main__.py         python -m lightning_bc
 """
 

@@ -2,6 +2,8 @@
 
 import difflib
 import inspect
+import itertools
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,9 @@ from lightning_bc.strategies.optimizers import DefaultAdam, DefaultAdamW
 
 CONFIGS = Path("configs")
 """Folder of the ready configurations, which ``--config`` also names without folder and ending: gmm."""
+
+TAKE_SEVERAL = ("--data.observation_keys",)
+"""Flags after which several values may stand."""
 
 NOT_FLAGS = {"self", "observation_dim", "action_low", "action_high", "input_size", "output_size", "params"}
 """Arguments of constructors that the data or the strategy sets."""
@@ -43,6 +48,12 @@ _REQUIRED = re.compile(r"arguments are required: (?:\w+\.)?(.*)")
 _IN_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
 
+NEEDS_CHECKPOINT = (
+    "--ckpt_path is needed: the file of a checkpoint, whose run's configuration is then found by itself, or last with a "
+    "--config for the newest run that has it; or the name of a run, --run."
+)
+
+
 class Parser(LightningArgumentParser):
     """Refuses in one line; ``page``, where it is set, makes the text of ``--help``."""
 
@@ -62,14 +73,16 @@ class Parser(LightningArgumentParser):
         """A message of jsonargparse as one line that names flag, value found and value wanted."""
         flags = [action.dest for action in self._actions]
         if found := _REQUIRED.search(message):
-            return ready_configurations() if found[1] == "model" else f"missing: {found[1]}. See --help for what it is."
+            if found[1] == "model":
+                return ready_configurations() if "fit.model" in message else NEEDS_CHECKPOINT
+            return f"missing: {found[1]}. See --help for what it is."
         if found := _NO_FILE.search(message):
             return f"--config {found[1]}: no such file. {ready_configurations()}"
         subparsers = getattr(self, "_subcommands_action", None)
         if subparsers is not None:                                  # files are checked by the parser of all commands
             flags = [action.dest for parser in subparsers.choices.values() for action in parser._actions]
         if names := [one or other for one, other in _UNRECOGNIZED.findall(message)]:
-            return "\n".join(_unknown(name, flags) for name in names)
+            return "\n".join(_unknown(name, [*flags, *_model_flags("")], "--") for name in names)
         if found := _NOT_IN_GROUP.search(message):
             return _unknown(f"{found[1]}.{found[2]}", flags)
         key = ".".join(dict.fromkeys(_KEY.findall(message)))
@@ -109,6 +122,21 @@ def found_configurations(args: list[str]) -> list[str]:
             arg = f"--config={_configuration(value)}"
         found.append(arg)
         previous = arg if not equals else ""
+    return found
+
+
+def with_lists(args: list[str]) -> list[str]:
+    """``args``, the values after a flag that takes several as one list: ``--data.observation_keys a b``."""
+    found, taken = list[str](), -1
+    for index, arg in enumerate(args):
+        if index <= taken:
+            continue
+        found.append(arg)
+        if arg in TAKE_SEVERAL:
+            values = list(itertools.takewhile(lambda value: not value.startswith("--"), args[index + 1 :]))
+            taken = index + len(values)
+            is_list = values == ["null"] or (len(values) == 1 and values[0].startswith("["))
+            found += values if is_list or not values else [json.dumps(values)]
     return found
 
 
@@ -162,14 +190,21 @@ def _not_accepted(name: str, cls: str) -> str:
     return f"unknown: --{name}. {cls} takes {takes}.{way_out}"
 
 
-def _unknown(name: str, known: list[str]) -> str:
-    """Refuse a name, with the nearest that is known: one with the same last part, else one that is spelt alike."""
+def _unknown(name: str, known: list[str], dashes: str = "") -> str:
+    """Refuse a name, with the nearest that is known: one with the same last part, else one that is spelt alike.
+
+    Args:
+        name: as given, without dashes.
+        known: flags, or names of classes.
+        dashes: of a name that was given as a flag.
+    """
     last = name.rpartition(".")[2]
     same = [flag for flag in known if flag.rpartition(".")[2] == last]
     near = difflib.get_close_matches(name, same, n=1, cutoff=0) or difflib.get_close_matches(name, known, n=1)
     near = near or difflib.get_close_matches(last, known, n=1)
-    dashes = "--" if "." in name else ""
-    words = f"Nearest known: {'--' if '.' in near[0] else ''}{near[0]}." if near else "See --help for what there is."
+    dashes = dashes or ("--" if "." in name else "")
+    near_dashes = "--" if near and (dashes or "." in near[0]) else ""
+    words = f"Nearest known: {near_dashes}{near[0]}." if near else "See --help for what there is."
     return f"unknown: {dashes}{name}. {words}"
 
 

@@ -100,15 +100,25 @@ COMMANDS = {
         _flags_of("lightning_bc.demonstrations.collect", "collect"),
         "collect --env HalfCheetah-v5 --expert checkpoints/experts/HalfCheetah-v5.pt",
     ),
+    "inspect": Command(
+        "print what a data file holds, and the command that learns from it",
+        _flags_of("lightning_bc.tools.inspection", "inspect", ("file", "a file, a folder or minari:DATASET_ID")),
+        "inspect mine.npz --env Hopper-v5",
+    ),
+    "convert": Command(
+        "write data files of any format as one .pt file",
+        _flags_of("lightning_bc.tools.conversion", "convert", ("files+", "files, folders or minari:DATASET_ID")),
+        "convert mine.hdf5 --output data/mine.pt",
+    ),
     "play": Command(
         "write a video of a checkpoint's episodes",
         _flags_of("lightning_bc.tools.video", "film"),
         "play --ckpt_path checkpoints/RUN/last.ckpt --output cheetah.mp4",
     ),
     "export": Command(
-        "write a checkpoint's actor under CleanRL's names",
+        "write a checkpoint as JSON, safetensors and ONNX, or as a CleanRL actor",
         _flags_of("lightning_bc.tools.export", "export"),
-        "export --ckpt_path checkpoints/RUN/last.ckpt --output expert.pt",
+        "export --ckpt_path checkpoints/RUN/last.ckpt --output policy --onnx true",
     ),
     "study": Command(
         "run every fit of a file: rows x columns x seeds",

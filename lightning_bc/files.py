@@ -3,7 +3,7 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -44,6 +44,17 @@ def new_file(output: str | Path) -> Path:
 
 
 @contextmanager
+def creating(path: str | Path) -> Iterator[Path]:
+    """A folder that is at ``path``, where nothing lies, once the block has ended without an error."""
+    path = Path(path)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary) / path.name                        # of the usual permissions, which the outer one has not
+        folder.mkdir()
+        yield folder
+        folder.rename(path)
+
+
+@contextmanager
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     """A binary file that takes the place of ``path`` in one atomic move when the block ends without an error.
 
@@ -81,3 +92,8 @@ def sha256(path: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_all(digests: Sequence[str]) -> str:
+    """One digest for files that are used together, from theirs in their order; that of a single file stays its own."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -40,7 +40,6 @@ RUN_FLAGS = {
     "model": "the strategy, by its name; see below",
     "env": "Gymnasium id; default: the data file's, or the checkpoint's, else HalfCheetah-v5",
     "run": "name of the run: what has begun under it goes on, what is finished is printed; default: a new name",
-    "search": "name of the sweep that tries this run; a run that chooses a setting is in no table of report",
     "ckpt_path": "a checkpoint to go on from, or last: the newest run with this configuration",
     "model.init_from": "a checkpoint: start a new run from its weights and normalisation",
     "seed_everything": "seed of weights, order of pairs and random actions; default 0",

@@ -8,8 +8,8 @@ network's own and is set in YAML or by flags:
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,13 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class Network(nn.Module):
-    """A function from (batch, input_size) to (batch, output_size); ``--help`` lists its subclasses."""
+    """A function from (batch, input_size) to (batch, output_size); ``--help`` lists its subclasses.
+
+    Attributes:
+        settings: the arguments behind these two that it was built with, of which an exported policy builds it again.
+    """
+
+    settings: Mapping[str, Any] = {}
 
 
 NetworkFactory = Callable[[int, int], Network]
@@ -59,6 +65,7 @@ class MLP(Network):
         initial_scale: float = 0.3,
     ) -> None:
         super().__init__()
+        self.settings = {"hidden_sizes": [*hidden_sizes], "activation": activation, "initial_scale": initial_scale}
         layers: list[nn.Module] = []
         sizes = [input_size, *hidden_sizes]
         for size_in, size_out in itertools.pairwise(sizes):
@@ -92,6 +99,7 @@ class ResidualMLP(Network):
         self, input_size: int, output_size: int, width: int = 256, blocks: int = 2, activation: Activation = "relu"
     ) -> None:
         super().__init__()
+        self.settings = {"width": width, "blocks": blocks, "activation": activation}
         self.embed = nn.Linear(input_size, width)
         self.blocks = nn.ModuleList(
             nn.Sequential(

@@ -1,5 +1,6 @@
 """What of Lightning's Trainer is set here, what it may be told, and what is refused before anything is built."""
 
+from collections.abc import MutableMapping
 from typing import Any
 
 from lightning_bc.errors import InputError
@@ -20,7 +21,7 @@ SHOWN = {
     "max_time": "stop after DD:HH:MM:SS",
     "accelerator": "cpu, gpu or auto",
     "devices": "how many, or which",
-    "precision": "32-true, bf16-mixed, 64-true",
+    "precision": "32-true, bf16-mixed, 16-mixed or 64-true",
     "gradient_clip_val": "largest norm of the gradient of all parameters",
     "deterministic": "choose algorithms that repeat themselves, also on a GPU",
     "callbacks": "further callbacks, such as lightning_bc.callbacks.DAgger; see configs/dagger.yaml",
@@ -29,7 +30,39 @@ SHOWN = {
 }
 """The flags that --help shows, in our words."""
 
+PRECISIONS = ("None", "32-true", "bf16-mixed", "16-mixed", "64-true", "32", "64", "16", "bf16")
+"""Those under which weights have the precision of the observations, or cast them."""
+
+AUTOMATIC = {
+    "StochasticWeightAveraging": "Average checkpoints afterwards, or lower the learning rate with --model.schedule cosine.",
+    "GradientAccumulationScheduler": "Raise --data.batch_size instead.",
+    "BatchSizeFinder": "Set --data.batch_size.",
+    "LearningRateFinder": "Search --model.optimizer.lr with sweep.",
+}
+"""Lightning's callbacks that step optimizers or change batches themselves, with what to do in their place."""
+
 _ALONE = "many batches share one training step"
+
+
+def settle_scheduler(environment: MutableMapping[str, str]) -> None:
+    """Train on one process where a scheduler's variables stand around, and refuse several that it started itself.
+
+    In a SLURM allocation of several tasks, a command that srun has not started is one process; Lightning would wait for the
+    others. It takes a job of this name for a session at a terminal.
+
+    Args:
+        environment: the variables of the process; the job's name is changed in it.
+
+    Raises:
+        InputError: srun has started several.
+    """
+    if environment.get("SLURM_NTASKS", "1") != "1" and "SLURM_STEP_ID" in environment:
+        raise InputError(
+            "srun has started several processes of one command, which is not supported. Start one without srun; it uses "
+            "several devices by itself with --trainer.devices N."
+        )
+    if "SLURM_NTASKS" in environment:
+        environment["SLURM_JOB_NAME"] = "interactive"
 
 
 def settle_length(config: Any, strategy: type[Strategy]) -> None:
@@ -48,6 +81,9 @@ def settle_length(config: Any, strategy: type[Strategy]) -> None:
                 )
         trainer.max_epochs = -1
         return
+    for name in ("max_epochs", "max_steps"):
+        if trainer[name] == 0:
+            raise InputError(f"--trainer.{name} 0: wanted at least 1, or -1 for no end.")
     if trainer.max_epochs is None:
         trainer.max_epochs = -1 if trainer.max_steps > 0 else 1
     if trainer.max_epochs == -1 and trainer.max_steps <= 0 and config.model.init_args.get("schedule") == "cosine":
@@ -67,22 +103,55 @@ def longer(config: Any, strategy: type[Strategy]) -> str:
     return f"--trainer.max_epochs {2 * trainer.max_epochs}"
 
 
-def refuse_unsupported(trainer: Any, strategy: type[Strategy]) -> None:
-    """Refuse the Trainer's settings that cannot be had.
+def refuse_unsupported(config: Any, strategy: type[Strategy]) -> None:
+    """Refuse the settings of a whole ``config``, above all the Trainer's, that cannot be had.
 
     Raises:
         InputError: naming the flag and the way out.
     """
+    trainer = config.trainer
     shorter = "Train on less with --trainer.max_steps or --data.episodes."
+    spacing = "Points of the curve, checkpoints and validations come together: set --rollouts.eval_freq."
     refusals = {
-        "accumulate_grad_batches": (trainer.accumulate_grad_batches == 1, "Raise --data.batch_size instead."),
+        "accumulate_grad_batches": (trainer.accumulate_grad_batches == 1, f"{_ALONE}. Raise --data.batch_size instead."),
         # 1 would be one batch and 1.0 all of them, and where typing.Union is cached a 1 can be parsed as 1.0
-        "limit_train_batches": (trainer.limit_train_batches is None, shorter),
-        "overfit_batches": (trainer.overfit_batches == 0, shorter),
+        "limit_train_batches": (trainer.limit_train_batches is None, f"{_ALONE}. {shorter}"),
+        "overfit_batches": (trainer.overfit_batches == 0, f"{_ALONE}. {shorter}"),
+        "val_check_interval": (trainer.val_check_interval == 1, f"{_ALONE}. {spacing}"),
+        "check_val_every_n_epoch": (trainer.check_val_every_n_epoch is None, f"{_ALONE}. {spacing}"),
+        "fast_dev_run": (not trainer.fast_dev_run, f"{_ALONE}. Try a run with --trainer.max_steps 4 --rollouts.episodes 1."),
+        "barebones": (not trainer.barebones, "a run has a curve and checkpoints. Leave it away."),
+        "precision": (
+            str(trainer.precision) in PRECISIONS,
+            "observations stay 32-bit. Use bf16-mixed, 16-mixed, 32-true or 64-true.",
+        ),
     }
-    for name, (good, way_out) in refusals.items():
+    for name, (good, why) in refusals.items():
         if not good:
-            raise InputError(f"--trainer.{name} {trainer[name]}: is not supported, since {_ALONE}. {way_out}")
+            raise InputError(f"--trainer.{name} {_plain(trainer[name])}: is not supported, since {why}")
+    if isinstance(config.seed_everything, bool) or not 0 <= int(config.seed_everything or 0) < 2**32:
+        raise InputError(
+            f"--seed_everything {_plain(config.seed_everything)}: wanted a whole number, 0 to {2**32 - 1}; a run is known "
+            "by its seed."
+        )
+    if config.rollouts.episodes == 0 and strategy.learns_by_acting:
+        raise InputError(
+            f"--rollouts.episodes 0: {strategy.__name__} acts in the environment while it learns, so it cannot do without a "
+            "simulator. Choose a strategy that learns from demonstrations alone, such as configs/mse.yaml."
+        )
+    for chosen in trainer.callbacks or []:
+        name = chosen.class_path.rpartition(".")[2]
+        if name in AUTOMATIC:
+            raise InputError(f"--trainer.callbacks {name}: is not supported, since {_ALONE}. {AUTOMATIC[name]}")
+    _refuse_clipping(trainer, strategy)
+
+
+def _plain(value: Any) -> str:
+    """A value as it is written on the command line."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _refuse_clipping(trainer: Any, strategy: type[Strategy]) -> None:
     clip = trainer.gradient_clip_val
     if clip is None:
         return
@@ -97,4 +166,3 @@ def refuse_unsupported(trainer: Any, strategy: type[Strategy]) -> None:
             f"--trainer.gradient_clip_val {clip}: gradients of --trainer.precision {trainer.precision} are scaled. Use "
             "bf16-mixed or 32-true."
         )
-

@@ -1,6 +1,7 @@
 """``fit``, ``validate`` and ``test``, from LightningCLI: with run folders, and resuming that never ignores a flag."""
 
 import logging
+import os
 import shlex
 import warnings
 from functools import partial
@@ -11,26 +12,29 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from lightning_bc.arguments import Parser, found_configurations
+from lightning_bc.arguments import Parser, found_configurations, with_lists
 from lightning_bc.callbacks import AtomicCheckpointIO, Checked, Checkpoints, InitFrom, Progress, Rollouts, TensorBoardTabs
 from lightning_bc.demonstrations.collect import default_path
-from lightning_bc.demonstrations.module import DEFAULT_ENVIRONMENT, Demonstrations
+from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
+from lightning_bc.demonstrations.module import Demonstrations
+from lightning_bc.demonstrations.several import paths_of
 from lightning_bc.errors import InputError
 from lightning_bc.fit_help import page
+from lightning_bc.loggers import loggers_of, views
 from lightning_bc.runs import folders as runs
 from lightning_bc.runs import resume, settle
 from lightning_bc.runs.curve import CURVE_FILE, Curve
-from lightning_bc.runs.results import results_name
-from lightning_bc.runs.score import in_words, score
+from lightning_bc.runs.held_out import HeldOutResults, in_words
+from lightning_bc.runs.results import Results, results_name
+from lightning_bc.runs.score import score
 from lightning_bc.runs.settle import Opened
 from lightning_bc.runs.weights import check_weights, initial_weights
 from lightning_bc.strategies import Needs, Strategy, strategies
 from lightning_bc.tools.video import write_video
-from lightning_bc.trainer_flags import TRAINER_DEFAULTS, longer, refuse_unsupported, settle_length
+from lightning_bc.trainer_flags import TRAINER_DEFAULTS, longer, refuse_unsupported, settle_length, settle_scheduler
 
 USED = {
     "fit": ("seed_everything", "trainer", "model", "data", "env", "rollouts", "init_from"),
@@ -54,8 +58,9 @@ def run(command: str, args: list[str]) -> int:
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
     warnings.filterwarnings("ignore", message="You passed in a `val_dataloader` but have no `validation_step`")
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")
+    settle_scheduler(os.environ)
     try:
-        CommandLine(command, found_configurations(args))
+        CommandLine(command, with_lists(found_configurations(args)))
     except FinishedError:
         return 0
     except MisconfigurationException as error:
@@ -111,7 +116,7 @@ class CommandLine(LightningCLI):
             "--search",
             type=str | None,
             default=None,
-            help="name of the sweep that tries this run; a run that chooses a setting is in no table of report",
+            help="of sweep itself, and not in the help: a run that chooses a setting is in no table of report",
         )
         parser.add_argument(
             "--model.init_from",
@@ -128,7 +133,9 @@ class CommandLine(LightningCLI):
         )
         parser.add_class_arguments(Rollouts, "rollouts")
         parser.link_arguments("env", "data.environment_id", compute_fn=lambda env: env or DEFAULT_ENVIRONMENT)
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.link_arguments("rollouts.episodes", "data.simulator", compute_fn=lambda episodes: int(episodes) > 0)
+        # one that is no seed is refused once everything is parsed, under its own name
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=lambda seed: max(0, int(seed)))
         parser.link_arguments("rollouts.eval_freq", "data.group_size")
         for name in ("observation_dim", "action_low", "action_high"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
@@ -147,7 +154,7 @@ class CommandLine(LightningCLI):
             config.data.path = None
         settle.settle_environment(config, self.checkpoint)
         settle_length(config, strategy)
-        refuse_unsupported(config.trainer, strategy)
+        refuse_unsupported(config, strategy)
         self.saved_config = self._dump(config)
         used = USED[self.command]
         if wanted == "last":
@@ -167,8 +174,8 @@ class CommandLine(LightningCLI):
         if self.checkpoint is not None:
             self.run = self.checkpoint.run
         else:
-            data = config.data.path or config.env
-            self.run = config.run or settle.new_name(strategy.__name__, data, config.seed_everything)
+            paths = paths_of(config.data.path) or [config.env]
+            self.run = config.run or settle.new_name(strategy.__name__, paths, config.seed_everything)
 
     def instantiate_classes(self) -> None:
         """As LightningCLI does; what a constructor refuses comes out alone, not among what jsonargparse tried."""
@@ -177,6 +184,8 @@ class CommandLine(LightningCLI):
         except ValueError as error:
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, InputError):
+                if isinstance(cause, ModuleNotFoundError) and "wandb" in str(cause):
+                    raise InputError("WandbLogger needs wandb, an optional extra: pip install -e '.[wandb]'") from error
                 cause = cause.__cause__
             if cause is None:
                 raise
@@ -201,22 +210,10 @@ class CommandLine(LightningCLI):
             callbacks.append(Progress(rollouts))
         if (source := self.config[self.command].init_from) and self.checkpoint is None:
             callbacks.insert(0, InitFrom(source, initial_weights(Path(source), self.model)))
-        if trainer.logger in (None, True):
-            kwargs["logger"] = TensorBoardLogger(
-                save_dir=runs.LOGS,
-                name="",
-                version=self.run,
-                default_hp_metric=False,
-                purge_step=self._purge_step(),
-            )
+        step = None if self.checkpoint is None else self.checkpoint.content["global_step"]
+        kwargs["logger"] = loggers_of(trainer.logger, self.run, step)
         plugins = [*(trainer.plugins or []), AtomicCheckpointIO()]
         return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
-
-    def _purge_step(self) -> int | None:
-        """From where on TensorBoard drops what lies there: events after the checkpoint are of a session that was killed."""
-        if self.checkpoint is not None:
-            return self.checkpoint.content["global_step"] + 1
-        return 0 if (runs.LOGS / self.run).exists() else None
 
     # The commands
 
@@ -224,13 +221,16 @@ class CommandLine(LightningCLI):
         """Train, and score the last checkpoint on the test bank."""
         parameters = sum(parameter.numel() for parameter in model.parameters())
         learns_from = datamodule.path or "its own play"
+        where = f"on {datamodule.environment_id}" if datamodule.has_simulator else "without a simulator"
         rank_zero_only(print)(
-            f"{type(model).__name__}, {parameters:,} parameters, on {datamodule.environment_id}, from {learns_from}\n"
+            f"{type(model).__name__}, {parameters:,} parameters, {where}, from {learns_from}\n"
             f"run {self.run}{self._resumed()}\n"
-            f"curve: tensorboard --logdir {runs.LOGS}\n"
+            f"curve: {'; '.join(views(self.trainer.loggers, self.run))}\n"
         )
         trainer: Any = self.trainer                                 # Lightning sets its callbacks undeclared
         for callback in trainer.callbacks:
+            if not datamodule.has_simulator and getattr(callback, "teaches", False):
+                raise InputError(f"--rollouts.episodes 0: {type(callback).__name__} acts in the environment. Leave it away.")
             if isinstance(callback, Checked):
                 callback.check(model, datamodule.environment_id)    # before any folder is made
         try:
@@ -246,11 +246,11 @@ class CommandLine(LightningCLI):
         self.checkpoint = Opened.at(path)
         self.test(model, datamodule)
         rollouts: Rollouts = self._get(self.config_init, "rollouts")
-        if rollouts.video:
+        if rollouts.video and datamodule.has_simulator:
             self._write_video(model, datamodule.environment_id)
         name = shlex.quote(self.run)
         print(
-            f"\nview the curve    tensorboard --logdir {runs.LOGS}\n"
+            f"\nview the curve    {'; '.join(views(self.trainer.loggers, self.run))}\n"
             f"lengthen          python -m lightning_bc fit --run {name} {longer(self.config[self.command], type(model))}\n"
             f"test              python -m lightning_bc test --run {name}"
         )
@@ -276,8 +276,11 @@ class CommandLine(LightningCLI):
         model.load_state_dict(checkpoint.content["state_dict"])
         datamodule.load_state_dict(checkpoint.data)
         model.to(self.trainer.strategy.root_device)
-        environment_id, references = datamodule.environment_id, datamodule.references
-        results = score(model, environment_id, references, datamodule.source, checkpoint.path, checkpoint.content)
+        environment_id, origin = datamodule.environment_id, (datamodule.source, checkpoint.path, checkpoint.content)
+        if datamodule.has_simulator:
+            results: Results | HeldOutResults = score(model, environment_id, datamodule.references, *origin)
+        else:
+            results = HeldOutResults.of(model, environment_id, *origin)
         target = runs.LOGS / self.run / results_name(checkpoint.path)
         results.write(target)
         print(f"\n{in_words(results)}\nresults           {target}")
@@ -291,8 +294,6 @@ class CommandLine(LightningCLI):
             print(f"no video: {error}")
         else:
             print(f"video             {path}")
-
-    # Helpers
 
     def _dump(self, config: Namespace) -> dict[str, Any]:
         dumped = yaml.safe_load(self._parser(self.command).dump(config, skip_unset=False))

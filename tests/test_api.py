@@ -235,6 +235,19 @@ def test_a_network_built_in_python_is_built_again(tmp_path):
         lightning_bc.load(path, MSE(**PENDULUM))
 
 
+def test_a_checkpoint_whose_optimizer_is_not_known_any_more_is_refused(tmp_path):
+    path, _ = trained(tmp_path, partial(MSE, network=partial(MLP, hidden_sizes=(8,))))
+    content = torch.load(path, weights_only=True)
+    content["hyper_parameters"] = {
+        "_class_path": "lightning_bc.strategies.MSE",
+        **PENDULUM,
+        "optimizer": {"class_path": "lightning_bc.strategies.optimizers.Earlier", "init_args": {"lr": 0.1}},
+    }
+    torch.save(content, path)
+    with pytest.raises(InputError, match=r"last\.ckpt: MSE cannot be built from it.*another version wrote it"):
+        lightning_bc.load(path)
+
+
 def test_a_file_is_never_run(tmp_path, payload):
     bomb, evidence = payload
     torch.save({"pytorch-lightning_version": "2", "state_dict": bomb}, tmp_path / "bomb.ckpt")

@@ -16,7 +16,9 @@ from lightning_bc import cli, trainer_flags
 from lightning_bc.arguments import found_configurations
 from lightning_bc.cli import main
 
-COMMANDS = ("fit", "validate", "test", "evaluate", "collect", "play", "export", "study", "sweep", "report")
+COMMANDS = (
+    *("fit", "validate", "test", "evaluate", "collect", "inspect", "convert", "play", "export", "study", "sweep", "report"),
+)
 
 
 def refused(capsys, *arguments):
@@ -130,6 +132,8 @@ def test_fit_alone_names_the_ready_configurations(capsys, monkeypatch, tmp_path)
     for path in (REPOSITORY / "configs").glob("*.yaml"):
         assert re.search(f"--config {path.stem} +{re.escape(path.read_text().splitlines()[0][2:])}", error)
     assert "--model NAME: AIRL, Autoregressive" in refused(capsys, "fit")
+    for command in ("test", "validate"):
+        assert refused(capsys, command).startswith("--ckpt_path is needed")
     assert "nowhere.yaml: no such file" in refused(capsys, "fit", "--config", "nowhere.yaml")
 
 
@@ -148,6 +152,8 @@ def test_fit_alone_names_the_ready_configurations(capsys, monkeypatch, tmp_path)
         ("--model.optimizer.weightdecay 1", "unknown: --model.optimizer.weightdecay. Nearest known: --model.optimizer.weig"),
         ("--data.batchsize 3", "unknown: --data.batchsize. Nearest known: --data.batch_size."),
         ("--trainer.max_stepss 3", "unknown: --trainer.max_stepss. Nearest known: --trainer.max_steps."),
+        ("--width 512", "unknown: --width. Nearest known: --model.network.width."),
+        ("--lr 1e-3", "unknown: --lr. Nearest known: --model.optimizer.lr."),
         ("--model.width 512", "unknown: --model.width. Nearest known: --model.network.width."),
         (
             "--model.network.width 512",

@@ -218,6 +218,13 @@ def test_bad_input_is_refused_with_its_remedy(arguments, words, tmp_path, monkey
     assert not Path("lightning_logs").exists()
 
 
+def test_a_file_that_does_not_say_its_environment_is_never_taken_for_the_defaults(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = write_pairs("mine.pt")                                   # of HalfCheetah-v5's dimensions
+    error = refused(capsys, "fit", "--model", "MSE", "--data.path", path)
+    assert "mine.pt: does not say of which environment it is. Say it with --env; or," in error
+
+
 def test_an_environment_that_contradicts_the_data_is_refused(data, capsys):
     error = refused(capsys, "fit", "--model", "MSE", "--data.path", data, "--env", "HalfCheetah-v5")
     assert "--env says HalfCheetah-v5" in error

@@ -43,7 +43,7 @@ def collected(run):
 
 
 def run_of(arguments):
-    main(["fit", *arguments, *BUDGET.split()])
+    main(["fit", *arguments, *BUDGET.split(), "--trainer.max_steps", "6"])
     return max(Path("lightning_logs").iterdir(), key=lambda path: path.stat().st_mtime).name
 
 
@@ -55,10 +55,10 @@ def test_the_expert_labels_what_the_learner_visits(dagger):
     results = json.loads(Path(f"lightning_logs/{run}/results.json").read_text())
     assert results["expert_queries"] == len(observations)
     queries = [value for _, value in curve(run, "time/expert_queries")]
-    assert 0 < queries[0] < queries[1] == len(observations)  # a round at optimizer steps 2 and 4
+    assert 0 < queries[0] < queries[1] == queries[2] == len(observations)  # a round at optimizer steps 2 and 4
 
 
-@pytest.mark.parametrize(("eval_freq", "max_steps"), [(20, 13), (2, 12), (9, 18)])
+@pytest.mark.parametrize(("eval_freq", "max_steps"), [(20, 13), (2, 13), (9, 18)])
 def test_rounds_take_place_where_they_are_due_however_rare_the_curve(eval_freq, max_steps, dagger, monkeypatch):
     played = []
 
@@ -70,6 +70,18 @@ def test_rounds_take_place_where_they_are_due_however_rare_the_curve(eval_freq, 
     flags = ["--model", "MSE", *dagger(round_every=3, rounds=4)]
     main(["fit", *flags, *BUDGET.split(), "--rollouts.eval_freq", f"{eval_freq}", "--trainer.max_steps", f"{max_steps}"])
     assert played == [3, 6, 9, 12]
+
+
+def test_no_label_is_asked_for_that_nothing_learns_from_until_the_run_is_lengthened(dagger, capsys):
+    flags = ["--model", "MSE", *dagger(rounds=3, episodes=1), *BUDGET.split(), "--run", "mine"]
+    flags += ["--model.schedule", "constant"]
+    main(["fit", *flags, "--trainer.max_steps", "4"])
+    out = capsys.readouterr().out
+    assert "DAgger: 1 rounds, one per 2 optimizer steps; 2 of rounds=3 would come at the last step" in out
+    assert len(torch.load("checkpoints/mine/last.ckpt")["Demonstrations"]["collected"][2]) == 1
+    main(["fit", *flags, "--trainer.max_steps", "8"])
+    assert "DAgger: 3 rounds, one per 2 optimizer steps\n" in capsys.readouterr().out
+    assert len(torch.load("checkpoints/mine/last.ckpt")["Demonstrations"]["collected"][2]) == 3
 
 
 def test_with_beta_one_the_expert_plays(dagger):

@@ -261,11 +261,12 @@ def test_what_was_read_is_said_where_a_format_leaves_it_open(tmp_path, capsys):
         for number in range(2):
             group = file.create_group(f"data/demo_{number}")
             group["obs/b"], group["obs/a"], group["actions"] = np.zeros((5, 1)), np.zeros((5, 3)), np.zeros((5, 1))
-    data = set_up(str(tmp_path / "data.hdf5"), environment_id="InvertedPendulum-v5", validation_fraction=0.0)
+    path, keys = str(tmp_path / "data.hdf5"), ["a", "b"]
+    data = set_up(path, environment_id="InvertedPendulum-v5", validation_fraction=0.0, observation_keys=keys)
     assert data.training_observations.shape == (10, 4)
     assert capsys.readouterr().out.count("data.hdf5: observations are a (3), b (1), side by side in this order") == 1
-    with pytest.raises(InputError, match=r"The observations are a \(3\), b \(1\), .* one array: see docs/your-data\.md"):
-        set_up(str(tmp_path / "data.hdf5"), environment_id="Pendulum-v1")
+    with pytest.raises(InputError, match=r"The observations are a \(3\), b \(1\), .* others with --data\.observation_keys"):
+        set_up(path, environment_id="Pendulum-v1", observation_keys=keys)
 
 
 def test_without_an_expert_and_any_return_there_is_no_reference(tmp_path):

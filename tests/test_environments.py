@@ -19,9 +19,13 @@ from lightning_bc.environments import (
     Task,
     UnusableEnvironmentError,
     environment_spaces,
+    limit_episodes,
     make,
     quiet_model_loading,
+    resolved,
 )
+from lightning_bc.environments.make import _limits
+from lightning_bc.errors import InputError
 
 REWARD_TOLERANCE = {
     # Everything else is exactly equal; these rewards were too, but rest on routines that another build may round
@@ -314,6 +318,7 @@ def nested(request: pytest.FixtureRequest) -> Iterator[str]:
     yield "Nested-v0"
     del gymnasium.registry["Nested-v0"]
     environment_spaces.cache_clear()
+    _limits.pop("Nested-v0", None)
 
 
 @pytest.mark.parametrize("nested", [spaces.Box(-1.0, 2.0, (2,))], indirect=True)
@@ -326,9 +331,49 @@ def test_fallback_flattens_observations(nested: str) -> None:
     assert environments.step(np.ones((3, 2), np.float32))[1].tolist() == [2.0, 2.0, 2.0]
 
 
+@pytest.mark.parametrize("nested", [spaces.Box(-1.0, 2.0, (2,))], indirect=True)
+def test_an_environment_without_a_time_limit_is_cut_off_and_that_is_said_once(nested: str) -> None:
+    with pytest.warns(UserWarning, match="Nested-v0 has no time limit: its episodes are cut off after 1000 steps"):
+        make(nested, 1)
+    assert environment_spaces(nested).max_episode_steps is None
+    limit_episodes(nested, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        environments = make(nested, 2)
+    environments.reset(seed=0)
+    cut = [environments.step(np.ones((2, 2), np.float32))[3].tolist() for _ in range(6)]
+    assert cut == [[False, False], [False, False], [True, True]] * 2
+
+
+def test_a_time_limit_of_the_environments_own_counts() -> None:
+    with pytest.raises(InputError, match="Hopper-v5 has a time limit of its own, 1000 steps"):
+        limit_episodes("Hopper-v5", 10)
+
+
+@pytest.mark.parametrize("nested", [spaces.Box(-1.0, 2.0, (2,))], indirect=True)
+def test_a_reward_in_an_array_of_one_element_is_a_number(nested: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_episodes(nested, 3)
+    environments = make(nested, 2)
+    environments.reset(seed=0)
+    for reward, answer in ((np.array([2.5]), 2.5), (np.float32(0.5), 0.5)):
+        monkeypatch.setattr(Nested, "step", lambda self, _, reward=reward: (self.reset()[0], reward, False, False, {}))
+        assert environments.step(np.ones((2, 2), np.float32))[1].tolist() == [answer, answer]
+    monkeypatch.setattr(Nested, "step", lambda self, _: (self.reset()[0], np.zeros(2), False, False, {}))
+    with pytest.raises(InputError, match=r"Nested-v0: gave a reward of shape \(2,\)"):
+        environments.step(np.ones((2, 2), np.float32))
+
+
+def test_an_id_without_a_version_is_the_latest() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")                             # gymnasium's, which says the same
+        assert resolved("Walker2d") == "Walker2d-v5"
+    assert resolved("Walker2d-v5") == "Walker2d-v5"
+
+
 @pytest.mark.parametrize(
     ("nested", "message"),
     [
+        pytest.param(spaces.Box(np.array([-1, 0.0]), np.array([1, 0.0])), "action bounds, 0, in dimension 1", id="equal"),
         pytest.param(spaces.Discrete(3), r"Discrete\(3\).*one-dimensional Box", id="discrete"),
         pytest.param(spaces.Box(-1.0, 1.0, (2, 2)), "one-dimensional Box", id="matrix"),
         pytest.param(spaces.Box(-np.inf, np.inf, (2,)), "from -inf to inf; finite bounds are needed", id="unbounded"),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from conftest import actor_state, fit, refused, write_pendulum
@@ -9,6 +10,7 @@ from conftest import actor_state, fit, refused, write_pendulum
 import lightning_bc
 from lightning_bc.cli import main
 from lightning_bc.files import write
+from lightning_bc.report.evaluations import read_evaluations
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,47 @@ def test_table_and_file_hold_what_the_evaluator_says(folder, monkeypatch, capsys
         assert f" {result.normalized:.3f} " in line
         assert entry["metrics"]["normalized_return"] == pytest.approx(result.normalized)
         assert entry["references"] == references.as_dict()
+
+
+def test_a_folder_of_someone_elses_agent_is_a_curve_over_the_steps_in_its_names(folder, monkeypatch, capsys):
+    pytest.importorskip("plotly")
+    monkeypatch.chdir(folder)
+    Path("agents").mkdir()
+    for step, scale in ((1000, 3.0), (50, 0.1), (200, 1.0)):
+        write(Path(f"agents/rl_model_{step}_steps.pt"), actor_state(4, 1, scale=scale))
+    flags = ["--env", "InvertedPendulum-v5", "--episodes", "3", "--output", "agents.json", "--plot", "agents.svg"]
+    main(["evaluate", "agents", "mine", *flags])
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in table[1:4]] == [[f"agents/rl_model_{n}_steps.pt", str(n)] for n in (50, 200, 1000)]
+    curve, alone = read_evaluations("agents.json")
+    assert curve.is_curve
+    assert not alone.is_curve
+    assert curve.steps.tolist() == [50, 200, 1000]
+    wanted = [lightning_bc.evaluate(lightning_bc.load(f"agents/rl_model_{n}_steps.pt"), "InvertedPendulum-v5", 3)
+              for n in (50, 200, 1000)]
+    assert curve.means.tolist() == [result.mean for result in wanted]
+    assert curve.errors == pytest.approx([result.returns.std(ddof=1) / 3**0.5 for result in wanted])
+    assert curve.expert_return == lightning_bc.load("mine").references.expert_return
+    assert Path("agents.svg").read_text().startswith("<?xml")
+    main(["report", "lightning_logs", "--output", "results", "--references", "[agents.json]"])
+    assert '"name":"agents"' in Path("results/report.html").read_text()
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"evaluations": [{"given": "a"}]}', '{"evaluations": 3}', '{"results": []}'])
+def test_other_files_are_no_references_of_a_report(content, folder, monkeypatch, capsys):
+    pytest.importorskip("plotly")
+    monkeypatch.chdir(folder)
+    Path("other.json").write_text(content)
+    error = refused(capsys, "report", "lightning_logs", "--output", "other", "--references", "[other.json]")
+    assert "other.json: is not a file of evaluations" in error
+    assert not Path("other").exists()
+
+
+def test_a_picture_is_refused_before_anything_is_played(folder, monkeypatch, capsys):
+    pytest.importorskip("plotly")
+    monkeypatch.chdir(folder)
+    assert "wanted a file ending in .svg, .png, .pdf" in refused(capsys, "evaluate", "mine", "--plot", "a.bmp")
+    assert "exists and is not overwritten" in refused(capsys, "evaluate", "mine", "--plot", "actor.pt")
 
 
 def test_what_is_not_known_is_left_blank(folder, monkeypatch, capsys):

@@ -101,6 +101,6 @@ def test_hopper(tmp_path, monkeypatch, capsys):
     assert steps == [0, 300, 600, 900]
     assert results["data"]["training_pairs"] == len(written["observations"])
     assert np.isfinite(results["score"])
-    assert np.isfinite(results["normalized"])
+    assert (results["normalized"] is None) == ("not clearly above that of random" in results["references"]["expert_source"])
     assert len(results["returns"]) == score.TEST_EPISODES
     assert "mean_reward of the data file" in capsys.readouterr().out

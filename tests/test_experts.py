@@ -169,6 +169,11 @@ def test_state_that_is_no_actor_is_refused_in_words(tmp_path, state, words):
     assert [word for word in words if word not in message] == []
 
 
+def test_the_shipped_expert_of_another_environment_is_refused_though_its_dimensions_fit():
+    with pytest.raises(InputError, match="is the shipped expert of HalfCheetah-v5, not of Walker2d-v5"):
+        load_expert(SHIPPED, "Walker2d-v5")
+
+
 def test_missing_file_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     message = refusal(tmp_path / "nobody.pt")

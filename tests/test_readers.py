@@ -279,6 +279,34 @@ def test_terminated_may_be_written_as_ones_and_zeros(tmp_path, dtype):
     assert npz(tmp_path / "data.npz", **content(**both)).terminated.tolist() == [False, True]
 
 
+STRANGE = {
+    "sparse": lambda tensor: tensor.to_sparse(),
+    "compressed": lambda tensor: tensor.to_sparse_csr(),
+    "nested": lambda tensor: torch.nested.nested_tensor([tensor[:2], tensor[2:]]),
+    "without memory": lambda tensor: tensor.to("meta"),
+    "complex numbers of two bytes": lambda tensor: tensor.to(torch.complex32),
+    "no dimensions": lambda tensor: tensor[0, 0],
+    "bytes of floats": lambda tensor: tensor.to(torch.float8_e4m3fn),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")                  # of torch, that some of these are prototypes
+@pytest.mark.parametrize("kind", STRANGE)
+@pytest.mark.parametrize("key", ["observations", "rewards", "episode_lengths", "indices", "dones", "random_returns"])
+def test_tensors_of_any_kind_are_read_or_refused(tmp_path, kind, key):
+    torch.save(content(**{key: STRANGE[kind](torch.rand(PAIRS, 3))}), tmp_path / "data.pt")
+    if (kind, key) == ("bytes of floats", "observations"):
+        assert read(tmp_path / "data.pt").observations.shape == (PAIRS, 3)
+    else:
+        assert key in refusal(tmp_path / "data.pt")
+
+
+@pytest.mark.parametrize("lengths", [[2**62, 2**62, 2**62, 2**62, PAIRS], [-1, PAIRS + 1]], ids=["wraps", "negative"])
+def test_lengths_that_sum_by_overflow_are_refused(tmp_path, lengths):
+    with pytest.raises(InputError, match="episode_lengths must be positive integers"):
+        npz(tmp_path / "data.npz", **content(episode_lengths=np.array(lengths)))
+
+
 def test_mean_return_is_computed_where_rewards_and_lengths_are_there(tmp_path):
     absent = {"mean_reward": None, "std_reward": None}
     file = npz(tmp_path / "data.npz", **content(rewards=np.arange(6.0), episode_lengths=np.array([4, 2]), **absent))
@@ -368,7 +396,10 @@ WRITERS = {
     ".pickle": as_pickle,
     ".hdf5": lambda made, path: as_hdf5(made, path),
     ".h5": lambda made, path: as_hdf5(made, path),
+    ".parquet": None,
     "/": None,
+    "/dataset_info.json": None,
+    "/meta/info.json": None,
     "minari:": None,
 }
 

@@ -18,11 +18,11 @@ def file(tmp_path):
         yield opened
 
 
-def found(file):
+def found(file, **keys):
     path = file.filename
     file.close()
-    assert peek(path).note == read(path).origin.note
-    return read(path)
+    assert peek(path).path == path
+    return read(path, **keys)
 
 
 def fill(group, **arrays):
@@ -52,9 +52,10 @@ def test_robomimic_groups(file):
             images = np.zeros((len(actions), 4, 4, 3), np.uint8)
             fill(group, **{f"{key}/robot": rows[:, 1:], f"{key}/hand_image": images, f"{key}/object": rows[:, 0]})
     file["mask/train"] = np.array([b"demo_7"])
-    made = found(file)
+    made = found(file, observation_keys=["object", "robot"])
     check(made, terminated=False)
     assert made.origin.note == "observations are object (1), robot (2), side by side in this order"
+    assert made.origin.observation_keys == ("object", "robot")
 
 
 @pytest.mark.parametrize("names", [("data/x",), ("observations",), ("data/demo_0/obs/x", "data/demo_0/rewards")])

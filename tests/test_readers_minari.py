@@ -84,17 +84,46 @@ SPACES = {
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("kind", SPACES)
 def test_observations_are_flattened_as_gymnasium_flattens_them_and_no_environment_is_needed(tmp_path, monkeypatch, kind):
+    space = SPACES[kind]
+    rows = [spaces.flatten(space, one) for one in filled(space, tmp_path, monkeypatch)]
+    found = read("minari:tests/any-v0")
+    np.testing.assert_array_equal(found.observations, np.stack(rows).astype(np.float32))
+    assert (found.lengths.tolist(), found.terminated.tolist()) == ([3, 2], [False, False])
+    assert found.origin.environment_id is None
+    assert peek("minari:tests/any-v0") == replace(found.origin, sha256="", note="", observation_keys=None)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_parts_of_a_dictionary_in_the_order_of_the_keys(tmp_path, monkeypatch):
+    seen = filled(SPACES["dictionary"], tmp_path, monkeypatch)
+    found = read("minari:tests/any-v0", observation_keys=["observation", "achieved_goal"])
+    rows = [np.concatenate([one["observation"], one["achieved_goal"]]) for one in seen]
+    np.testing.assert_array_equal(found.observations, np.stack(rows).astype(np.float32))
+    assert found.origin.observation_keys == ("observation", "achieved_goal")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_images_are_refused_by_name(tmp_path, monkeypatch):
+    image = spaces.Box(0, 255, (4, 4, 3), np.uint8)
+    filled(spaces.Dict({"camera": image, "position": BOX}), tmp_path, monkeypatch)
+    with pytest.raises(InputError, match=r"camera is an image, .*\(4, 4, 3\) uint8.*observation_keys: position"):
+        read("minari:tests/any-v0")
+    assert read("minari:tests/any-v0", observation_keys=["position"]).observations.shape == (5, 2)
+
+
+def filled(space, folder, monkeypatch):
+    """A dataset of two episodes without an environment; the observations that were acted on."""
     minari = pytest.importorskip("minari", reason="the optional extra minari is not installed")
     pytest.importorskip("h5py", reason="minari stores datasets with h5py, which is not installed")
     from minari.data_collector import EpisodeBuffer
 
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
-    space, rows = SPACES[kind], []
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder / "minari"))
+    acted_on = []
     space.seed(0)
     buffers = []
     for index, length in enumerate((3, 2)):
         seen = [space.sample() for _ in range(length + 1)]
-        rows += [spaces.flatten(space, one) for one in seen[:-1]]
+        acted_on += seen[:-1]
         buffers.append(
             EpisodeBuffer(
                 id=index,
@@ -107,11 +136,7 @@ def test_observations_are_flattened_as_gymnasium_flattens_them_and_no_environmen
         )
     action_space = spaces.Box(-1, 1, (1,), np.float32)
     minari.create_dataset_from_buffers("tests/any-v0", buffers, observation_space=space, action_space=action_space)
-    found = read("minari:tests/any-v0")
-    np.testing.assert_array_equal(found.observations, np.stack(rows).astype(np.float32))
-    assert (found.lengths.tolist(), found.terminated.tolist()) == ([3, 2], [False, False])
-    assert found.origin.environment_id is None
-    assert peek("minari:tests/any-v0") == replace(found.origin, sha256="")
+    return acted_on
 
 
 def stacked(space, seen):

@@ -94,6 +94,14 @@ def test_fortran_order_and_scalars(tmp_path):
         assert peek(tmp_path / "data.pkl").environment_id == found.origin.environment_id == "Pendulum-v1"
 
 
+def test_content_that_holds_itself_is_refused(tmp_path):
+    endless, row = {}, []
+    endless["obs"], endless["acts"] = endless, ACTIONS
+    row.append(row)
+    for content in (endless, {"obs": row, "acts": row}, {"obs": {"a": OBSERVATIONS, "b": endless}, "acts": ACTIONS}):
+        assert "data.pkl" in refusal(pickled(tmp_path, content))
+
+
 # What is refused
 
 

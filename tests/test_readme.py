@@ -13,11 +13,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_bc.cli import main
 from lightning_bc.demonstrations.collect import default_path
-from lightning_bc.report.study import filled
+from lightning_bc.report.study import filled, study_table
+from lightning_bc.runs.plan import Study
 from lightning_bc.runs.store import read_store
 from lightning_bc.strategies import OfflineStrategy, strategies
 
 README = (REPOSITORY / "README.md").read_text()
+RUNS = (REPOSITORY / "docs" / "runs.md").read_text()
 SET_UP = "pip install -c constraints.txt -e . && python -m lightning_bc fit --config configs/gmm.yaml"
 INSTALL_FOR_TESTS, RUN_TESTS = "pip install -c constraints.txt -e '.[dev]'", "pytest"
 FIT_BUDGET = ["--trainer.max_steps", "4", "--rollouts.eval_freq", "2", "--rollouts.episodes", "2", "--data.batch_size", "16"]
@@ -42,8 +44,8 @@ def fenced(language, text=README):
 
 
 def commands():
-    """The arguments of each ``python -m lightning_bc`` in the README's fences, in their order."""
-    lines = "".join(fenced("bash")).replace("\\\n", " ").splitlines()
+    """The arguments of each ``python -m lightning_bc`` in the fences of README.md and docs/runs.md, in their order."""
+    lines = "".join(fenced("bash") + fenced("bash", RUNS)).replace("\\\n", " ").splitlines()
     marker = "python -m lightning_bc "
     return [shlex.split(line.partition(marker)[2]) for line in lines if marker in line]
 
@@ -81,12 +83,11 @@ def test_each_command_runs(tmp_path, monkeypatch, capsys):
     shutil.copytree(REPOSITORY / "configs", "configs")
     shutil.copytree(REPOSITORY / "checkpoints" / "experts", "checkpoints/experts")
     for actions in ("sampled", "deterministic"):
-        write_pairs(default_path("HalfCheetah-v5", actions), lengths=(20,) * 12)
+        of = {"environment_id": "HalfCheetah-v5"}                   # as collect writes it
+        write_pairs(default_path("HalfCheetah-v5", actions), lengths=(20,) * 12, metadata=of)
     small = write_pendulum("small.pt")
     for script in fenced("python"):
         exec(script)
-    assert Path("mine.pt").is_file()
-
     done = set()
     for arguments in commands():
         command = arguments[0]
@@ -109,10 +110,9 @@ def test_each_command_runs(tmp_path, monkeypatch, capsys):
             assert "resumed at optimizer step 4" in printed
         done.add(command)
     assert done == set(PRINTED) - (set() if can_draw() else {"play"})
-    assert Path(default_path("HalfCheetah-v5", "exploratory", 2000)).is_file()
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/action-models.md", "docs/dagger.md", "docs/interaction.md"])
+@pytest.mark.parametrize("page", ["docs/results.md", "docs/action-models.md", "docs/dagger.md", "docs/interaction.md"])
 def test_tables_are_those_of_the_studies_and_a_wrong_number_is_seen(page, monkeypatch):
     """If they are not, this puts them there:  python -m lightning_bc report --page PAGE"""
     monkeypatch.chdir(REPOSITORY)
@@ -122,11 +122,40 @@ def test_tables_are_those_of_the_studies_and_a_wrong_number_is_seen(page, monkey
     assert filled(broken, store) == text != broken
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/action-models.md", "docs/dagger.md", "docs/interaction.md"])
+@pytest.mark.parametrize("page", ["docs/results.md", "docs/action-models.md", "docs/dagger.md", "docs/interaction.md"])
 def test_every_interval_in_the_text_is_one_of_a_table(page):
     tables = "".join(path.read_text() for path in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")))
     known = set(re.findall(r"\d\.\d{3} ± \d\.\d{3}", "".join(re.findall(r"^\|.*", tables, re.MULTILINE))))
     assert set(re.findall(r"\d\.\d{3} ± \d\.\d{3}", (REPOSITORY / page).read_text())) <= known
+
+
+def cells(study):
+    """The rows of a study's table, by their first cells, made from docs/results.csv."""
+    lines = study_table(Study.read(f"studies/{study}.yaml"), read_store()).splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
+
+
+def test_the_chart_repeats_the_tables_of_the_documentation(monkeypatch):
+    """Score over demonstrations: the first figure of each cell of two tables of docs/action-models.md."""
+    monkeypatch.chdir(REPOSITORY)
+    all_pairs = {row[0]: row[4] for row in cells("models") if row[1] == "deterministic"}
+    few = {row[0]: row[3:0:-1] for row in cells("budgets")}
+    rows = re.findall(r"^\| ([\w ]+) \| (\d\.\d+) \| (\d\.\d+) \| (\d\.\d+) \| (\d\.\d+) \|$", README, flags=re.MULTILINE)
+    assert {name: list(figures) for name, *figures in rows} == {
+        name: [cell.split()[0] for cell in (figure, *few[name])] for name, figure in all_pairs.items()
+    }
+
+
+def test_the_text_repeats_the_tables_of_the_documentation(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    acting = {row[0]: row[1].split()[0] for row in cells("adversarial")}
+    labels = {row[0]: row[5].split()[0] for row in cells("labels")}
+    text = " ".join(README.split())
+    assert f"GAIL reaches {acting['GAIL']} and AIRL {acting['AIRL']}" in text
+    assert f"DAgger {labels['DAgger']} after 10,000 queries" in text
+    models = {row[0]: row for row in cells("models") if row[1] == "deterministic"}
+    assert f"takes {models['MSE'][8]} s (MSE) to {models['Autoregressive'][8]} s (autoregressive)" in text
+    assert f"one action {models['MSE'][9]} ms (MSE) to {models['Diffusion'][9]} ms (ten steps of diffusion)" in text
 
 
 def test_links_lead_to_files():

@@ -29,6 +29,8 @@ def test_what_is_written_is_read_again(tmp_path):
 def test_a_file_keeps_every_key_and_value(strategy):
     read = json.loads(next(path for path in KEPT if path.parent.name.startswith(strategy)).read_text())
     written = Results.from_dict(read).as_dict()
+    if read["data"]:
+        assert written["data"].pop("files") == {}                   # of several
     assert {key: written[key] for key in read} == read
     assert set(written) - set(read) == {"metrics", "sampled_metrics", "search"}
 

@@ -7,6 +7,7 @@ an exception in the middle of an epoch.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,6 +150,12 @@ def test_a_stopped_run_with_dagger_resumes_bit_by_bit(strategy, data, stop_here)
     collected = [checkpoint["Demonstrations"]["collected"] for checkpoint in (first, second)]
     assert len(collected[0]) == len(collected[1]) > 1
     assert all(torch.equal(*columns) for columns in zip(*collected, strict=True))
+
+
+def test_a_stopped_run_of_files_in_shares_resumes_bit_by_bit(data, stop_here):
+    shutil.copy(data, "other.pt")
+    flags = flags_of("MSE", f"[{data},other.pt]", epochs=4, environment_steps=0)
+    assert_resumes([*flags, "--data.shares", "[0.3,0.7]"], stop_here)
 
 
 def kill(flags):

@@ -74,6 +74,15 @@ def test_a_page_is_filled_and_its_runs_are_stored_and_then_suffice():
     assert line["latency_ms_10"] == results.action_latency_ms["10"]
 
 
+def test_a_report_on_a_study_leaves_other_runs_out(capsys):
+    fits = read(GRID).fits
+    run(fits[0], 0.5)
+    BENCHMARK["write_run"](Path("lightning_logs/other"), {}, 3, 2, 0.5, score=900.0, normalized=0.9)
+    main(["report", "lightning_logs", "--study", "study.yaml", "--output", "out"])
+    assert "500" in capsys.readouterr().out
+    assert "900" not in Path("out/report.md").read_text()
+
+
 def test_the_store_keeps_nine_figures_and_what_is_not_known():
     fit = read(GRID).fits[0]
     line = line_of(fit, run(fit, 1 / 3, sampled_normalized=None))

@@ -10,12 +10,15 @@ import pytest
 import torch
 import yaml
 from conftest import write_pairs
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_arguments import refused
 
 from lightning_bc.cli import main
+from lightning_bc.errors import InputError
 from lightning_bc.runs import resume
 from lightning_bc.strategies.optimizers import Cosine, DefaultAdamW
+from lightning_bc.trainer_flags import settle_scheduler
 
 SMALL = (
     "--rollouts.eval_freq 4 --rollouts.episodes 1 --data.batch_size 10 --data.validation_fraction 0 "
@@ -419,12 +422,64 @@ def test_gradients_are_clipped(data, monkeypatch):
         ("--trainer.gradient_clip_val 1 --trainer.gradient_clip_algorithm value", "wanted norm"),
         ("--model SAC --trainer.gradient_clip_val 1", "SAC does not clip"),
         ("--trainer.accelerator cpu --trainer.devices 0", "Lightning refuses"),
+        ("--trainer.precision bf16-true", "--trainer.precision bf16-true: is not supported"),
+        ("--trainer.val_check_interval 0.5", "set --rollouts.eval_freq"),
+        ("--trainer.check_val_every_n_epoch 2", "set --rollouts.eval_freq"),
+        ("--trainer.fast_dev_run true", "--trainer.max_steps 4"),
+        ("--trainer.barebones true", "--trainer.barebones true"),
+        ("--trainer.max_steps 0", "--trainer.max_steps 0: wanted at least 1"),
+        ("--seed_everything -1", "--seed_everything -1: wanted a whole number, 0 to 4294967295"),
+        ("--seed_everything true", "--seed_everything true: wanted a whole number"),
+        (
+            "--trainer.callbacks+=StochasticWeightAveraging --trainer.callbacks.swa_lrs=1e-2",
+            "--trainer.callbacks StochasticWeightAveraging: is not supported",
+        ),
+        ("--rollouts.max_episode_steps 9", "InvertedPendulum-v5 has a time limit of its own, 1000 steps"),
     ],
 )
 def test_what_the_trainer_cannot_be_told_is_refused_in_one_line(flags, words, data, capsys):
     error = refused(capsys, "fit", "--model", "MSE", "--data.path", data, *SMALL.split(), *flags.split())
     assert words in error
     assert "\n" not in error
+
+
+def test_processes_that_srun_started_are_refused():
+    with pytest.raises(InputError, match="srun has started several processes of one command"):
+        settle_scheduler({"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0"})
+
+
+def test_a_plain_command_in_an_allocation_of_several_tasks_is_one_process():
+    environment = {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "mine", "SLURM_PROCID": "0"}
+    settle_scheduler(environment)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        assert not SLURMEnvironment.detect()
+    settle_scheduler({})
+
+
+WATCH = "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (f"{WATCH} validation/loss", "watches validation/loss, which this run does not measure. Nothing is held out"),
+        (f"{WATCH} rollout/nothing", "watches rollout/nothing, which this run does not measure"),
+        (f"--model SAC --data.path null --env InvertedPendulum-v5 {WATCH} rollout/return_mean", "have none"),
+    ],
+)
+def test_a_callback_that_would_never_see_its_metric_is_refused(flags, words, data, capsys):
+    command = ["fit", "--model", "MSE", "--data.path", data, "--data.validation_fraction", "0"]
+    assert words in refused(capsys, *command, *flags.split())
+
+
+def test_the_curves_return_can_end_a_run_and_choose_checkpoints_with_nothing_held_out(data):
+    flags = f"{WATCH} rollout/return_mean --trainer.callbacks.patience 2 --model.optimizer.lr 1e-12 --trainer.max_steps 40"
+    chosen = "--trainer.callbacks+=ModelCheckpoint --trainer.callbacks.monitor rollout/return_mean"
+    last = fit("mine", f"{flags} {chosen} --trainer.callbacks.dirpath chosen")
+    assert last["global_step"] == 12                                # the first point and two that were no better
+    assert len(list(Path("chosen").iterdir())) == 1
 
 
 def test_a_run_without_an_end_stops_when_its_time_is_up(data):

@@ -14,7 +14,7 @@ from gymnasium.spaces import Box
 
 from lightning_bc.cli import main
 from lightning_bc.episodes import SELECTION_BANK, Memoryless
-from lightning_bc.tools.video import write_video
+from lightning_bc.tools.video import GIF_WIDTH, _drawing, write_video
 
 SHORT = BUDGET.replace("max_steps 4", "max_steps 2")
 SIZE = 64
@@ -95,6 +95,14 @@ def test_the_video_holds_each_moment_of_each_episode_side_by_side(clock, tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clock.mp4"]
 
 
+def test_an_animated_picture_is_small_and_as_long_as_asked(clock, tmp_path):
+    returns = write_video(tmp_path / "clock.gif", clock, {"learner": Always(3.0), "expert": Always(1.0)}, steps=4)
+    assert returns == {"learner": [12.0], "expert": [3.0]}
+    frames = imageio.imread(tmp_path / "clock.gif", plugin="pillow", index=None)
+    assert len(frames) == 5                                         # the first observation and four steps
+    assert frames[0].shape[:2] == (min(GIF_WIDTH, 3 * SIZE), 2 * min(GIF_WIDTH, 2 * SIZE))
+
+
 def test_the_selection_bank_is_played(clock, tmp_path, monkeypatch):
     seeds = []
     reset = Clock.reset
@@ -118,6 +126,25 @@ needs_renderer = pytest.mark.skipif(not can_draw(), reason="EGL does not work he
 @pytest.fixture
 def run(data):
     return fit(data, flags=SHORT)
+
+
+@needs_renderer
+@pytest.mark.parametrize("environment_id", ["HalfCheetah-v5", "Hopper-v5", "Ant-v5"])
+def test_the_camera_follows_who_runs(environment_id, monkeypatch):
+    """Far from where it started, the picture is as full of the robot as it was there."""
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    environment = _drawing(environment_id)
+    environment.reset(seed=0)
+    inner = environment.unwrapped
+    position = inner.data.qpos.copy()
+    pictures = []
+    for distance in (0, 48):                                        # a multiple of the floor's pattern
+        inner.set_state(position + distance * (np.arange(len(position)) == 0), inner.data.qvel)
+        pictures.append(environment.render().astype(int))
+    environment.close()
+    colourful = [int((picture.max(-1) - picture.min(-1) > 60).sum()) for picture in pictures]
+    assert colourful[0] > 200
+    assert colourful[1] > colourful[0] / 2                          # the light is another there
 
 
 @needs_renderer

@@ -43,7 +43,7 @@ def collect(
     check_seed(pairs, seed)
     actor = load(expert, environment_id=environment_id) if isinstance(expert, str | Path) else expert
     player = as_expert(actor, environment_spaces(environment_id))
-    path = None if output is None else _new(output)
+    path = None if output is None else new_pt_file(output)
     with without_gradients(actor.strategy if isinstance(actor, Policy) else actor):
         made = demonstrate(player, environment_id, pairs, actions, seed, "collecting" if progress else None)
         made = with_reference_returns(made, player, environment_id)
@@ -62,12 +62,17 @@ def write_demonstrations(path: str | Path, demonstrations: Trajectories) -> Path
     Raises:
         InputError: the file exists, has another ending, or its folder cannot be made.
     """
-    file = _new(path)
+    file = new_pt_file(path)
     torch_file.write(file, demonstrations)
     return file
 
 
-def _new(path: str | Path) -> Path:
+def new_pt_file(path: str | Path) -> Path:
+    """``path``, where a .pt file may be written: see :func:`lightning_bc.files.new_file`.
+
+    Raises:
+        InputError: it exists, has another ending, or its folder cannot be made.
+    """
     if Path(path).suffix != ".pt":
         raise InputError(f"{path}: wanted a file that ends in .pt.")
     return new_file(path)

@@ -1,6 +1,8 @@
 """A trained policy in a script of one's own: load a checkpoint, and call it with observations."""
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from lightning_bc.demonstrations import Demonstrations, load_expert
-from lightning_bc.demonstrations.experts import Expert, callables
+from lightning_bc.demonstrations.experts import Expert, callables, exported
 from lightning_bc.episodes import Memoryless, Player
 from lightning_bc.errors import InputError
 from lightning_bc.files import shipped
@@ -165,8 +167,8 @@ def load(
     """Load a policy; nothing in a file is run.
 
     Args:
-        path: a checkpoint, the folder or the name of a run (its last checkpoint), or what ``collect --expert`` takes: a
-            file of CleanRL or stable-baselines3, or ``package.module:function``.
+        path: a checkpoint, the folder or the name of a run (its last checkpoint), a folder that ``export`` has written, or
+            what ``collect --expert`` takes: a file of CleanRL or stable-baselines3, or ``package.module:function``.
         strategy: takes the weights. It is needed for checkpoints of a strategy that was built in Python with a network or
             other parts of one's own, which a checkpoint cannot name; build it as it was.
         environment_id: where it acts; default: what the checkpoint says. Files of other libraries do not say it.
@@ -175,6 +177,8 @@ def load(
     Raises:
         InputError: there is no such file, it cannot be read, or it does not fit the environment or the strategy.
     """
+    if exported.is_folder(path):
+        return _exported(Path(path), strategy, environment_id, device)
     file = _file(path)
     content = _content(file)
     if strategy is not None:
@@ -192,9 +196,30 @@ def load(
         actor.to(device).eval().requires_grad_(False)
     content = content or {}
     data, step = content.get(Demonstrations.__qualname__), content.get("global_step")
-    if data is None or environment_id not in (None, data["environment_id"]):
+    if data is None or environment_id not in (None, data["environment_id"] or None):
         return Policy(actor, environment_id, path=file, step=step)  # the checkpoint's references are another environment's
-    return Policy(actor, data["environment_id"], References(**data["references"]), file, step)
+    return Policy(actor, data["environment_id"] or None, References(**data["references"]), file, step)
+
+
+def _exported(folder: Path, strategy: Strategy | None, environment_id: str | None, device: torch.device | str) -> Policy:
+    if strategy is not None:
+        raise InputError(f"{folder}: is an exported policy, which says what its strategy is. Leave strategy away.")
+    actor = load_expert(folder, environment_id)
+    assert isinstance(actor, Strategy)
+    actor.to(device)
+    description = exported.read(folder)
+    theirs, step = description["environment_id"], description["step"]
+    if environment_id not in (None, theirs):
+        return Policy(actor, environment_id, path=folder, step=step)
+    module = str(theirs).rpartition(":")[0]
+    if environment_id is None and module and module not in sys.modules:  # a folder does not choose what is imported
+        warnings.warn(
+            f"{folder}: acts in {theirs}, whose module is not imported for a file's sake. To play it there, name it: --env "
+            "(environment_id in Python).",
+            stacklevel=3,
+        )
+        theirs = None
+    return Policy(actor, theirs, exported.references_of(description), folder, step)
 
 
 def device_of(actor: object) -> torch.device:
@@ -244,6 +269,11 @@ def _file(path: str | Path) -> Path:
         f"{path}: no such checkpoint{', and no last.ckpt of that run' if names else ''}. Wanted a file, the folder of a "
         f"run, or the name of a run in {folders.CHECKPOINTS}/.{nearest}"
     )
+
+
+def is_checkpoint(path: str | Path) -> bool:
+    """Whether a file is a checkpoint of a strategy, and can be read."""
+    return _content(Path(path)) is not None
 
 
 def _content(path: Path) -> dict[str, Any] | None:

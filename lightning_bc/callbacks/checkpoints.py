@@ -17,7 +17,7 @@ from lightning_bc.strategies import Strategy
 
 
 class Checkpoints(Checkpoint):
-    """Keep ``last.ckpt`` and, by return on the selection bank, ``best.ckpt``.
+    """Keep ``last.ckpt`` and, by return on the selection bank (without a simulator by held-out loss), ``best.ckpt``.
 
     Both are written right after a point of the curve, at the end of a batch, where weights, optimizer, position in the
     data and random state belong together. Lightning's ModelCheckpoint is not used: it leaves ``last.ckpt`` at the last
@@ -25,7 +25,7 @@ class Checkpoints(Checkpoint):
 
     Args:
         directory: where the two files go.
-        rollouts: the callback that measures the return.
+        rollouts: the callback that measures it.
         run: name of the run, kept in the checkpoint.
         config: the run's whole configuration, kept in the checkpoint and written to ``config_path``.
         config_path: a YAML file; the run is found by it.
@@ -35,7 +35,7 @@ class Checkpoints(Checkpoint):
         self.directory, self.rollouts = directory, rollouts
         self.run, self.config, self.config_path = run, config, config_path
         self.saved_step = -1
-        self.best_return = float("-inf")
+        self.best_merit = float("-inf")
         self.run_length: int | None = None                          # as the strategy counts; None has no end
         self._loader_state: StateDict | None = None
 
@@ -100,20 +100,20 @@ class Checkpoints(Checkpoint):
 
     def state_dict(self) -> StateDict:
         """What was saved so far."""
-        return {"saved_step": self.saved_step, "best_return": self.best_return, "run_length": self.run_length}
+        return {"saved_step": self.saved_step, "best_merit": self.best_merit, "run_length": self.run_length}
 
     def load_state_dict(self, state: StateDict) -> None:
         """Go on from there."""
-        self.saved_step, self.best_return = state["saved_step"], state["best_return"]
+        self.saved_step, self.best_merit = state["saved_step"], state["best_merit"]
         self.run_length = state["run_length"]
 
     def _save(self, trainer: Trainer) -> None:
         if trainer.global_step == self.saved_step:
             return
         self.saved_step = trainer.global_step
-        current = self.rollouts.last_return
-        if current is not None and current > self.best_return:
-            self.best_return = current
+        current = self.rollouts.merit
+        if current is not None and current > self.best_merit:
+            self.best_merit = current
             trainer.save_checkpoint(self.directory / "best.ckpt")
         trainer.save_checkpoint(self.last_path)
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_bc.aliases import StateDict
@@ -87,13 +88,27 @@ class DAgger(Callback):
                 expert.to(trainer.strategy.root_device)
             self.lesson = Lesson(learner, expert, make(data.environment_id, self.episodes))
 
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Say how many rounds there will be."""
+        length = self.lesson.learner.run_length
+        fitting = self.rounds if length is None else min(self.rounds, (length - 1) // self.round_every)
+        left_out = "" if fitting == self.rounds else (
+            f"; {self.rounds - fitting} of rounds={self.rounds} would come at the last step or after it, when nothing "
+            "learns from them, and are left out"
+        )
+        rank_zero_only(print)(f"DAgger: {fitting} rounds, one per {self.round_every} optimizer steps{left_out}\n")
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_index: int) -> None:
+        """Play the round that was due at the end of a run that has been lengthened since."""
+        self._play_what_is_due(trainer)
+
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
-        """Play a round when one is due."""
-        due = min(trainer.global_step // self.round_every, self.rounds)
-        while self.rounds_done < due:
-            self._round(data_of(trainer))
+        """Play a round when one is due, unless the run is over: nothing would learn from it."""
+        length = self.lesson.learner.run_length
+        if length is None or trainer.global_step < length:
+            self._play_what_is_due(trainer)
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Let the environments go."""
@@ -115,6 +130,11 @@ class DAgger(Callback):
                 "environment itself. Leave DAgger out of trainer.callbacks, or choose another model."
             )
         return module, load_expert(self.path, environment_id)
+
+    def _play_what_is_due(self, trainer: Trainer) -> None:
+        due = min(trainer.global_step // self.round_every, self.rounds)
+        while self.rounds_done < due:
+            self._round(data_of(trainer))
 
     def _round(self, data: Data) -> None:
         learner, expert = self.lesson.learner, self.lesson.expert

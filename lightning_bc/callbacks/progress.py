@@ -74,6 +74,10 @@ class Progress(ProgressBar):
                 shown[name.replace("_", " ")] = f"{float(value):.4g}"
         if self.rollouts.last_return is not None:
             shown["return"] = f"{self.rollouts.last_return:.0f}"
+        elif self.rollouts.merit is not None:
+            shown["held-out loss"] = f"{-self.rollouts.merit:.4g}"
+        if data.expert_queries:
+            shown["expert queries"] = f"{data.expert_queries:,}"
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(position - self._shown)
         self._shown, self._due = position, now + self.REFRESH_SECONDS

@@ -4,18 +4,23 @@ import math
 import time
 import warnings
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_bc.aliases import StateDict
-from lightning_bc.bounds import PositiveInt
-from lightning_bc.environments import Environments, make
+from lightning_bc.bounds import NonNegativeInt, PositiveInt
+from lightning_bc.callbacks.checked import refuse_blind
+from lightning_bc.environments import Environments, limit_episodes, make
 from lightning_bc.episode_metrics import measure_all, recording_is_needed
 from lightning_bc.episodes import SELECTION_BANK, play
-from lightning_bc.runs.curve import RETURN, Curve, Point
-from lightning_bc.strategies import Strategy, data_of
+from lightning_bc.runs.curve import HELD_OUT_LOSS, RETURN, Curve, Point
+from lightning_bc.strategies import OfflineStrategy, Strategy, data_of
+from lightning_bc.strategies.contract import Data
 
 STALLED_ENVIRONMENT_STEPS = 100_000
 STALLED_POINTS = 10
@@ -37,8 +42,10 @@ class Rollouts(Callback):
     Args:
         eval_freq: optimizer steps, of strategies that act while they learn environment steps, between two points of the
             curve, and between two checkpoints and two validations.
-        episodes: episodes per point, played side by side.
-        video: at the end of the run, write a video of the last checkpoint's first episode beside the logs.
+        episodes: episodes per point, played side by side; 0 trains without a simulator, and the curve is then the loss and
+            the error of the deterministic action on held-out episodes.
+        video: at the end, write a video of the last checkpoint's first episode; beside the logs.
+        max_episode_steps: steps after which an episode is cut off; where the environment has no time limit; default 1000.
 
     Attributes:
         curve: the file that points are also written to, which the command line sets; None writes none.
@@ -46,8 +53,15 @@ class Rollouts(Callback):
 
     _environments: Environments                                     # while a Trainer is at work
 
-    def __init__(self, eval_freq: PositiveInt = 80, episodes: PositiveInt = 10, video: bool = False) -> None:
+    def __init__(
+        self,
+        eval_freq: PositiveInt = 80,
+        episodes: NonNegativeInt = 10,
+        video: bool = False,
+        max_episode_steps: PositiveInt | None = None,
+    ) -> None:
         self.eval_freq, self.episodes, self.video = eval_freq, episodes, video
+        self.max_episode_steps = max_episode_steps
         self.last_step = self.last_position = -1                    # of Lightning, and as eval_freq counts
         self.point: Point = {}                                      # the last one
         self.seconds_playing = 0.0                                  # over all sessions
@@ -63,11 +77,20 @@ class Rollouts(Callback):
         if stage == "fit":
             data = data_of(trainer)
             data.group_size = math.gcd(data.group_size, self.eval_freq)
+            if self.max_episode_steps is not None:
+                limit_episodes(data.environment_id, self.max_episode_steps)
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Make the environments once for the run."""
-        self._environments = make(data_of(trainer).environment_id, self.episodes)
-        self._closing.callback(self._environments.close)
+        """Make the environments once for the run, and look whether what other callbacks watch will be measured.
+
+        Raises:
+            InputError: it will not.
+        """
+        assert isinstance(module, Strategy)
+        refuse_blind(trainer, data_of(trainer).measures_held_out, module)
+        if self.episodes:
+            self._environments = make(data_of(trainer).environment_id, self.episodes)
+            self._closing.callback(self._environments.close)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Play before the first step."""
@@ -124,16 +147,27 @@ class Rollouts(Callback):
         """Mean return of the last point; None before the first."""
         return self.point.get(RETURN)
 
+    @property
+    def merit(self) -> float | None:
+        """What best.ckpt has most of: the mean return; where nothing is played, minus the held-out loss."""
+        loss = self.point.get(HELD_OUT_LOSS)
+        return -loss if loss is not None and not self.episodes else self.last_return
+
     def _play_once(self, trainer: Trainer, module: LightningModule) -> None:
         """Play and log one point, unless this step already has one (a resumed run, or one that ends at a point)."""
         assert isinstance(module, Strategy)
         step = trainer.global_step
         if step == self.last_step:
             return
-        played = self._play(trainer, module) if trainer.is_global_zero else {}
+        if self.episodes:
+            played = self._play(trainer, module) if trainer.is_global_zero else {}
+        else:
+            played = self._measure_held_out(trainer, module)        # on every process: each holds a share
         self.last_step, self.last_position = step, module.position
         self.point = trainer.strategy.broadcast(played)
         self._log(trainer, self.point)
+        # where callbacks that watch a metric look: EarlyStopping, ModelCheckpoint
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self.point.items()})
         for logger in trainer.loggers:
             logger.save()  # to disk: the curve must not lag behind the checkpoint that is saved next
         if self.curve is not None and trainer.is_global_zero:
@@ -178,6 +212,16 @@ class Rollouts(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(shown, step=trainer.global_step)
 
+    def _measure_held_out(self, trainer: Trainer, module: Strategy) -> Point:
+        """One point of the curve where nothing is played."""
+        assert isinstance(module, OfflineStrategy)
+        data, started = data_of(trainer), time.perf_counter()
+        was_training = module.training
+        module.eval()
+        measured = module.held_out_figures(data.held_out())
+        module.train(was_training)
+        return self._point(module, data, started, {f"validation/{name}": value for name, value in measured.items()})
+
     def _play(self, trainer: Trainer, module: Strategy) -> Point:
         """One point of the curve."""
         data, started = data_of(trainer), time.perf_counter()
@@ -189,9 +233,14 @@ class Rollouts(Callback):
             SELECTION_BANK.seeds(self.episodes),
             record=recording_is_needed(),
             device=module.device,
+            on_step=partial(_honour_signals, trainer),
         )
         module.train(was_training)
         measured = measure_all(episodes, data.references)
+        return self._point(module, data, started, {f"rollout/{name}": value for name, value in measured.items()})
+
+    def _point(self, module: Strategy, data: Data, started: float, measured: Point) -> Point:
+        """What was ``measured`` since ``started``, and how far training is."""
         seconds = time.perf_counter() - started
         self.seconds_playing += seconds
         seconds_of_run = self._seconds_before + time.perf_counter() - self._started
@@ -202,5 +251,11 @@ class Rollouts(Callback):
             "seconds": seconds_of_run,
             "training_seconds": seconds_of_run - self.seconds_playing,
             "rollout/seconds": seconds,
-            **{f"rollout/{name}": value for name, value in measured.items()},
+            **measured,
         }
+
+
+def _honour_signals(trainer: Trainer, steps: int) -> None:
+    """End the run where SIGTERM has come: Lightning looks only between batches, and playing may take long."""
+    if trainer.received_sigterm:
+        raise SIGTERMException

@@ -4,11 +4,11 @@ import itertools
 import math
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_bc.aliases import StateDict
+from lightning_bc.demonstrations.mixture import Mixture, permutation
 from lightning_bc.demonstrations.windows import Windows
 
 Batch = tuple[Tensor, ...]
@@ -40,8 +40,8 @@ class Batches:
     """Iterate over groups of batches of pairs, or of their windows, in an order that is a pure function of (seed, pass).
 
     Each pass is a permutation drawn on the tensors' device, cut into batches of ``batch_size``; the last one of a pass
-    is smaller where the division leaves a rest, so no pair is dropped or seen twice in a pass. One iteration serves
-    ``num_batches`` and the next goes on from there, so an iteration may span many passes.
+    is smaller where the division leaves a rest, so no pair is dropped or seen twice in a pass, unless a ``mixture`` says
+    so. One iteration serves ``num_batches`` and the next goes on from there, so an iteration may span many passes.
 
     An item is a list of ``group_size`` batches, fewer at the end of an iteration: a training step that takes as many
     optimizer steps pays the Trainer's cost once.
@@ -54,6 +54,8 @@ class Batches:
         batch_size: pairs per batch on each rank.
         seed: of the order.
         windows: cuts the window of each pair out of its episode; by default pairs are served.
+        mixture: the files that the pairs are of, in shares; by default each pass has every pair once. Pairs that are added
+            come once per pass beside it.
         group_size: batches per item.
         num_batches: batches per iteration; by default one pass.
         stop: batch of the whole stream after which iterations end, or None for no end.
@@ -69,13 +71,14 @@ class Batches:
         seed: int,
         *,
         windows: Windows | None = None,
+        mixture: Mixture | None = None,
         group_size: int = 1,
         num_batches: int | None = None,
         stop: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.observations, self.actions, self.windows = observations, actions, windows
+        self.observations, self.actions, self.windows, self.mixture = observations, actions, windows, mixture
         self.batch_size, self.seed, self.group_size, self.stop = batch_size, seed, group_size, stop
         self.rank, self.world_size = rank, world_size
         self.num_batches = num_batches or self.batches_per_pass
@@ -127,11 +130,13 @@ class Batches:
 
     def permutation(self, pass_index: int) -> Tensor:
         """The order of a pass, (pairs,), counted from the last addition of pairs."""
-        generator = torch.Generator(self.observations.device)
         entropy = (self.seed, pass_index, self.extensions) if self.extensions else (self.seed, pass_index)
-        # Mixed into 32 bits, because torch's CPU generator takes no more of its seed and drops the rest in silence.
-        generator.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
-        return torch.randperm(len(self.observations), generator=generator, device=self.observations.device)
+        pairs, device = len(self.observations), self.observations.device
+        order = permutation(pairs, entropy, device)
+        if self.mixture is None:
+            return order
+        rows = self.mixture.rows(pass_index, (self.seed, self.extensions), device)
+        return torch.cat([rows, torch.arange(len(rows), pairs, device=device)])[order]
 
     def state_dict(self) -> StateDict:
         """Position in the stream of batches."""

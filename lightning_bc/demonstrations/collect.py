@@ -1,5 +1,6 @@
 """Expert x environments -> demonstrations."""
 
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -11,11 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 from lightning_bc import versions
+from lightning_bc.bounds import PositiveInt
 from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, Expert, expert_sha256, load_expert
 from lightning_bc.demonstrations.readers import torch_file
 from lightning_bc.demonstrations.reference_returns import random_returns
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories, joined, recorded
-from lightning_bc.environments import Environments, environment_spaces, make
+from lightning_bc.environments import Environments, environment_spaces, episode_limit, limit_episodes, make, resolved
 from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, play
 from lightning_bc.errors import InputError
 from lightning_bc.files import new_file, shipped
@@ -33,6 +35,7 @@ def collect(
     pairs: int = 2_400_000,
     actions: Actions = "sampled",
     seed: int = 0,
+    max_episode_steps: PositiveInt | None = None,
 ) -> Path:
     """Collect demonstrations: play an expert and write its (observation, action) pairs to a file.
 
@@ -46,6 +49,7 @@ def collect(
             "exploratory" plays samples and records the mean, which teaches recovery (Laskey 2017, DART,
             https://arxiv.org/abs/1703.09327; Zhang 2025, Action Chunking and Exploratory Data Collection).
         seed: of the first episode; episode i has seed + i.
+        max_episode_steps: where the environment has no time limit, steps after which an episode is cut off; default 1000.
 
     Returns:
         The file written.
@@ -54,6 +58,9 @@ def collect(
         InputError: if the expert cannot be loaded or does not fit the environment, or if the file exists.
     """
     check_seed(pairs, seed)
+    env = resolved(env)
+    if max_episode_steps is not None:
+        limit_episodes(env, max_episode_steps)
     actor = load_expert(expert, env)
     path = new_file(output or default_path(env, actions, pairs))
 
@@ -90,7 +97,7 @@ def collect_missing(env: str, path: str) -> None:
         raise InputError(
             f"{path}: no such file, and no expert for {env} is shipped to collect it with ({expert} is missing). "
             "Name your own demonstrations with --data.path, or collect them with\n"
-            f"    python -m lightning_bc collect --env {env} --expert EXPERT.pt"
+            f"    python -m lightning_bc collect --env {shlex.quote(env)} --expert EXPERT.pt"
         )
     collect(env, str(expert), path)
 
@@ -112,7 +119,7 @@ def demonstrate(actor: Expert, env: str, pairs: int, actions: Actions, seed: int
     Args:
         title: of the progress bar; None shows none.
     """
-    longest = environment_spaces(env).max_episode_steps or 1
+    longest = environment_spaces(env).max_episode_steps or episode_limit(env) or 1
     with (
         closing(make(env, NUM_ENVS)) as environments,
         tqdm(total=pairs, unit=" pairs", unit_scale=True, desc=title, mininterval=0.5, disable=title is None) as bar,

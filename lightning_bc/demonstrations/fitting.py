@@ -7,11 +7,15 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
-from lightning_bc.demonstrations.trajectories import Trajectories
+from lightning_bc.demonstrations.trajectories import FEWEST_EPISODES_TO_HOLD_OUT, Trajectories
 from lightning_bc.environments import EnvironmentSpaces
 from lightning_bc.errors import InputError
 from lightning_bc.strategies.contract import Needs
+
+DEFAULT_ENVIRONMENT = "HalfCheetah-v5"
+"""Whose demonstrations the default file holds."""
 
 CPU = torch.device("cpu")
 WAY_BACK = "If they were recorded in [-1, 1], bring them back with --data.scale_actions true."
@@ -72,18 +76,56 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Budget:
-    """What of a file is learnt from: the flags of the same names, see :class:`Demonstrations`."""
+    """What of a file is learnt from: the flags of the same names, see :class:`Demonstrations`.
+
+    ``must_hold_out`` holds episodes out however few they are.
+    """
 
     episodes: int | None = None
     subsample: int = 1
     validation_fraction: float = 0.0
     episode_length: int | None = None
     top_fraction: float = 1.0
+    must_hold_out: bool = False
+
+    @property
+    def takes_every_row(self) -> bool:
+        """Whether every pair of the episodes that are not held out is learnt from."""
+        return self.episodes is None and self.subsample == 1 and self.top_fraction == 1
 
     @property
     def takes_all(self) -> bool:
         """Whether every pair is learnt from, so that episodes do not matter."""
-        return self.episodes is None and self.validation_fraction == 0 and self.subsample == 1 and self.top_fraction == 1
+        return self.takes_every_row and self.validation_fraction == 0
+
+
+def in_order_of_space(made: Trajectories, spaces: EnvironmentSpaces) -> Trajectories:
+    """The same with the columns of observations in the order in which the environment's Dict space is flattened.
+
+    Those of another space stay. What the columns are is said by the file's keys or by --data.observation_keys; where nothing
+    says it, they are taken to be in the space's order, which is printed.
+    """
+    parts, keys = spaces.observation_parts, made.origin.observation_keys
+    if not parts or made.observations.shape[1] != spaces.observation_dim or (keys and sorted(keys) != sorted(parts)):
+        return made
+    listed = ", ".join(f"{key} ({size})" for key, size in parts.items())
+    if not keys:
+        rank_zero_only(print)(
+            f"{made.origin.path}: its columns of observations are taken to be {listed}, in this order, which is that of "
+            f"{spaces.environment_id}; if they come in another one, name it with --data.observation_keys"
+        )
+        return made
+    columns = torch.arange(spaces.observation_dim).split([parts[key] for key in keys])
+    order = torch.cat([columns[keys.index(key)] for key in parts])
+    rank_zero_only(print)(f"{made.origin.path}: observations of {spaces.environment_id} are {listed}, in this order")
+    if order.equal(torch.arange(len(order))):
+        return made
+    return replace(
+        made,
+        observations=made.observations[:, order],
+        final_observations=None if made.final_observations is None else made.final_observations[:, order],
+        origin=replace(made.origin, observation_keys=tuple(parts)),
+    )
 
 
 def check_fits(made: Trajectories, spaces: EnvironmentSpaces) -> None:
@@ -94,7 +136,7 @@ def check_fits(made: Trajectories, spaces: EnvironmentSpaces) -> None:
             f"{path}: holds demonstrations of {made_on}, and --env is {environment_id}. Leave --env away, or "
             "name demonstrations of that environment with --data.path."
         )
-    note = f" The {made.origin.note}; for others, give one array: see docs/your-data.md." if made.origin.note else ""
+    note = f" The {made.origin.note}; name others with --data.observation_keys." if made.origin.note else ""
     for key, tensor, wanted in (
         ("observations", made.observations, spaces.observation_dim),
         ("actions", made.actions, spaces.action_dim),
@@ -120,16 +162,14 @@ def in_bounds(made: Trajectories, spaces: EnvironmentSpaces, scale: bool, clip: 
     """
     path = made.origin.path
     low, high = torch.tensor(spaces.action_low), torch.tensor(spaces.action_high)
-    is_wider = bool(((low < -1) & (high > 1)).all())
     if scale:
         made = replace(made, actions=(high + low) / 2 + (high - low) / 2 * made.actions)
-    elif is_wider and made.origin.versions is None and made.actions.abs().max() <= 1:  # ``collect`` records units
+    elif seem_scaled(made, spaces):
         rank_zero_only(warnings.warn)(
             f"{path}: all actions lie in [-1, 1], and those of {spaces.environment_id} in {low.tolist()} to "
             f"{high.tolist()}. {WAY_BACK}"
         )
-    tolerance = 1e-5 * (high - low)                                 # float32 rounding of an affine map
-    outside = ((made.actions < low - tolerance) | (made.actions > high + tolerance)).any(dim=1)
+    outside = beyond_bounds(made.actions, spaces).any(dim=1)
     if not outside.any():
         return made
     number, first = int(outside.sum()), int(outside.nonzero()[0])
@@ -176,7 +216,8 @@ def split(
             )
     if budget.top_fraction < 1:                                     # after the inference: it is of the file's last episode
         made = _best(made, budget.top_fraction)
-    return made.held_out(budget.episodes, budget.validation_fraction)
+    fewest = 2 if budget.must_hold_out else FEWEST_EPISODES_TO_HOLD_OUT
+    return made.held_out(budget.episodes, budget.validation_fraction, fewest)
 
 
 def _best(made: Trajectories, fraction: float) -> Trajectories:
@@ -190,18 +231,37 @@ def _best(made: Trajectories, fraction: float) -> Trajectories:
 
 def _with_episodes(made: Trajectories, spaces: EnvironmentSpaces, wanted: Wanted, budget: Budget) -> Trajectories:
     """Demonstrations whose episodes are known, unless nothing depends on them."""
-    if made.knows_episodes:
-        return made
-    length = budget.episode_length
-    if length is None and spaces.can_terminate is False:
-        length = spaces.max_episode_steps
-    if length is not None:
-        return made.in_episodes_of(length)
+    made = with_usual_episodes(made, spaces, budget.episode_length)
+    if budget.must_hold_out and not made.knows_episodes:
+        raise InputError(
+            f"{made.origin.path}: has no episode_lengths, and whole episodes are held out to judge the run by. Say how long "
+            "they are with --data.episode_length N."
+        )
     strategy_asks = wanted.needs is Needs.TRANSITIONS or wanted.has_windows
-    if budget.takes_all and not strategy_asks:
+    if made.knows_episodes or (budget.takes_all and not strategy_asks):
         return made
     way_out = "" if strategy_asks else ", or take all pairs as they are with --data.validation_fraction 0"
     raise InputError(
         f"{made.origin.path}: has no episode_lengths, and episodes of {spaces.environment_id} may end early. Say how "
         f"long they are with --data.episode_length N{way_out}."
     )
+
+
+def with_usual_episodes(made: Trajectories, spaces: EnvironmentSpaces, length: int | None = None) -> Trajectories:
+    """The same in episodes of ``length`` where they are not known; by default of the time limit, if none ends before it."""
+    if length is None and spaces.can_terminate is False:
+        length = spaces.max_episode_steps
+    return made if made.knows_episodes or length is None else made.in_episodes_of(length)
+
+
+def beyond_bounds(actions: Tensor, spaces: EnvironmentSpaces) -> Tensor:
+    """Which of the ``actions`` (pairs, action_dim) are beyond the bounds, but for float32 rounding of an affine map."""
+    low, high = torch.tensor(spaces.action_low), torch.tensor(spaces.action_high)
+    tolerance = 1e-5 * (high - low)
+    return (actions < low - tolerance) | (actions > high + tolerance)
+
+
+def seem_scaled(made: Trajectories, spaces: EnvironmentSpaces) -> bool:
+    """Whether all actions lie in [-1, 1] though the bounds are wider, in a file that ``collect`` has not written."""
+    is_wider = bool((spaces.action_low < -1).all() and (spaces.action_high > 1).all())
+    return is_wider and made.origin.versions is None and bool(made.actions.abs().max() <= 1)  # ``collect`` records units

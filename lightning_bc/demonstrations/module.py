@@ -8,14 +8,25 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import NonNegativeInt, PositiveInt, UnitIntervalAboveZero, UnitIntervalBelowOne
+from lightning_bc.demonstrations import quality, without_simulator
 from lightning_bc.demonstrations.batches import Batch, Batches, Nothing, batches_per_pass
 from lightning_bc.demonstrations.collect import collect_missing, default_path
-from lightning_bc.demonstrations.fitting import Budget, Wanted, check_fits, check_wanted, in_bounds, split
-from lightning_bc.demonstrations.readers import peek, read
+from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT, Budget, Wanted, check_wanted, split
+from lightning_bc.demonstrations.mixture import Mixture, check_shares
 from lightning_bc.demonstrations.reference_returns import references
+from lightning_bc.demonstrations.several import (
+    Joined,
+    error_of,
+    in_units,
+    origin_of,
+    paths_of,
+    read_all,
+    stated_environment,
+)
 from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.demonstrations.windows import Windows
 from lightning_bc.environments import environment_spaces
@@ -23,8 +34,7 @@ from lightning_bc.errors import InputError
 from lightning_bc.references import References
 from lightning_bc.strategies.contract import Data, Needs, Transitions
 
-DEFAULT_ENVIRONMENT = "HalfCheetah-v5"
-"""Whose demonstrations the default file holds."""
+DEFAULT_PATH = default_path("{env}")
 
 VALIDATION_BATCH = 65_536
 
@@ -38,10 +48,12 @@ class Demonstrations(LightningDataModule):
     epoch at each pass.
 
     Args:
-        path: demonstration file (.pt, .npz, .pkl, .hdf5), a folder of such files, or minari:DATASET_ID, see ``readers``;
+        path: file, folder, or minari:DATASET_ID; see ``readers``;
             the default file is collected by ``fit`` when it is missing and an expert for the environment is shipped. null
             reads nothing, and is what strategies that need no demonstrations have by default; returns are then measured
-            against the shipped expert, if there is one.
+            against the shipped expert, if there is one. Several, [a.pt,b.npz], are joined; each is first taken as if it
+            were alone: episodes, subsample, validation_fraction, episode_length, top_fraction, scale_actions and
+            clip_actions hold for every file by itself. See ``several`` for what returns are then measured against.
         environment_id: Gymnasium id of the environment; default: the one that the file says it is of, and HalfCheetah-v5
             for the default file. The command line sets it from --env.
         episodes: use only the first n episodes (the demonstration budget).
@@ -51,10 +63,20 @@ class Demonstrations(LightningDataModule):
         batch_size: pairs per batch.
         episode_length: steps per episode, for files without episode lengths; default: the environment's time limit,
             where that environment never terminates early.
-        top_fraction: use only this share of the episodes, those with the highest returns, before all else is taken from
+        top_fraction: share of the episodes that is used, of highest returns; before all else is taken from
             them (%BC in Chen 2021, https://arxiv.org/abs/2106.01345).
         scale_actions: the file's actions were recorded in [-1, 1]; bring them to the environment's bounds.
         clip_actions: move actions beyond the environment's bounds to them; otherwise they are refused.
+        observation_keys: which observations are put side by side, KEY [KEY ...]; where the file keeps several (obs/KEY of
+            HDF5, dictionaries, columns of LeRobot), those, in this order; where it keeps one array of an environment with
+            dictionaries, the order of its columns. Default: what the environment's space or the format says.
+        action_low: without a simulator, lower bounds of the actions; default: the least of the file.
+        action_high: without a simulator, upper bounds of the actions; default: the greatest of the file.
+        simulator: whether the environment can be played in. false takes everything from the file, see ``without_simulator``;
+            the command line sets it from --rollouts.episodes.
+        shares: of each file of path in what is learnt from, [0.5,0.5]; exact in every pass, on average in a batch; a pass
+            has as many pairs as without, and repeats or leaves out pairs of a file in turn, see ``Mixture``. Default:
+            proportional to the files' pairs.
         seed: of the order of the pairs; the command line sets it from --seed_everything.
         group_size: batches that the loader serves together, one optimizer step each; the command line sets it to
             --rollouts.eval_freq, and DAgger to what divides its rounds too.
@@ -62,7 +84,7 @@ class Demonstrations(LightningDataModule):
 
     def __init__(
         self,
-        path: str | None = default_path("{env}"),
+        path: list[str] | str | None = DEFAULT_PATH,
         environment_id: str | None = None,
         episodes: PositiveInt | None = None,
         subsample: PositiveInt = 1,
@@ -72,16 +94,35 @@ class Demonstrations(LightningDataModule):
         top_fraction: UnitIntervalAboveZero = 1.0,
         scale_actions: bool = False,
         clip_actions: bool = False,
+        observation_keys: list[str] | None = None,
+        action_low: list[float] | None = None,
+        action_high: list[float] | None = None,
+        shares: list[UnitIntervalAboveZero] | None = None,
         seed: NonNegativeInt = 0,
         group_size: PositiveInt = 80,
+        simulator: bool = True,
     ) -> None:
         super().__init__()
-        environment_id = environment_id or _environment_of(path)
+        paths = paths_of(path)
+        if environment_id is None and simulator:
+            environment_id = DEFAULT_ENVIRONMENT if "{env}" in "".join(paths) else stated_environment(paths)
+        environment_id = environment_id or ""                       # without a simulator
         self.environment_id, self.batch_size, self.seed, self.group_size = environment_id, batch_size, seed, group_size
-        self.path = None if path is None else path.replace("{env}", environment_id)
-        self.budget = Budget(episodes, subsample, validation_fraction, episode_length, top_fraction)
+        self.paths = [one.replace("{env}", environment_id) for one in paths]
+        self.path = ", ".join(self.paths) or None                   # for people
+        if shares is not None:
+            check_shares(shares, len(self.paths))
+        self.shares, self.has_simulator = shares, simulator
+        self.budget = Budget(episodes, subsample, validation_fraction, episode_length, top_fraction, not simulator)
         self.scale_actions, self.clip_actions = scale_actions, clip_actions
-        self.spaces = environment_spaces(environment_id)
+        self.observation_keys = tuple(observation_keys or ())
+        if simulator:
+            without_simulator.refuse_bounds(environment_id, action_low, action_high)
+            self.spaces = environment_spaces(environment_id)
+        else:
+            self.spaces = without_simulator.spaces_of(
+                self._as_read, environment_id, action_low, action_high, scale_actions
+            )
         self.observation_dim = self.spaces.observation_dim          # these three are what a strategy is built from
         self.action_low = [float(bound) for bound in self.spaces.action_low]
         self.action_high = [float(bound) for bound in self.spaces.action_high]
@@ -103,25 +144,27 @@ class Demonstrations(LightningDataModule):
         if wanted.fits and self.path == default_path(self.environment_id):
             collect_missing(self.environment_id, self.path)
         check_wanted(self.split[0], wanted, self.budget.subsample)
+        if wanted.fits and not self.has_simulator:
+            without_simulator.check_held_out(self.split[1], self.budget.validation_fraction)
+        if self.shares is not None and wanted.needs is not Needs.PAIRS:
+            raise InputError(f"--data.shares: {wanted.name} draws pairs by itself, each as often. Leave --data.shares away.")
+        if wanted.fits:
+            for file in self._files:
+                quality.warn(file)
 
     def setup(self, stage: str) -> None:
         """Split the pairs by episodes, and bring them to the training device."""
         if stage not in ("fit", "validate") or self.path is None:
             return
-        (training, validation), pairs = self.split, len(self.training_observations)
+        pairs = len(self.training_observations)
         if self.batch_size > pairs:
             warnings.warn(
                 f"--data.batch_size {self.batch_size} is more than the {pairs} training pairs: each batch holds them all.",
                 stacklevel=2,
             )
-        self.source = {
-            "path": self.path,
-            "sha256": training.origin.sha256,
-            "training_pairs": pairs,
-            "training_episodes": len(training.lengths),
-            "validation_episodes": len(validation.lengths),
-            **{key: getattr(training.origin, key) for key in ("actions", "expert", "expert_sha256", "seed", "versions")},
-        }
+        if stage == "fit" and not self.budget.takes_every_row:
+            rank_zero_only(print)(f"{self.path}: learns from {self._joined.summary(pairs)}")
+        self.source = {"path": self.path, **self._joined.source(pairs)}
 
     def train_dataloader(self) -> Batches | Nothing:
         """Shuffled batches; see the class for what an epoch is. Strategies that act while they learn draw for themselves."""
@@ -139,7 +182,23 @@ class Demonstrations(LightningDataModule):
             self._loader.extend(*(column.to(wanted.device) for column in self._collected))
         return self._loader
 
-    def val_dataloader(self) -> Batches | list[Any]:
+    def val_dataloader(self) -> Batches | DataLoader[Any] | list[Any]:
+        """The held-out episodes in large batches, all in one item.
+
+        Without them, or where they are the curve, there is none; or an empty one, for callbacks that look at the curve then.
+        """
+        if self.measures_held_out and (self.has_simulator or not Wanted.by(self.trainer).fits):
+            return self.held_out()
+        is_watched = any(getattr(callback, "monitor", None) for callback in getattr(self.trainer, "callbacks", []))
+        nothing: Any = [[]]
+        return DataLoader(nothing, batch_size=None) if is_watched else []
+
+    @property
+    def measures_held_out(self) -> bool:
+        """Whether there are held-out episodes."""
+        return self.path is not None and len(self.split[1]) > 0
+
+    def held_out(self) -> Batches | list[Any]:
         """The held-out episodes in large batches, all in one item; empty where nothing is held out."""
         validation = self.split[1]
         return self._batches(validation, VALIDATION_BATCH, len(validation)) if len(validation) else []
@@ -214,22 +273,29 @@ class Demonstrations(LightningDataModule):
     @cached_property
     def references(self) -> References:
         """Returns of the random policy and of the expert; played or read at the first call."""
-        return references(self.environment_id, None if self.path is None else self._file)
+        if not self.has_simulator:
+            return without_simulator.REFERENCES
+        return references(self.environment_id, origin_of(self._files) if self.paths else None, error_of(self._files))
 
     # What is made once, when it is first asked for
 
     @cached_property
-    def _file(self) -> Trajectories:
-        made = read(str(self.path))
-        if made.origin.note:
-            rank_zero_only(print)(f"{self.path}: {made.origin.note}")
-        check_fits(made, self.spaces)
-        return in_bounds(made, self.spaces, self.scale_actions, self.clip_actions)
+    def _as_read(self) -> list[Trajectories]:
+        return read_all(self.paths, self.observation_keys, [*self.spaces.observation_parts] if self.has_simulator else [])
 
     @cached_property
+    def _files(self) -> list[Trajectories]:
+        return in_units(self._as_read, self.spaces, self.scale_actions, self.clip_actions)
+
+    @cached_property
+    def _joined(self) -> Joined:
+        wanted = Wanted.by(self.trainer)
+        return Joined(self._files, [split(file, self.spaces, wanted, self.budget) for file in self._files])
+
+    @property
     def split(self) -> tuple[Trajectories, Trajectories]:
-        """The episodes to train on, and those held out, maybe none."""
-        return split(self._file, self.spaces, Wanted.by(self.trainer), self.budget)
+        """The episodes to train on, and those held out, maybe none; of several files one after another."""
+        return self._joined.split
 
     @cached_property
     def _training(self) -> Batch:
@@ -240,34 +306,24 @@ class Demonstrations(LightningDataModule):
     ) -> Batches:
         wanted = Wanted.by(self.trainer)
         windows = Windows(made.lengths, wanted.history, wanted.horizon, wanted.device) if wanted.has_windows else None
-        observations, actions = self._training if made is self.split[0] else made.pairs(self.budget.subsample, wanted.device)
+        is_training, every = made is self.split[0], self.budget.subsample
+        observations, actions = self._training if is_training else made.pairs(every, wanted.device)
+        mixture = None
+        if is_training and self.shares is not None:
+            mixture = Mixture(tuple(len(part.rows(every)) for part, _ in self._joined.splits), tuple(self.shares))
         return Batches(
             observations,
             actions,
             batch_size,
             self.seed,
             windows=windows,
+            mixture=mixture,
             group_size=group_size,
             num_batches=num_batches,
             stop=stop,
             rank=wanted.rank,
             world_size=wanted.world_size,
         )
-
-
-def _environment_of(path: str | None) -> str:
-    """The environment that a data file says it is of.
-
-    Raises:
-        InputError: it says none.
-    """
-    if path is not None and "{env}" in path:
-        return DEFAULT_ENVIRONMENT
-    said = None if path is None else peek(path).environment_id
-    if said is None:
-        source = path or "Demonstrations without a path"
-        raise InputError(f"{source}: does not say of which environment. Give environment_id.")
-    return said
 
 
 if TYPE_CHECKING:

@@ -7,11 +7,14 @@ import torch
 from torch import Tensor
 
 from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, load_expert
-from lightning_bc.demonstrations.trajectories import Origin, Trajectories
+from lightning_bc.demonstrations.trajectories import Origin
 from lightning_bc.environments import environment_spaces, make
 from lightning_bc.episodes import TEST_BANK, TEST_EPISODES, Policy, play
 from lightning_bc.files import shipped
 from lightning_bc.references import References
+
+CLEARLY = 3.0
+"""Standard errors by which the expert's return must be above that of random actions."""
 
 
 def random_policy(low: np.ndarray, high: np.ndarray) -> Policy:
@@ -35,27 +38,51 @@ def random_returns(environment_id: str) -> np.ndarray:
     return returns
 
 
-def references(environment_id: str, demonstrations: Trajectories | None) -> References:
-    """As the demonstrations' file says.
+def references(environment_id: str, demonstrations: Origin | None, error: float = math.nan) -> References:
+    """As the demonstrations' files say.
 
     What it does not say, the random policy plays, and the mean return of the demonstrations stands in for the expert. Where
-    that is not known either the shipped expert plays; where there is none its return is NaN.
+    that is not known either the shipped expert plays; where there is none its return is NaN. It is NaN too where the expert
+    is not clearly better than random actions: no score can be normalized by a distance that is noise. ``error`` is the
+    standard error of the mean return of the demonstrations, NaN where it is not known.
     """
-    origin = Origin("nowhere") if demonstrations is None else demonstrations.origin
-    random = _mean(origin.random_returns) if origin.random_returns else float(random_returns(environment_id).mean())
+    origin = demonstrations or Origin("nowhere")
+    random = np.array(origin.random_returns) if origin.random_returns else random_returns(environment_id)
     if origin.expert_returns:
-        return References(random, _mean(origin.expert_returns), "expert's mean action, 100 test-bank episodes")
-    if demonstrations is not None and not math.isnan(demonstrations.mean_return):
-        return References(random, demonstrations.mean_return, "mean_reward of the data file (no expert at hand)")
+        expert = np.array(origin.expert_returns)
+        return _scale(random, _mean(expert), _error(expert), "expert's mean action, 100 test-bank episodes")
+    if origin.mean_return is not None:
+        return _scale(random, origin.mean_return, error, "mean_reward of the data file (no expert at hand)")
     path = shipped(SHIPPED_EXPERTS / f"{environment_id}.pt")
     if not path.is_file():
         unsaid = "no demonstrations are read" if demonstrations is None else "the data file has no mean_reward or rewards"
-        return References(random, float("nan"), f"unknown: {unsaid} and no expert is shipped")
+        return References(_mean(random), math.nan, f"unknown: {unsaid} and no expert is shipped")
     environments = make(environment_id, TEST_EPISODES)
-    returns = play(load_expert(path, environment_id).player(), environments, TEST_BANK.seeds(TEST_EPISODES)).returns
+    expert = play(load_expert(path, environment_id).player(), environments, TEST_BANK.seeds(TEST_EPISODES)).returns
     environments.close()
-    return References(random, float(returns.mean()), "shipped expert's mean action, 100 test-bank episodes")
+    return _scale(random, _mean(expert), _error(expert), "shipped expert's mean action, 100 test-bank episodes")
 
 
-def _mean(returns: tuple[float, ...]) -> float:
-    return float(torch.tensor(returns, dtype=torch.float64).mean())
+def _scale(random: np.ndarray, expert: float, error: float, source: str) -> References:
+    """The two returns as a scale, if the ``expert``'s, of that standard error, is clearly above that of ``random`` actions.
+
+    Clearly is by three standard errors of the difference; an error that is not known (NaN) counts as none.
+    """
+    worst = _mean(random)
+    if expert > worst + CLEARLY * math.hypot(_error(random), 0.0 if math.isnan(error) else error):
+        return References(worst, expert, source)
+    return References(
+        worst,
+        math.nan,
+        f"no normalized score: the expert's return, {expert:.4g} ({source}), is not clearly above that of random actions, "
+        f"{worst:.4g}",
+    )
+
+
+def _mean(returns: np.ndarray) -> float:
+    return float(returns.astype(np.float64).mean())
+
+
+def _error(returns: np.ndarray) -> float:
+    """Standard error of the mean of ``returns`` (episodes,); NaN where there are none."""
+    return float(returns.std() / math.sqrt(len(returns))) if len(returns) else math.nan

@@ -31,7 +31,10 @@ class Origin:
         std_return: standard deviation of these returns.
         random_returns: returns of uniformly random actions on the test bank; empty where they are not known.
         expert_returns: returns of the expert's mean action on the test bank; empty where they are not known.
+        observation_keys: what is side by side in observations, in this order; None where they are one array of which nothing
+            says more.
         note: what of the file was read, where its format leaves that open; for people.
+        layout: how the file is arranged and which of its names were read; for people.
     """
 
     path: str
@@ -46,7 +49,9 @@ class Origin:
     std_return: float | None = None
     random_returns: tuple[float, ...] = ()
     expert_returns: tuple[float, ...] = ()
+    observation_keys: tuple[str, ...] | None = None
     note: str = ""
+    layout: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,10 +183,12 @@ class Trajectories:
             final_observations=None if self.final_observations is None else self.final_observations[episodes],
         )
 
-    def held_out(self, episodes: int | None, fraction: float) -> tuple["Trajectories", "Trajectories"]:
+    def held_out(
+        self, episodes: int | None, fraction: float, fewest: int = FEWEST_EPISODES_TO_HOLD_OUT
+    ) -> tuple["Trajectories", "Trajectories"]:
         """The episodes to train on, and those held out: a ``fraction`` of the first ``episodes``, the last of them.
 
-        At least one is held out, and one is trained on; below 10 episodes none is held out.
+        At least one is held out, and one is trained on; below ``fewest`` episodes none is held out.
 
         Raises:
             InputError: if there are fewer episodes than asked for.
@@ -193,7 +200,7 @@ class Trajectories:
                 f"--data.episodes {used}: {self.origin.path} holds {found} episodes. Ask for as many or fewer."
             )
         held_out = 0
-        if fraction > 0 and used >= FEWEST_EPISODES_TO_HOLD_OUT:
+        if fraction > 0 and used >= fewest:
             held_out = min(max(1, round(used * fraction)), used - 1)
         return self.part(0, used - held_out), self.part(used - held_out, used)
 

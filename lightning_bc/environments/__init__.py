@@ -7,7 +7,10 @@ from lightning_bc.environments.make import (
     EnvironmentSpaces,
     UnusableEnvironmentError,
     environment_spaces,
+    episode_limit,
+    limit_episodes,
     make,
+    resolved,
 )
 from lightning_bc.environments.tasks import TASKS, Task
 
@@ -19,6 +22,9 @@ __all__ = [
     "Task",
     "UnusableEnvironmentError",
     "environment_spaces",
+    "episode_limit",
+    "limit_episodes",
     "make",
     "quiet_model_loading",
+    "resolved",
 ]

@@ -2,7 +2,10 @@
 
 import difflib
 import functools
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import gymnasium
 import numpy as np
@@ -28,6 +31,11 @@ NEVER_TERMINATE = frozenset(
 )
 """Gymnasium's continuous environments without a batched task whose ``step`` always returns ``terminated=False``."""
 
+DEFAULT_LIMIT = 1000
+"""Steps after which an episode is cut off in an environment without a time limit, unless ``limit_episodes`` says another."""
+
+_limits: dict[str, int] = {}
+
 
 class UnusableEnvironmentError(InputError):
     """The environment is unknown, lacks a dependency, or has actions that are not bounded vectors."""
@@ -40,6 +48,8 @@ class EnvironmentSpaces:
     Attributes:
         environment_id: as given.
         observation_dim: length of the (flattened) observation.
+        observation_parts: of a Dict space, each key's share of that length, in the order in which they are flattened; empty
+            for any other space.
         action_low: lower bounds of the actions, (action_dim,) float32, in the environment's units.
         action_high: upper bounds, likewise.
         max_episode_steps: the time limit; None where there is none.
@@ -48,6 +58,7 @@ class EnvironmentSpaces:
 
     environment_id: str
     observation_dim: int
+    observation_parts: Mapping[str, int]
     action_low: NDArray[np.float32]
     action_high: NDArray[np.float32]
     max_episode_steps: int | None
@@ -82,7 +93,54 @@ def make(environment_id: str, num_envs: int, threads: int | None = None) -> Envi
     environment_spaces(environment_id)                              # imports its module; raises where it cannot be used
     if task_of(environment_id) is not None:
         return BatchedMujoco(environment_id, num_envs, threads)
-    return OneByOne(environment_id, num_envs)
+    return OneByOne(environment_id, num_envs, episode_limit(environment_id))
+
+
+def limit_episodes(environment_id: str, steps: int) -> None:
+    """Have every episode of an environment without a time limit cut off after ``steps``, in the whole process.
+
+    Raises:
+        InputError: the environment has a time limit, of another length.
+        UnusableEnvironmentError: the environment cannot be used.
+    """
+    own = environment_spaces(environment_id).max_episode_steps
+    if own not in (None, steps):
+        raise InputError(
+            f"max_episode_steps {steps}: {environment_id} has a time limit of its own, {own} steps, which counts. Leave "
+            "max_episode_steps away."
+        )
+    _limits[environment_id] = steps
+
+
+def episode_limit(environment_id: str) -> int | None:
+    """Steps after which episodes are cut off here, since the environment does not; None where it does.
+
+    The first time that nobody has said how many, a warning does.
+    """
+    if environment_spaces(environment_id).max_episode_steps is not None:
+        return None
+    if environment_id not in _limits:
+        warnings.warn(
+            f"{environment_id} has no time limit: its episodes are cut off after {DEFAULT_LIMIT} steps. Say how many with "
+            "--rollouts.max_episode_steps in fit, --max_episode_steps in collect and evaluate.",
+            stacklevel=2,
+        )
+        _limits[environment_id] = DEFAULT_LIMIT
+    return _limits[environment_id]
+
+
+def resolved(environment_id: str) -> str:
+    """The id with its version: HalfCheetah is HalfCheetah-v5, the latest that is registered.
+
+    Raises:
+        UnusableEnvironmentError: the environment is unknown or lacks a dependency.
+    """
+    if environment_id.rpartition(":")[2] in gymnasium.registry:
+        return environment_id
+    environment = _make_one(environment_id)
+    environment.close()
+    module, colon, _ = environment_id.rpartition(":")
+    return environment_id if environment.spec is None else f"{module}{colon}{environment.spec.id}"
 
 
 @functools.lru_cache
@@ -96,6 +154,7 @@ def environment_spaces(environment_id: str) -> EnvironmentSpaces:
     environment = _make_one(environment_id)
     observation_space, action_space, spec = environment.observation_space, environment.action_space, environment.spec
     environment.close()
+    parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {}
     if not isinstance(action_space, spaces.Box) or len(action_space.shape) != 1:
         raise UnusableEnvironmentError(
             f"{environment_id} has the action space {action_space}; a one-dimensional Box of continuous actions is "
@@ -108,6 +167,12 @@ def environment_spaces(environment_id: str) -> EnvironmentSpaces:
             "with gymnasium.wrappers.RescaleAction or ClipAction around it and finite bounds."
         )
     low, high = action_space.low.astype(np.float32), action_space.high.astype(np.float32)
+    if (low == high).any():
+        dimension = int(np.flatnonzero(low == high)[0])
+        raise UnusableEnvironmentError(
+            f"{environment_id} has equal action bounds, {low[dimension]:g}, in dimension {dimension} of its actions, so "
+            "there is nothing to choose. Register the environment without that dimension."
+        )
     for bounds in (low, high):
         bounds.flags.writeable = False                              # the cache hands the same arrays to everyone
     task = task_of(environment_id)
@@ -118,6 +183,7 @@ def environment_spaces(environment_id: str) -> EnvironmentSpaces:
     return EnvironmentSpaces(
         environment_id=environment_id,
         observation_dim=spaces.flatdim(observation_space),
+        observation_parts=MappingProxyType({str(key): spaces.flatdim(part) for key, part in parts.items()}),
         action_low=low,
         action_high=high,
         max_episode_steps=None if spec is None else spec.max_episode_steps,

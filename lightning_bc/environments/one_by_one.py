@@ -2,13 +2,14 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
-from gymnasium.wrappers import FlattenObservation
+from gymnasium.wrappers import FlattenObservation, TimeLimit
 from numpy.typing import NDArray
 
 from lightning_bc.aliases import StateDict
@@ -22,6 +23,7 @@ from lightning_bc.environments.arguments import (
 )
 from lightning_bc.environments.loading import quiet_model_loading
 from lightning_bc.environments.tasks import BoolArray, FloatArray
+from lightning_bc.errors import InputError
 
 
 class OneByOne(VectorWrapper):
@@ -33,6 +35,7 @@ class OneByOne(VectorWrapper):
     Args:
         environment_id: the environment, checked by :func:`lightning_bc.environments.environment_spaces`.
         num_envs: number of sub-environments.
+        max_episode_steps: steps after which an episode is cut off where the environment has no time limit itself.
 
     Raises:
         ValueError: ``num_envs`` is below 1.
@@ -43,15 +46,16 @@ class OneByOne(VectorWrapper):
 
     env: SyncVectorEnv
 
-    def __init__(self, environment_id: str, num_envs: int) -> None:
+    def __init__(self, environment_id: str, num_envs: int, max_episode_steps: int | None = None) -> None:
         check_at_least_one("num_envs", num_envs)
+        limit = [] if max_episode_steps is None else [partial(TimeLimit, max_episode_steps=max_episode_steps)]
         with quiet_model_loading():
             environments = gymnasium.make_vec(
                 environment_id,
                 num_envs,
                 vectorization_mode="sync",
                 vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
-                wrappers=[FlattenObservation],
+                wrappers=[*limit, FlattenObservation],
             )
         super().__init__(environments)
         self._environment_id = environment_id
@@ -93,7 +97,8 @@ class OneByOne(VectorWrapper):
         for index, environment in enumerate(self.env.envs):
             if active is not None and not active[index]:
                 continue
-            observation, rewards[index], terminated[index], truncated[index], _ = environment.step(actions[index])
+            observation, reward, terminated[index], truncated[index], _ = environment.step(actions[index])
+            rewards[index] = self._number(reward)
             self._steps += 1
             if terminated[index] or truncated[index]:
                 final_observations[index] = np.array(observation, self._observations.dtype)
@@ -102,6 +107,15 @@ class OneByOne(VectorWrapper):
         ended = terminated | truncated
         infos = {"final_obs": final_observations, "_final_obs": ended} if ended.any() else {}
         return self._observations.copy(), rewards, terminated, truncated, infos
+
+    def _number(self, reward: Any) -> float:
+        """A reward, also one in an array of one element, as environments that compute in batches give it."""
+        if np.size(reward) != 1:
+            raise InputError(
+                f"{self._environment_id}: gave a reward of shape {np.shape(reward)}; one number is needed. Put a "
+                "gymnasium.RewardWrapper around it that sums it."
+            )
+        return np.asarray(reward, dtype=float).item()
 
     def state_dict(self) -> StateDict:
         """Seeds to start new episodes from, of plain values: these environments cannot save more."""

@@ -2,18 +2,24 @@
 
 import json
 import math
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from lightning_bc.references import References
 from lightning_bc.report import statistics
-from lightning_bc.report.parameters import WHICH_PAIRS, changed_parameters, class_name, teachers
+from lightning_bc.report.labels import (
+    counted,
+    demonstrations_in_words,
+    distinguishing,
+    in_words,
+    strategy_name,
+    unique_labels,
+)
+from lightning_bc.report.parameters import WHICH_PAIRS, Parameters, changed_parameters
 from lightning_bc.report.tables import show_duration, show_interval
 from lightning_bc.runs.records import FinishedRecord, Record
 
@@ -65,6 +71,7 @@ class Method:
     Attributes:
         strategy: its name, with those of callbacks that teach it.
         parameters: those that differ from the defaults.
+        distinguishing: those of them that another method of the same strategy in the chart has not, or has otherwise.
         demonstrations: what was learnt from, in words: kind, episodes, pairs.
         runs: the finished runs, one per seed.
         notes: what a reader must know of the row.
@@ -72,11 +79,18 @@ class Method:
     """
 
     strategy: str
-    parameters: Mapping[str, Any]
+    parameters: Parameters
     demonstrations: tuple[str, ...]
     runs: tuple[FinishedRecord, ...]
     notes: tuple[str, ...] = ()
+    distinguishing: Parameters = field(default_factory=dict)
     label: str = ""
+
+    @property
+    def details(self) -> dict[str, str]:
+        """What tells it from others of its strategy, in words, by what it is of: of the data first."""
+        data = {f"demonstrations {number}": words for number, words in enumerate(self.demonstrations)}
+        return data | in_words(self.parameters)
 
     def over_runs(self, key: str) -> np.ndarray:
         """One entry of results.json of every run, (runs,); NaN where it is null."""
@@ -101,7 +115,7 @@ class Method:
         low, high = (None, None) if ends is None else map(float, ends)
         return Row(
             method=self.strategy,
-            parameters=", ".join(_in_words(self.parameters).values()),
+            parameters=", ".join(in_words(self.parameters).values()),
             demonstrations=", ".join(self.demonstrations),
             seeds=len(self.runs),
             expert_queries=self.over_runs("expert_queries").mean(),
@@ -133,6 +147,11 @@ class Chart:
     methods: tuple[Method, ...]
 
     @property
+    def environment_id(self) -> str:
+        """Where the runs were scored."""
+        return self.best.runs[0].results.environment_id
+
+    @property
     def best(self) -> Method:
         """The method of the highest score."""
         return self.methods[0]
@@ -156,7 +175,7 @@ class Chart:
         known = self.references.has_expert
         return [
             method.strategy,
-            row.parameters,
+            ", ".join(in_words(method.distinguishing).values()),
             row.demonstrations,
             f"{row.expert_queries:,.0f}",
             f"{row.environment_steps:,.0f}",
@@ -170,17 +189,22 @@ class Chart:
         ]
 
     def sentence(self) -> str:
-        """What was reached, and with what."""
+        """What was reached, and with what: parameters that distinguish, data, and what was asked for while learning."""
         best, known = self.best, self.references.has_expert
         row = best.row
-        details = f"{row.parameters or 'default parameters'}; demonstrations: {row.demonstrations}"
+        details = [
+            ", ".join(in_words(best.distinguishing).values()) or "default parameters" * (not best.parameters),
+            f"demonstrations: {row.demonstrations}",
+            f"{row.expert_queries:,.0f} expert queries" * bool(row.expert_queries),
+            f"{row.environment_steps:,.0f} environment steps" * bool(row.environment_steps),
+        ]
         ends = best.score_interval
         interval = "1 seed, no interval"
         if ends is not None:
             interval = f"95% interval {self.show_return(ends[0])} to {self.show_return(ends[1])} over {_seeds(best)}"
         normalized = f"; normalized {row.normalized:.3f}" if known else ""
-        reached = self.show_return(best.score)
-        return f"With {best.strategy} ({details}) a return of {reached} was reached ({interval}{normalized})."
+        told = f"{best.strategy} ({'; '.join(filter(None, details))})"
+        return f"With {told} a return of {self.show_return(best.score)} was reached ({interval}{normalized})."
 
 
 # From runs to charts
@@ -204,7 +228,9 @@ def make_charts(records: Iterable[Record]) -> list[Chart]:
     for (environment_id, references), runs in scales.items():
         name = environment_id
         if several[environment_id] > 1:
-            name += f" against {references.expert_return:.0f}" if references.has_expert else " without expert"
+            expert = references.expert_return
+            digits = ".0f" if abs(expert) >= 100 else ".3g"
+            name += f", expert return {expert:{digits}}" if references.has_expert else " without expert"
         methods = sorted(_methods(runs, unfinished), key=lambda method: -method.score)
         charts.append(Chart(name, references, tuple(methods)))
     return sorted(charts, key=lambda chart: chart.name)
@@ -240,58 +266,25 @@ def _methods(runs: Sequence[FinishedRecord], unfinished: Sequence[Record]) -> li
         )
         methods.append(
             Method(
-                strategy=_strategy(group[0]),
+                strategy=strategy_name(group[0].config),
                 parameters=changed_parameters(group[0].config),
-                demonstrations=_demonstrations(group[0]),
+                demonstrations=demonstrations_in_words(group[0]),
                 runs=tuple(newest[seed] for seed in sorted(newest)),
                 notes=tuple(filter(None, notes)),
             )
         )
-    return _labelled(methods)
-
-
-def _labelled(methods: list[Method]) -> list[Method]:
-    """Name methods by their strategy, and by as much of the rest as it takes to tell them apart."""
-    details = [dict(enumerate(method.demonstrations)) | _in_words(method.parameters) for method in methods]
-    labels = [method.strategy for method in methods]
-    for name in dict.fromkeys(name for words in details for name in words):
-        told: dict[str, set[str]] = defaultdict(set)
-        for label, words in zip(labels, details, strict=True):
-            told[label].add(words.get(name, ""))
-        for place, words in enumerate(details):
-            if len(told[labels[place]]) > 1 and name in words:
-                labels[place] += f", {words[name]}"
-    numbers: Counter[str] = Counter()
-    for place, label in enumerate(labels):                          # two files of the same description
-        numbers[label] += 1
-        labels[place] += f" ({numbers[label]})" * (numbers[label] > 1)
-    return [replace(method, label=label) for method, label in zip(methods, labels, strict=True)]
+    strategies = [method.strategy for method in methods]
+    labels = unique_labels(strategies, [method.details for method in methods])
+    own = distinguishing(strategies, [method.parameters for method in methods])
+    named = zip(methods, labels, own, strict=True)
+    return [replace(method, label=label, distinguishing=parameters) for method, label, parameters in named]
 
 
 def _settings(run: Record, path: bool = False) -> str:
     """What two seeds of one method have in common; with ``path``, also where the data lay."""
     pairs = {name: run.config["data"].get(name) for name in WHICH_PAIRS if path or name != "path"}
-    return json.dumps([_strategy(run), run.config["env"], changed_parameters(run.config), pairs], sort_keys=True)
-
-
-def _strategy(run: Record) -> str:
-    """The strategy's name, and those of the callbacks that teach it."""
-    names = [class_name(chosen) for chosen in (run.config["model"], *teachers(run.config))]
-    return " with ".join(names)
-
-
-def _demonstrations(run: FinishedRecord) -> tuple[str, ...]:
-    data = run.results.data
-    if data is None:
-        return ("none",)
-    kind = data.actions or re.split(r"[/\\:]", data.path)[-1]
-    episodes = f"{data.training_episodes:,} episode" + "s" * (data.training_episodes != 1)
-    return kind, episodes, f"{data.training_pairs:,} pairs"
-
-
-def _in_words(parameters: Mapping[str, Any]) -> dict[str, str]:
-    return {name: f"{name} {f'{value:g}' if isinstance(value, float) else value}" for name, value in parameters.items()}
+    return json.dumps([strategy_name(run.config), run.config["env"], changed_parameters(run.config), pairs], sort_keys=True)
 
 
 def _seeds(method: Method) -> str:
-    return f"{len(method.runs)} seed" + "s" * (len(method.runs) != 1)
+    return counted(len(method.runs), "seed")

@@ -5,25 +5,24 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-import numpy as np
 import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader
-from matplotlib.colors import to_rgb
+from plotly.offline import get_plotlyjs
 
-from lightning_bc.references import References
+from lightning_bc.report.bands import Band
 from lightning_bc.report.chart import COLUMNS, Chart
 from lightning_bc.report.comparison import Improvement, matrix
-from lightning_bc.report.plots import AXIS_LABELS, MARKERS, Band, Scale, line_styles, scale
+from lightning_bc.report.evaluations import Evaluated
+from lightning_bc.report.page_curves import Legend, panel_figure, vertical_range
+from lightning_bc.report.panels import Panel
+from lightning_bc.report.styles import colour_of
 from lightning_bc.runs.folders import CONFIG_FILE
 
 _WHOLE = ("Method", "Final return", "Normalized", "Failed episodes", "Training time", "Action latency")
 """Columns whose cells are not broken into lines."""
-
-_DASHES = {"solid": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dashdot"}
-_SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond"}
-"""matplotlib's names of dashes and markers in plotly's words."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +31,19 @@ class Section:
 
     Attributes:
         chart: its methods.
+        panels: these by question.
         bands: their curves, by label.
         improvements: the probabilities of improvement between them.
-        best: the picture of the best method, an SVG file.
+        pictures: further pictures, SVG files by what they show.
+        played: policies that were trained elsewhere.
     """
 
     chart: Chart
-    bands: dict[str, Band]
+    panels: Sequence[Panel]
+    bands: Mapping[str, Band]
     improvements: Sequence[Improvement]
-    best: Path
+    pictures: Mapping[str, Path]
+    played: Sequence[Evaluated] = ()
 
 
 def write_page(
@@ -58,123 +61,41 @@ def write_page(
         left_out: what is not counted or not whole, with the reason.
     """
     template = Environment(loader=PackageLoader("lightning_bc.report", "."), autoescape=True).get_template("page.html")
-    contents = [_content(section, axis, output, first=number == 0) for number, section in enumerate(sections)]
+    contents = [_content(section, axis, output, number) for number, section in enumerate(sections)]
     shown = {"sections": contents, "columns": COLUMNS, "whole": _WHOLE, "logs": logs, "counted": counted}
-    path.write_text(template.render(shown, left_out=left_out))
+    path.write_text(template.render(shown, left_out=left_out, library=get_plotlyjs()))
 
 
-def _content(section: Section, axis: str, output: Path, first: bool) -> dict[str, object]:
+def _content(section: Section, axis: str, output: Path, number: int) -> dict[str, object]:
     chart = section.chart
-    cells = matrix(section.improvements)
+    vertical = vertical_range(section.bands.values(), chart.references, section.played)
     return {
         "chart": chart,
-        # the library is written into the page once
-        "curves": _curves(section, axis).to_html(
-            full_html=False, include_plotlyjs=first, div_id=f"curves-{chart.name}", config={"displaylogo": False}
-        ),
+        "panels": [
+            _panel(panel, f"{number}-{place}", *panel_figure(chart, panel, section.bands, axis, section.played, vertical))
+            for place, panel in enumerate(section.panels)
+        ],
         "rows": [(method, chart.cells(method)) for method in chart.methods],
-        "colours": {label: colour for label, (colour, _) in line_styles(chart).items()},
+        "colours": {method.label: colour_of(method.strategy) for method in chart.methods},
         "runs": [
-            (method.label, run, config := run.folder / CONFIG_FILE, quote(Path(os.path.relpath(config, output)).as_posix()))
+            (method, run, config := run.folder / CONFIG_FILE, quote(Path(os.path.relpath(config, output)).as_posix()))
             for method in chart.methods
             for run in method.runs
         ],
-        "matrix": cells,
+        "matrix": matrix(section.improvements),
         "compared": len({entry.method for entry in section.improvements}),
-        "best": "data:image/svg+xml;base64," + base64.b64encode(section.best.read_bytes()).decode(),
+        "pictures": {
+            words: "data:image/svg+xml;base64," + base64.b64encode(picture.read_bytes()).decode()
+            for words, picture in section.pictures.items()
+        },
     }
 
 
-def _curves(section: Section, axis: str) -> go.Figure:
-    chart, traces = section.chart, []
-    for label, style in ((method.label, line_styles(chart)[method.label]) for method in chart.methods):
-        if label in section.bands:
-            traces += _traces(chart.references, section.bands[label], label, *style)
-    figure = go.Figure(traces)
-    figure.update_layout(
-        template="plotly_white",
-        height=520,
-        margin={"l": 70, "r": 20, "t": 20, "b": 50},
-        xaxis={"title": AXIS_LABELS[axis], "tickformat": ","},
-        yaxis={"title": "return", "tickformat": ","},
-        legend={"x": 1.08, "y": 1},
-        hoverlabel={"align": "left"},
+def _panel(panel: Panel, name: str, figure: go.Figure, legend: Sequence[Legend]) -> dict[str, Any]:
+    drawn = figure.to_html(
+        full_html=False,
+        include_plotlyjs=False,                                     # written into the page once
+        div_id=f"curves-{name}",
+        config={"displaylogo": False, "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]]},
     )
-    references = chart.references
-    if references.has_expert:
-        figure.add_hline(
-            references.expert_return,
-            line={"dash": "dash", "width": 1, "color": "#222222"},
-            annotation={"text": f"expert {chart.show_return(references.expert_return)}", "yanchor": "bottom"},
-            annotation_position="top right",
-        )
-        # the same axis in other words, so that both stay together whatever is zoomed into
-        normalized = np.arange(-20, 21) / 10
-        figure.add_trace(go.Scatter(x=[None], y=[None], yaxis="y2", showlegend=False, hoverinfo="skip"))
-        figure.update_layout(
-            yaxis2={
-                "title": "normalized return (random 0, expert 1)",
-                "overlaying": "y",
-                "matches": "y",
-                "side": "right",
-                "showgrid": False,
-                "zeroline": False,
-                "tickvals": references.unnormalized(normalized),
-                "ticktext": [f"{value:.1f}" for value in normalized],
-            }
-        )
-    _add_scales(figure, scale(section.bands.values()))
-    return figure
-
-
-def _add_scales(figure: go.Figure, horizontal: Scale) -> None:
-    """Buttons for a linear and a logarithmic axis, which begins where the other kind of picture ends to be linear."""
-    kinds = {"linear": [trace.x for trace in figure.data]}
-    kinds["log"] = [np.maximum(np.asarray(x, dtype=float), horizontal.linear_part) for x in kinds["linear"]]
-    chosen = "log" if horizontal.logarithmic else "linear"
-    for trace, x in zip(figure.data, kinds[chosen], strict=True):
-        trace.x = x
-    ticks = {"linear": None, "log": "D2"}                           # 1, 2, 5, 10, ...
-    buttons = [
-        {"label": kind, "method": "update", "args": [{"x": x}, {"xaxis.type": kind, "xaxis.dtick": ticks[kind]}]}
-        for kind, x in kinds.items()
-    ]
-    place = {"x": 1, "xanchor": "right", "y": 0.02, "yanchor": "bottom"}
-    menu = {"type": "buttons", "direction": "right", "buttons": buttons, "active": list(kinds).index(chosen), **place}
-    figure.update_layout(updatemenus=[menu], xaxis={"type": chosen, "dtick": ticks[chosen]})
-
-
-def _traces(references: References, band: Band, label: str, colour: str, dashes: str) -> list[go.Scatter]:
-    """The band, and over it the line; a method without extent along the axis is a point."""
-    shared = {"legendgroup": label, "name": label}
-    lines, columns = [f"<b>{label}</b>", "%{x:,.6~g}: return %{y:,.5~g}"], [references.normalized(band.center)]
-    if references.has_expert:
-        lines.append("normalized %{customdata[0]:.3f}")
-    if band.interval is not None:
-        lines.append("95% interval %{customdata[1]:,.5~g} to %{customdata[2]:,.5~g}")
-        columns += band.interval
-    line = go.Scatter(
-        x=band.x,
-        y=band.center,
-        mode="lines" if len(band.x) > 1 else "markers",
-        line={"color": colour, "dash": _DASHES[dashes], "width": 2},
-        marker={"size": 9, "symbol": _SYMBOLS[MARKERS[dashes]]},
-        customdata=np.stack(columns, axis=-1),
-        hovertemplate="<br>".join(lines) + "<extra></extra>",
-        **shared,
-    )
-    if band.interval is None:
-        return [line]
-    low, high = band.interval
-    area = go.Scatter(
-        x=np.concatenate([band.x, band.x[::-1]]),
-        y=np.concatenate([high, low[::-1]]),
-        fill="toself",
-        fillcolor=f"rgba{(*(round(255 * part) for part in to_rgb(colour)), 0.18)}",
-        line={"width": 0},
-        mode="lines",
-        hoverinfo="skip",
-        showlegend=False,
-        **shared,
-    )
-    return [area, line]
+    return {"id": f"curves-{name}", "title": panel.title, "drawn": drawn, "legend": legend}

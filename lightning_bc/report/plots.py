@@ -2,178 +2,167 @@
 
 import math
 import textwrap
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import color_sequences, rc_context
+from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from lightning_bc.report import statistics
+from lightning_bc.references import References
+from lightning_bc.report.bands import AXIS_LABELS, Band
 from lightning_bc.report.chart import Chart, Method
+from lightning_bc.report.end_labels import End, label_ends
+from lightning_bc.report.evaluations import Evaluated, within
+from lightning_bc.report.panels import Panel
+from lightning_bc.report.styles import (
+    COLOURS,
+    DASHES,
+    GREY,
+    GREYS,
+    MARKERS,
+    STYLE,
+    colour_of,
+    root,
+    root_ticks,
+    unroot,
+    variants,
+)
 
-AXIS_LABELS = {
-    "optimizer_steps": "optimizer steps",
-    "environment_steps": "environment steps",
-    "expert_queries": "expert queries",
-    "seconds": "seconds of training and playing",
-}
+NAMES_FROM = 0.64
+"""Where names begin, as a share of a panel's width; curves end before it."""
 
-COLOURS = [to_hex(colour) for colour in color_sequences["petroff10"]]
-"""Told apart by colour-blind readers (Petroff 2021, https://arxiv.org/abs/2107.02270)."""
-
-DASHES = ("solid", "dashed", "dotted", "dashdot")
-MARKERS = dict(zip(DASHES, ("o", "s", "^", "D"), strict=True))
-"""In place of dashes, where a method is a point."""
-
-WIDE = 8.0
-"""Where the longest curve is so many times as long as the shortest, the axis is logarithmic: the short ones are read too."""
-
-NAMES_PER_COLUMN = 20
-"""Of the legend."""
-
-STYLE: Any = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#888888",
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "axes.axisbelow": True,
-    "svg.hashsalt": "lightning_bc",                                 # the same curves give the same file
-}
+EXPERT_DASHES = (4.0, 2.0)
 
 
-@dataclass(frozen=True)
-class Band:
-    """A method's curve.
+def draw_panels(
+    path: Path,
+    chart: Chart,
+    panels: Sequence[Panel],
+    bands: Mapping[str, Band],
+    axis: str,
+    played: Sequence[Evaluated] = (),
+) -> None:
+    """Draw all curves of a chart into ``path``, a panel beside the other: raw return left, normalized right.
 
-    Attributes:
-        x: what it is drawn over, (points,).
-        center: the centre of the runs there, (points,).
-        interval: its 95% interval, two arrays (points,); None for a single run.
-        runs: the single runs, (runs, points).
+    All panels share the vertical axis. A method without extent along ``axis`` (no environment steps, no expert queries) is a
+    point at its end. ``played`` are policies that were trained elsewhere, drawn in grey into every panel.
     """
-
-    x: np.ndarray
-    center: np.ndarray
-    interval: tuple[np.ndarray, np.ndarray] | None
-    runs: np.ndarray
-
-
-def band(method: Method, axis: str) -> Band | None:
-    """The method's curve over ``axis``; None where no run's curve could be read."""
-    curves = [curve for run in method.runs if (curve := run.over(axis)) is not None]
-    if not curves:
-        return None
-    x, runs = statistics.on_common_grid(curves)
-    return Band(x, statistics.center(runs), statistics.interval(runs), runs)
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How the horizontal axis of several curves is drawn.
-
-    Attributes:
-        logarithmic: whether their lengths ask for it.
-        linear_part: up to where it is linear then, so that 0 can be shown: a tenth of the shortest curve.
-    """
-
-    logarithmic: bool
-    linear_part: float
-
-
-def scale(bands: Iterable[Band]) -> Scale:
-    """The scale for ``bands``."""
-    ends = [float(band.x[-1]) for band in bands if len(band.x) > 1] or [1.0]
-    return Scale(max(ends) >= WIDE * min(ends), min(ends) / 10)
-
-
-def line_styles(chart: Chart) -> dict[str, tuple[str, str]]:
-    """Colour and dashes of each method, by label: the same in every picture, and whoever is best.
-
-    A strategy has a colour and its variants differ by their dashes; where that is not enough, colours are dealt in turn.
-    """
-    variants: dict[str, list[str]] = defaultdict(list)
-    for method in sorted(chart.methods, key=lambda method: method.label):
-        variants[method.strategy].append(method.label)
-    if len(variants) <= len(COLOURS) and max(map(len, variants.values())) <= len(DASHES):
-        places = {
-            label: (colour, dash)
-            for colour, labels in enumerate(variants.values())
-            for dash, label in enumerate(labels)
-        }
-    else:
-        every = enumerate(label for labels in variants.values() for label in labels)
-        places = {label: (number % len(COLOURS), number // len(COLOURS) % len(DASHES)) for number, label in every}
-    return {label: (COLOURS[colour], DASHES[dash]) for label, (colour, dash) in places.items()}
-
-
-def draw_curves(path: Path, chart: Chart, bands: dict[str, Band], methods: Sequence[Method], axis: str) -> None:
-    """Draw the curves of ``methods`` into ``path``: raw return left, normalized right, the expert as a line.
-
-    A method without extent along ``axis`` (no environment steps, no expert queries) is a point at its end. A picture of one
-    method also shows its runs.
-    """
-    alone, styles = len(methods) == 1, line_styles(chart)
+    columns = min(2, len(panels))
+    rows = math.ceil(len(panels) / columns)
     with rc_context(STYLE):
-        columns = math.ceil(len(methods) / NAMES_PER_COLUMN)
-        figure = Figure(figsize=(6.5 if alone else 6.5 + 2.5 * columns, 4.2), layout="constrained")
+        figure = Figure(figsize=(5.6 * columns if columns > 1 else 7, 3.1 * rows + 0.3), layout="constrained")
+        grid = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+        for unused in grid[len(panels) :]:
+            unused.remove()
+        named = []
+        for number, (axes, panel) in enumerate(zip(grid, panels, strict=False)):
+            styles = zip(panel.methods, panel.names, variants([method.strategy for method in panel.methods]), strict=True)
+            drawn = [
+                (bands[method.label], name, colour_of(method.strategy), variant)
+                for method, name, variant in styles
+                if method.label in bands
+            ]
+            named.append((axes, _draw(axes, chart, drawn, axis, played)))
+            axes.set_title("\n".join(textwrap.wrap(panel.title, 70)))
+            at_right = number % columns == columns - 1 or number == len(panels) - 1
+            _finish(axes, chart.references, left=number % columns == 0, right=at_right)
+        figure.suptitle(f"{chart.name}: return while learning", x=0.01, horizontalalignment="left", fontsize=11)
+        _save(figure, path, named)
+
+
+def draw_method(path: Path, chart: Chart, method: Method, curve: Band, axis: str) -> None:
+    """Draw the curve of one method with its single runs into ``path``."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(7, 3.6), layout="constrained")
         axes = figure.subplots()
-        for method in methods:
-            if method.label in bands:
-                _draw(axes, bands[method.label], *styles[method.label], method.label, alone)
-        axes.set_xlabel(AXIS_LABELS[axis])
+        colour = colour_of(method.strategy)
+        if len(curve.x) > 1:
+            axes.plot(curve.x, curve.runs.T, color=colour, linewidth=0.7, alpha=0.5)
+        named = [(axes, _draw(axes, chart, [(curve, method.strategy, colour, 0)], axis, ()))]
+        axes.set_title("\n".join(textwrap.wrap(f"{chart.name}: {method.label}", 80)))
+        _finish(axes, chart.references, left=True, right=True)
+        _save(figure, path, named)
+
+
+def _save(figure: Figure, path: Path, named: Sequence[tuple[Axes, list[End]]]) -> None:
+    """Write names, which need the final size of the axes, and the file."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes, ends in named:
+        label_ends(axes, ends, NAMES_FROM)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {})
+
+
+def _draw(
+    axes: Axes, chart: Chart, drawn: Sequence[tuple[Band, str, str, int]], axis: str, played: Sequence[Evaluated]
+) -> list[End]:
+    """Draw curves (each with name, colour and number of variant), policies trained elsewhere, and the expert's return."""
+    limit = max([float(curve.x[-1]) for curve, *_ in drawn], default=0.0) or 1.0
+    ends = [_draw_band(axes, *each) for each in drawn]
+    for number, one in enumerate(played):
+        x, means, errors = within(one, axis.endswith("steps"), limit)
+        colour, dashes = GREYS[number % len(GREYS)], DASHES[(number + 1) % len(DASHES)]
+        axes.plot(x, means, color=colour, linestyle=(0, dashes), linewidth=1.4, zorder=1.8)
+        axes.fill_between(x, means - 2 * errors, means + 2 * errors, color=colour, alpha=0.12, linewidth=0)
+        ends.append(End(one.label, x[-1], means[-1], colour, dashes))
+    if chart.references.has_expert:
+        expert = chart.references.expert_return
+        axes.plot([0, limit], [expert, expert], color=GREY, linewidth=1, linestyle=(0, EXPERT_DASHES), zorder=1.5)
+        ends.append(End(f"expert return {chart.show_return(expert)}", limit, expert, GREY, EXPERT_DASHES))
+    axes.set_xscale("function", functions=(root, unroot))
+    end = root(limit) / (NAMES_FROM - 0.05)                         # of the axis, names included
+    axes.set_xlim(unroot(-0.015 * end), unroot(0.985 * end))
+    axes.set_xticks(root_ticks(limit))
+    axes.set_xlabel(AXIS_LABELS[axis], loc="left")
+    return ends
+
+
+def _draw_band(axes: Axes, curve: Band, name: str, colour: str, variant: int) -> End:
+    x, y = float(curve.x[-1]), float(curve.center[-1])
+    if len(curve.x) == 1:
+        lengths = None if curve.interval is None else np.abs(np.stack(curve.interval) - curve.center)
+        axes.errorbar(curve.x, curve.center, lengths, color=colour, marker=MARKERS[variant], capsize=3, linestyle="none")
+        return End(name, x, y, colour, marker=MARKERS[variant])
+    if curve.interval is not None:
+        axes.fill_between(curve.x, *curve.interval, color=colour, alpha=0.13, linewidth=0)
+    dashes = DASHES[variant]
+    axes.plot(curve.x, curve.center, color=colour, linestyle=(0, dashes) if dashes else "solid", linewidth=1.7)
+    return End(name, x, y, colour, dashes)
+
+
+def _finish(axes: Axes, references: References, left: bool, right: bool) -> None:
+    """Thousands apart, the return's name at the left, the normalized return at the right."""
+    for side in (axes.xaxis, axes.yaxis):
+        side.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
+    if left:
         axes.set_ylabel("return")
-        horizontal = scale(bands[method.label] for method in methods if method.label in bands)
-        if horizontal.logarithmic:
-            axes.set_xscale("symlog", linthresh=horizontal.linear_part, linscale=0.3)
+    if right and references.has_expert:
+        beside = axes.secondary_yaxis("right", functions=(references.normalized, references.unnormalized))
+        beside.set_ylabel("normalized (random 0, expert 1)")
+
+
+def draw_evaluations(path: Path, references: Sequence[Evaluated]) -> None:
+    """Write a picture of returns over the steps of training, of one environment."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8, 4.2), layout="constrained")
+        axes = figure.subplots()
+        limit = max((float(one.steps[-1]) for one in references if one.is_curve), default=1.0)
+        for number, one in enumerate(references):
+            x, means, errors = within(one, one.is_curve, limit)
+            style: Any = {"color": list(COLOURS.values())[number % len(COLOURS)]}
+            axes.plot(x, means, label=one.label, marker="." if one.is_curve else "", linewidth=1.6, **style)
+            axes.fill_between(x, means - 2 * errors, means + 2 * errors, alpha=0.15, linewidth=0, **style)
+        expert_return = next((one.expert_return for one in references if np.isfinite(one.expert_return)), None)
+        if expert_return is not None:
+            axes.axhline(expert_return, color=GREY, linewidth=1, linestyle=(0, EXPERT_DASHES), label="expert")
+        axes.set_xlabel("steps of training")
+        axes.set_ylabel("return")
         for side in (axes.xaxis, axes.yaxis):
             side.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
-        axes.margins(x=0.02)
-        _draw_expert(axes, chart)
-        title = f"{chart.name}: {methods[0].label}" if alone else chart.name
-        axes.set_title("\n".join(textwrap.wrap(title, 80)), loc="left", fontsize=11)
-        if not alone:
-            figure.legend(loc="outside right upper", ncols=columns, frameon=False, fontsize=8.5, handlelength=2.4)
-        figure.savefig(path, metadata={"Date": None})
-
-
-def _draw(axes: Axes, curve: Band, colour: str, dashes: str, label: str, alone: bool) -> None:
-    label = "\n".join(textwrap.wrap(label, 36))
-    if len(curve.x) == 1:
-        ends = None if curve.interval is None else np.abs(np.stack(curve.interval) - curve.center)
-        marker = MARKERS[dashes]
-        axes.errorbar(curve.x, curve.center, ends, color=colour, marker=marker, capsize=3, linestyle="none", label=label)
-        return
-    if alone:
-        axes.plot(curve.x, curve.runs.T, color=colour, linewidth=0.7, alpha=0.4)
-    if curve.interval is not None:
-        axes.fill_between(curve.x, *curve.interval, color=colour, alpha=0.18, linewidth=0)
-    axes.plot(curve.x, curve.center, color=colour, linestyle=dashes, linewidth=1.8, label=label)
-
-
-def _draw_expert(axes: Axes, chart: Chart) -> None:
-    """The expert's return as a line, and the normalized return on the right."""
-    references = chart.references
-    if not references.has_expert:
-        return
-    axes.axhline(references.expert_return, color="#222222", linewidth=1, linestyle=(0, (6, 3)), zorder=1.5)
-    axes.annotate(
-        f"expert {chart.show_return(references.expert_return)}",
-        (0.99, references.expert_return),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 3),
-        textcoords="offset points",
-        horizontalalignment="right",
-        fontsize=8.5,
-        color="#222222",
-    )
-    right = axes.secondary_yaxis("right", functions=(references.normalized, references.unnormalized))
-    right.set_ylabel("normalized return (random 0, expert 1)")
+        axes.set_title(references[0].environment_id)
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8.5)
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {})

@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Literal
 
 from lightning_bc.errors import InputError
+from lightning_bc.report.bands import band
 from lightning_bc.report.chart import COLUMNS, Chart, make_charts
 from lightning_bc.report.comparison import improvements, matrix
+from lightning_bc.report.evaluations import Evaluated, read_evaluations
 from lightning_bc.report.page import Section, write_page
-from lightning_bc.report.plots import band, draw_curves
+from lightning_bc.report.panels import make_panels
+from lightning_bc.report.plots import draw_method, draw_panels
+from lightning_bc.report.scores import demonstrations_points, draw_scores, time_points
 from lightning_bc.report.study import fill_page, report_study
 from lightning_bc.report.tables import csv_table, latex_table, markdown_table, show_interval
+from lightning_bc.runs.plan import Study
 from lightning_bc.runs.records import FinishedRecord, Record, read_records
 
 Axis = Literal["optimizer_steps", "environment_steps", "expert_queries", "seconds"]
@@ -23,6 +28,7 @@ def report(
     logs: str | None = None,
     output: str = "docs/results",
     x: Axis = "optimizer_steps",
+    references: list[str] | None = None,
     study: str | None = None,
     page: str | None = None,
 ) -> None:
@@ -32,27 +38,31 @@ def report(
         logs: folder of runs.
         output: folder to write to; files of an earlier report there are replaced.
         x: what the curves are drawn over.
-        study: print the table of this file of studies/ instead.
+        references: files of ``evaluate --output``, whose policies are drawn into the chart of their environment: over their
+            own steps of training where ``x`` is steps, else as a line at the return of the last.
+        study: a file of studies/, whose runs alone are reported on; without ``logs``, its table is printed instead.
         page: put the tables of all studies that this page has markers for into it instead.
 
     Raises:
         InputError: if there is no finished run, or the folders cannot be used.
     """
-    if study is not None:
-        print(report_study(study), end="")
     if page is not None:
         fill_page(page)
         print(f"filled            {page}")
-    if study is not None or page is not None:
-        return
+    if logs is None and study is not None:
+        print(report_study(study), end="")
     if logs is None:
-        raise InputError("report: wanted the folder of runs, usually lightning_logs; or --study FILE, or --page FILE.")
-    records, left_out = _read(Path(logs), Path(output))
+        if page is None and study is None:
+            raise InputError("report: wanted the folder of runs, usually lightning_logs; or --study FILE, or --page FILE.")
+        return
+    records, left_out = _read(Path(logs), Path(output), {fit.name for fit in Study.read(study).fits} if study else None)
     charts = make_charts(records)
+    played = [one for path in references or () for one in read_evaluations(path)]
+    drawn = {chart.name: [one for one in played if one.environment_id == chart.environment_id] for chart in charts}
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=Path(output).parent, prefix=".report-") as folder:
         new = Path(folder)
-        sections = [_write_chart(new / file_name(chart.name), chart, x) for chart in charts]
+        sections = [_write_chart(new / file_name(chart.name), chart, x, drawn[chart.name]) for chart in charts]
         (new / "report.md").write_text(_markdown(sections, left_out))
         counted = sum(len(method.runs) for chart in charts for method in chart.methods)
         write_page(new / "report.html", sections, x, Path(output), logs=logs, counted=counted, left_out=left_out)
@@ -67,11 +77,14 @@ def report(
     print(f"\nreport            {output}/report.md\npage              {output}/report.html")
 
 
-def _read(logs: Path, output: Path) -> tuple[list[Record], dict[str, str]]:
-    """The runs, and what is not counted or not whole, with the reason."""
+def _read(logs: Path, output: Path, wanted: set[str] | None) -> tuple[list[Record], dict[str, str]]:
+    """The runs, ``wanted`` or all, and what is not counted or not whole, with the reason."""
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output}: is a file; wanted a folder.")
     records, left_out = read_records(logs)
+    if wanted is not None:
+        records = [run for run in records if run.folder.name in wanted]
+        left_out = {path: reason for path, reason in left_out.items() if Path(path).name in wanted}
     unfinished = [run for run in records if not isinstance(run, FinishedRecord)]
     left_out |= {str(run.folder): "unfinished: no results.json, not counted" for run in unfinished}
     if len(unfinished) == len(records):
@@ -84,13 +97,19 @@ def _read(logs: Path, output: Path) -> tuple[list[Record], dict[str, str]]:
     return records, left_out
 
 
-def _write_chart(folder: Path, chart: Chart, axis: str) -> Section:
+def _write_chart(folder: Path, chart: Chart, axis: str, played: list[Evaluated]) -> Section:
     """The pictures and tables of one chart."""
     folder.mkdir()
     bands = {method.label: curve for method in chart.methods if (curve := band(method, axis)) is not None}
-    draw_curves(folder / "curves.svg", chart, bands, chart.methods, axis)
+    panels = make_panels(chart)
+    draw_panels(folder / "curves.svg", chart, panels, bands, axis, played)
     for method in chart.methods:
-        draw_curves(folder / _picture(method.label), chart, bands, [method], axis)
+        if method.label in bands:
+            draw_method(folder / _picture(method.label), chart, method, bands[method.label], axis)
+    pictures = _draw_costs(folder, chart)
+    best = folder / _picture(chart.best.label)
+    if best.exists():
+        pictures["The best method"] = best
     rows = [chart.cells(method) for method in chart.methods]
     (folder / "chart.md").write_text(markdown_table(COLUMNS, rows))
     (folder / "chart.tex").write_text(latex_table(COLUMNS, rows))
@@ -98,7 +117,24 @@ def _write_chart(folder: Path, chart: Chart, axis: str) -> Section:
     compared = improvements(chart.methods)
     if compared:
         (folder / "improvement.csv").write_text(csv_table([asdict(entry) for entry in compared]))
-    return Section(chart, bands, compared, folder / _picture(chart.best.label))
+    return Section(chart, panels, bands, compared, pictures, played)
+
+
+def _draw_costs(folder: Path, chart: Chart) -> dict[str, Path]:
+    """The pictures of scores against what they cost, by what they show; which cannot be drawn is said."""
+    known = chart.references.has_expert
+    vertical = "normalized score (random 0, expert 1)" if known else "score"
+    drawn = {}
+    for name, points, words, horizontal in (
+        ("demonstrations", demonstrations_points(chart), "Score against demonstrations", "training pairs"),
+        ("time", time_points(chart), "Score against training time", "seconds of training, median over seeds"),
+    ):
+        path = folder / f"scores-{name}.svg"
+        if draw_scores(path, points, f"{chart.name}: {words.lower()}", horizontal, vertical, 1.0 if known else None):
+            drawn[words] = path
+        else:
+            print(f"{chart.name}: no picture of the {words.lower()}, which needs two points apart", file=sys.stderr)
+    return drawn
 
 
 def _markdown(sections: list[Section], left_out: dict[str, str]) -> str:
@@ -108,9 +144,9 @@ def _markdown(sections: list[Section], left_out: dict[str, str]) -> str:
         parts += [
             f"## {chart.name}\n",
             f"![Return while learning, all methods]({folder}/curves.svg)\n",
+            *(f"![{words}]({folder}/{path.name})\n" for words, path in section.pictures.items()),
             markdown_table(COLUMNS, [chart.cells(method) for method in chart.methods]),
             f"**{chart.sentence()}**\n",
-            f"![Return while learning, the best method]({folder}/{_picture(chart.best.label)})\n",
         ]
         if section.improvements:
             cells = matrix(section.improvements)

@@ -16,6 +16,8 @@ from lightning_bc.strategies.contract import Metric
 CURVE_FILE = "curve.csv"
 STEP = "step"
 RETURN = "rollout/return_mean"
+HELD_OUT_LOSS = "validation/loss"
+"""In the curve of a run without a simulator."""
 AXES = ("optimizer_steps", "environment_steps", "expert_queries", "seconds")
 """What curves are drawn over."""
 

@@ -7,7 +7,7 @@ checkpoints/<run>/ (last.ckpt, best.ckpt).
 
 import secrets
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ CONFIG_FILE = "config.yaml"
 RESULTS_FILE = "results.json"
 
 
-def new_name(strategy: str, data: str, seed: int) -> str:
-    """A fresh name; two runs never share one."""
+def new_name(strategy: str, data: Sequence[str], seed: int) -> str:
+    """A fresh name, by the first of the ``data`` files and the number of the others; two runs never share one."""
     started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    return f"{strategy}-{stem(data)}-{seed}-{started}-{secrets.token_hex(2)}"
+    others = f"+{len(data) - 1}" if len(data) > 1 else ""
+    return f"{strategy}-{stem(data[0])}{others}-{seed}-{started}-{secrets.token_hex(2)}"
 
 
 def check_name(run: str, source: str) -> str:

@@ -12,6 +12,7 @@ from lightning_bc.aliases import Config
 from lightning_bc.errors import InputError
 from lightning_bc.runs.curve import AXES, CURVE_FILE, RETURN, read_curve
 from lightning_bc.runs.folders import CONFIG_FILE, RESULTS_FILE, started_at
+from lightning_bc.runs.held_out import HeldOutResults, read_results
 from lightning_bc.runs.results import Results
 
 
@@ -65,8 +66,8 @@ def read_records(logs: Path) -> tuple[list[Record], dict[str, str]]:
 
     Returns:
         The runs, those with a score as :class:`FinishedRecord`, and for each file that cannot be used what is wrong with
-        it. A run without a readable configuration or with a broken results.json is left out; one whose curve.csv is broken
-        has no curve.
+        it. Left out are runs without a readable configuration, with a broken results.json, and those without a simulator,
+        whose figures are named; one whose curve.csv is broken has no curve.
     """
     folders = {path.parent for name in (CONFIG_FILE, RESULTS_FILE, CURVE_FILE) for path in logs.rglob(name)}
     records: list[Record] = []
@@ -76,9 +77,12 @@ def read_records(logs: Path) -> tuple[list[Record], dict[str, str]]:
         try:
             config = _read_config(path)
             path = folder / RESULTS_FILE
-            results = Results.read(path) if path.exists() else None
+            results = read_results(path) if path.exists() else None
         except (OSError, ValueError, yaml.YAMLError) as error:
             broken[str(path)] = _in_a_line(path, error)
+            continue
+        if isinstance(results, HeldOutResults):                     # no return to compare it by
+            broken[str(folder)] = f"trained without a simulator, no return: {results.in_a_line()}"
             continue
         curve: dict[str, np.ndarray] = {}
         path = folder / CURVE_FILE

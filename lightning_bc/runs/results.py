@@ -25,7 +25,9 @@ class Source:
     """Demonstrations that a run learnt from."""
 
     path: str = field(metadata=_of("", "file or dataset as given"))
-    sha256: str = field(metadata=_of("", "of the file; of a Minari dataset, of its observations and actions"))
+    sha256: str = field(
+        metadata=_of("", "of the file; of a Minari dataset, of its observations and actions; of several files, of theirs")
+    )
     training_pairs: int = field(metadata=_of("pairs", "after `--data.episodes`, `--data.subsample` and the split"))
     training_episodes: int = field(metadata=_of("episodes", "likewise"))
     validation_episodes: int = field(metadata=_of("episodes", "held out"))
@@ -34,6 +36,9 @@ class Source:
     expert_sha256: str | None = field(metadata=_of("", "of that file, or of that module's; or null"))
     seed: int | None = field(metadata=_of("", "of the first collected episode, or null"))
     versions: dict[str, str] | None = field(metadata=_of("", "with which the file was collected, or null"))
+    files: dict[str, str] = field(
+        default_factory=dict, metadata=_of("", "SHA-256 of each file by its path, where there are several; else empty")
+    )
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """Which run a command means, and whether that run may go on under the present configuration.
 
 A run goes on as it began. Three kinds of differences do not count: what is for the display alone, the path of the same data
-file, and a greater length.
+file or files, and a greater length.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import yaml
 
 from lightning_bc.aliases import Config
 from lightning_bc.demonstrations.experts.callables import is_name
+from lightning_bc.demonstrations.several import paths_of
 from lightning_bc.errors import InputError
-from lightning_bc.files import sha256
+from lightning_bc.files import sha256, sha256_of_all
 from lightning_bc.runs import folders
 from lightning_bc.strategies.registry import programs
 
@@ -77,12 +79,12 @@ def differences(before: Config, now: Config, data_sha256: str | None = None) -> 
     """What counts as different between a run's saved configuration and the present one; lengths do.
 
     Args:
-        data_sha256: of the file that the run learns from.
+        data_sha256: of the file, or the list of files, that the run learns from.
     """
     different = folders.differences(before, now)
     if PATH in different and data_sha256 is not None:
-        path = different[PATH][1]
-        if path is not None and Path(path).is_file() and sha256(path) == data_sha256:
+        paths = paths_of(different[PATH][1])
+        if paths and all(Path(path).is_file() for path in paths) and sha256_of_all([*map(sha256, paths)]) == data_sha256:
             del different[PATH]
     return {key: values for key, values in different.items() if not _is_display(key)}
 
@@ -157,5 +159,5 @@ def refuse(source: str, run: str, different: Differences) -> None:
     way_out = " A run can be made longer, not shorter, and one that counts steps in steps." if lengths else ""
     raise InputError(
         f"{source}: was made with another configuration; what differs (its, yours): {folders.in_words(different)}.{way_out} "
-        f"Use the run's own, --config {folders.config_path(run)}, or start a new run under another name."
+        f"Use the run's own, --config {shlex.quote(str(folders.config_path(run)))}, or start a new run under another name."
     )

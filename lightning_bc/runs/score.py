@@ -109,7 +109,8 @@ def in_words(results: Results) -> str:
     return (
         f"score {results.score:.0f} +- {results.score_std:.0f}{normalized}{failed} "
         "(100 test-bank episodes, deterministic actions)\n"
-        f"with sampled actions {results.sampled_score:.0f}{sampled}\n"
+        f"with sampled actions {results.sampled_score:.0f}{sampled} (drawn from what the strategy models, noise included; "
+        "the score is that of the deterministic ones)\n"
         f"scale: {scale}{references.expert_source}\n"
         f"checkpoint        {results.checkpoint}"
     )

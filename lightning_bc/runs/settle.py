@@ -1,6 +1,7 @@
 """What flags leave open, settled before anything is built: checkpoint, environment, data file, and name of the run."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,12 @@ from jsonargparse import Namespace
 
 from lightning_bc.aliases import Config, StateDict
 from lightning_bc.demonstrations import Demonstrations, readers
-from lightning_bc.demonstrations.module import DEFAULT_ENVIRONMENT
+from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
+from lightning_bc.demonstrations.several import paths_of
+from lightning_bc.environments import limit_episodes, resolved
 from lightning_bc.errors import InputError
 from lightning_bc.runs import folders, resume
+from lightning_bc.runs.held_out import HeldOutResults, read_results
 from lightning_bc.runs.results import Results
 from lightning_bc.strategies import strategy_of_checkpoint
 
@@ -88,29 +92,42 @@ def needed(command: str, checkpoint: Opened | None) -> Opened:
 
 
 def settle_environment(config: Namespace, checkpoint: Opened | None) -> None:
-    """Set ``config.env`` and the data file that belongs to it.
+    """Set ``config.env``, an id with its version, the data file that belongs to it, and a time limit that is given.
 
     The environment is what the flag says, else the checkpoint or the data file, else the default.
 
     Raises:
-        InputError: two of them contradict.
+        InputError: two of them contradict, or a data file says none and no flag does.
     """
     said_by = {"--env": config.env}
-    path = "{env}" if config.data.path is None else str(config.data.path)
+    paths = paths_of(config.data.path)
     if checkpoint is not None:
         said_by[f"--ckpt_path {checkpoint.path}"] = checkpoint.data["environment_id"]
-    elif "{env}" not in path and readers.exists(path):
-        said_by[f"--data.path {path}"] = readers.peek(path).environment_id
+    else:
+        given = [path for path in paths if "{env}" not in path and readers.exists(path)]
+        said_by |= {f"--data.path {path}": readers.peek(path).environment_id for path in given}
     said = {source: env for source, env in said_by.items() if env}
     if len(set(said.values())) > 1:
         words = " and ".join(f"{source} says {env}" for source, env in said.items())
         raise InputError(f"one run has one environment, but {words}. Leave --env away, or choose what goes with it.")
-    config.env = config.data.environment_id = next(iter(said.values()), DEFAULT_ENVIRONMENT)
-    if config.data.path is not None:
-        config.data.path = path.replace("{env}", config.env)
+    plays, is_default = config.rollouts.episodes > 0, "{env}" in "".join(paths) or not paths
+    if plays and not said and not is_default and all(map(readers.exists, paths)):
+        raise InputError(
+            f"--data.path {', '.join(paths)}: does not say of which environment it is. Say it with --env; or, for a robot "
+            "that no environment stands for, train without one, --rollouts.episodes 0."
+        )
+    default = DEFAULT_ENVIRONMENT if plays or is_default else ""
+    found = next(iter(said.values()), default)
+    config.data.environment_id = resolved(found) if plays else found
+    config.env = config.data.environment_id or None
+    if paths:
+        paths = [path.replace("{env}", config.data.environment_id) for path in paths]
+        config.data.path = paths if isinstance(config.data.path, list) else paths[0]
+    if plays and config.rollouts.max_episode_steps is not None:     # before anything is played
+        limit_episodes(config.env, config.rollouts.max_episode_steps)
 
 
-def new_name(strategy: str, data: str, seed: int) -> str:
+def new_name(strategy: str, data: Sequence[str], seed: int) -> str:
     """A new run's name; the processes that Lightning starts for further devices take over the first one's."""
     if "LOCAL_RANK" not in os.environ:
         os.environ[RUN_VARIABLE] = folders.new_name(strategy, data, seed)
@@ -119,7 +136,9 @@ def new_name(strategy: str, data: str, seed: int) -> str:
     return os.environ[RUN_VARIABLE]
 
 
-def finished_results(run: str, checkpoint: Opened | None, config: Config) -> Results | None:
+def finished_results(
+    run: str, checkpoint: Opened | None, config: Config
+) -> Results | HeldOutResults | None:
     """The results of a ``run`` that is finished under the present ``config``; None where there is something left to do."""
     path = folders.results_path(run)
     if not path.is_file():
@@ -128,7 +147,7 @@ def finished_results(run: str, checkpoint: Opened | None, config: Config) -> Res
     data_sha256 = None if checkpoint is None else resume.data_sha256(checkpoint.content)
     if before is None or resume.differences(before, config, data_sha256):
         return None
-    return Results.read(path)
+    return read_results(path)
 
 
 def refuse_contradictions(source: str, checkpoint: Opened, strategy: str, config: Config, used: Sequence[str]) -> None:
@@ -144,7 +163,7 @@ def refuse_contradictions(source: str, checkpoint: Opened, strategy: str, config
     if theirs != strategy:
         raise InputError(
             f"{source}: is a checkpoint of {theirs}, and the configuration says {strategy}. Use the run's own: --config "
-            f"{folders.config_path(checkpoint.run)}"
+            f"{shlex.quote(str(folders.config_path(checkpoint.run)))}"
         )
     before, now = ({key: one.get(key) for key in used} for one in (checkpoint.config, config))
     different = resume.differences(before, now, resume.data_sha256(checkpoint.content))

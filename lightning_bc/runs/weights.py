@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from lightning_bc.errors import InputError
 from lightning_bc.runs.folders import open_checkpoint
 from lightning_bc.strategies import Strategy, strategy_of_checkpoint
+from lightning_bc.strategies.registry import check_shapes
 
 
 def check_weights(source: str, module: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -16,14 +17,8 @@ def check_weights(source: str, module: nn.Module, weights: Mapping[str, Tensor])
     Args:
         source: the flag that names them, with its value.
     """
-    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    for name in [*wanted, *found]:
-        if wanted.get(name) != found.get(name):
-            raise InputError(
-                f"{source}: holds {name} {found.get(name, 'not at all')}, and this {type(module).__name__} has it "
-                f"{wanted.get(name, 'not at all')}. Use a checkpoint of the same environment, network and strategy."
-            )
+    way_out = "Use a checkpoint of the same environment, network and strategy."
+    check_shapes(source, f"this {type(module).__name__}", module.state_dict(), weights, way_out)
 
 
 def initial_weights(path: Path, strategy: Strategy) -> dict[str, Tensor]:

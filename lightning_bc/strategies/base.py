@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.border import Border
-from lightning_bc.episodes import Memory, Memoryless, Player
+from lightning_bc.episodes import Memory, Memoryless, Player, Policy
 from lightning_bc.errors import InputError
 from lightning_bc.networks import Network
 from lightning_bc.strategies.contract import Metric, Needs, data_of
@@ -137,6 +137,10 @@ class Strategy(LightningModule, ABC):
         """The network that ``act`` evaluates."""
         return self.network
 
+    def acting_weights(self) -> StateDict:
+        """The part of the state dict that ``forward`` needs; the rest is of learning alone, and is not exported."""
+        return self.state_dict()
+
     @abstractmethod
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """Choose actions.
@@ -161,7 +165,10 @@ class Strategy(LightningModule, ABC):
             deterministic: as in ``act``.
             replan: ask at every step and play the first action of each chunk; this is what labels observations.
         """
-        policy = partial(self, deterministic=deterministic)
+        return self.remembering(partial(self, deterministic=deterministic), replan)
+
+    def remembering(self, policy: Policy, replan: bool = False) -> Player:
+        """What plays episodes with ``policy``, which answers as this strategy does, and remembers for it."""
         return Memory(policy, self.history, 1 if replan else self.chunk) if self.has_windows else Memoryless(policy)
 
     def configure_optimizers(self) -> Any:

@@ -1,5 +1,6 @@
 """What a strategy and its data ask of each other; both sides depend on this file and on nothing of the other."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
@@ -66,6 +67,7 @@ class Data(Protocol):
     """What strategies and callbacks may ask of the data module."""
 
     environment_id: str
+    has_simulator: bool
     seed: int
     group_size: int
 
@@ -84,6 +86,13 @@ class Data(Protocol):
     @property
     def optimizer_steps(self) -> int | None:
         """Optimizer steps of the whole run under the Trainer's settings; None where these set no end."""
+
+    @property
+    def measures_held_out(self) -> bool:
+        """Whether there are held-out episodes."""
+
+    def held_out(self) -> Iterable[Any]:
+        """The held-out episodes in large batches, all in one item; empty where nothing is held out."""
 
     @property
     def references(self) -> References:

@@ -4,11 +4,13 @@ import functools
 import importlib
 import pkgutil
 import re
+from argparse import ArgumentError
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.errors import InputError
@@ -80,6 +82,28 @@ def programs(config: Any, key: str = "") -> set[str]:
     return set() if config.startswith(TRUSTED) else {config}
 
 
+def check_shapes(
+    source: str, owner: str, wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], way_out: str
+) -> None:
+    """Raise InputError unless ``weights`` are the ``wanted`` ones, by name and shape.
+
+    Args:
+        source: the file or flag that they come from.
+        owner: whose the wanted ones are, in words.
+        wanted: by name.
+        weights: by name.
+        way_out: what to do, a sentence.
+    """
+    ours = {name: tuple(value.shape) for name, value in wanted.items()}
+    theirs = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in [*ours, *theirs]:
+        if ours.get(name) != theirs.get(name):
+            raise InputError(
+                f"{source}: holds {name} {theirs.get(name, 'not at all')}, and {owner} has it "
+                f"{ours.get(name, 'not at all')}. {way_out}"
+            )
+
+
 def load_strategy(path: str | Path) -> Strategy:
     """Rebuild the strategy that a checkpoint holds, whichever it is.
 
@@ -96,9 +120,9 @@ def load_strategy(path: str | Path) -> Strategy:
         )
     try:
         return cls.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, TypeError, KeyError) as error:
+    except (RuntimeError, TypeError, KeyError, ArgumentError) as error:
         raise InputError(
             f"{path}: {cls.__name__} cannot be built from it: {' '.join(str(error).split())[:200]}. Either it is not whole, "
-            "or the strategy was built in Python with a network of one's own, which a checkpoint cannot name: build it as "
-            "it was, and load the weights with lightning_bc.load(path, strategy)."
+            "or another version wrote it, or the strategy was built in Python with a network of one's own, which a "
+            "checkpoint cannot name: build it as it was, and load the weights with lightning_bc.load(path, strategy)."
         ) from error

@@ -1,8 +1,10 @@
 """The ``evaluate`` command: files of policies, played by the one evaluator."""
 
+import importlib
 import json
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ from lightning_bc.api import Evaluation, Policy, evaluate, load
 from lightning_bc.api.evaluation import Bank
 from lightning_bc.bounds import PositiveInt
 from lightning_bc.demonstrations.experts import check_fits, expert_sha256
+from lightning_bc.environments import limit_episodes, resolved
 from lightning_bc.episodes import TEST_EPISODES
 from lightning_bc.errors import InputError
 from lightning_bc.files import new_file, write_text
 
+PICTURES = (".svg", ".png", ".pdf")
 ENDINGS = (".ckpt", ".pt", ".pth", ".zip")
 """Of the files in a folder that are taken for policies."""
 
@@ -28,6 +32,8 @@ def evaluate_files(
     bank: Bank = "test",
     deterministic: bool = True,
     output: str | None = None,
+    plot: str | None = None,
+    max_episode_steps: PositiveInt | None = None,
 ) -> None:
     """Play checkpoints and experts, and print what their episodes earn.
 
@@ -41,14 +47,26 @@ def evaluate_files(
         episodes: how many each plays: the first of the bank.
         bank: of episode seeds: "test" for final figures alone; "selection" for choosing, a checkpoint for example.
         deterministic: false plays samples.
-        output: a JSON file to write everything to; by default none.
+        output: a JSON file to write everything to, which ``report --references`` draws; by default none.
+        plot: a picture to write (.svg, .png or .pdf): the return over the steps of training of each folder's policies, and a
+            line for each single policy; needs one environment and the extra ``report``; by default none.
+        max_episode_steps: where an environment has no time limit, steps after which an episode is cut off; default 1000.
 
     Raises:
-        InputError: a policy cannot be loaded, does not say its environment or does not fit it, or the file exists.
+        InputError: a policy cannot be loaded, does not say its environment or does not fit it, or a file exists.
     """
     path = None if output is None else new_file(output)
-    loaded = [policy for given in policies for policy in _load_all(given, env)]
+    picture = None if plot is None else _new_picture(plot)
+    env = None if env is None else resolved(env)
+    given = [one for name in policies for one in _load_all(name, env)]
+    loaded = [one.policy for one in given]
     environments = [env or _environment_of(policy) for policy in loaded]
+    if picture is not None and len(set(environments)) > 1:
+        several = ", ".join(sorted(set(environments)))
+        raise InputError(f"--plot {plot}: a picture shows one environment, and these are {several}.")
+    if max_episode_steps is not None:
+        for environment_id in dict.fromkeys(environments):
+            limit_episodes(environment_id, max_episode_steps)
     pairs = [*zip(loaded, environments, strict=True)]
     for policy, environment_id in pairs:
         check_fits(policy, str(policy.path), environment_id)        # refused before the first episode
@@ -58,33 +76,73 @@ def evaluate_files(
     names = {"policy": "policy", "step": "step", "mean": "return", "std": "std", "normalized": "normalized"}
     print(_COLUMNS.format(width=width, **names, failed="failed", length="steps"))
     rows = []
-    for policy, environment_id in pairs:
+    for one, environment_id in zip(given, environments, strict=True):
+        policy = one.policy
         references = policy.references if _knows_expert(policy) else known.get(environment_id)
         result = evaluate(
             policy, environment_id, episodes, deterministic=deterministic, references=references, bank=bank
         )
-        print(_row(policy, result, width), flush=True)
-        rows.append(_entry(policy, result))
+        print(_row(one, result, width), flush=True)
+        rows.append(_entry(one, result))
     kind = "deterministic" if deterministic else "sampled"
     print(f"{episodes} {bank}-bank episodes each of {', '.join(dict.fromkeys(environments))}, {kind} actions")
     if path is not None:
         write_text(path, json.dumps({"versions": versions(), "evaluations": rows}, indent=1, allow_nan=False) + "\n")
         print(f"results {path}")
+    if picture is not None:
+        from lightning_bc.report.evaluations import evaluated
+        from lightning_bc.report.plots import draw_evaluations
+
+        draw_evaluations(picture, evaluated(rows))
+        print(f"picture {picture}")
 
 
-def _load_all(given: str, env: str | None) -> list[Policy]:
+def _new_picture(plot: str) -> Path:
+    """The file to draw; that it can be drawn is known before anything is played."""
+    try:
+        importlib.import_module("lightning_bc.report.plots")
+    except ModuleNotFoundError as error:
+        raise InputError(f"--plot needs {error.name}, an optional extra: pip install 'lightning_bc[report]'") from error
+    path = new_file(plot)
+    if path.suffix not in PICTURES:
+        raise InputError(f"--plot {plot}: wanted a file ending in {', '.join(PICTURES)}.")
+    return path
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A policy to play.
+
+    Attributes:
+        name: what the command line named: a file, a run or a folder.
+        policy: what was loaded.
+        step: of its training; None where nothing says.
+    """
+
+    name: str
+    policy: Policy
+    step: int | None
+
+
+def _load_all(name: str, env: str | None) -> list[_Given]:
     """The policy that is meant, or those of a folder in the order of their steps."""
-    files = [file for file in Path(given).glob("*") if file.suffix in ENDINGS] if Path(given).is_dir() else []
+    files = sorted(file for file in Path(name).glob("*") if file.suffix in ENDINGS) if Path(name).is_dir() else []
     if not files:
-        return [load(given, environment_id=env)]
-    return sorted((load(file, environment_id=env) for file in sorted(files)), key=_step)
+        policy = load(name, environment_id=env)
+        return [_Given(name, policy, policy.step)]
+    steps = _steps_in(files)
+    loaded = [(load(file, environment_id=env), step) for file, step in zip(files, steps, strict=True)]
+    given = [_Given(name, policy, step if policy.step is None else policy.step) for policy, step in loaded]
+    return sorted(given, key=lambda one: -1 if one.step is None else one.step)
 
 
-def _step(policy: Policy) -> int:
-    """Lightning's step of a checkpoint, else the last number in the file's name."""
-    if policy.step is not None:
-        return policy.step
-    return int((re.findall(r"\d+", Path(policy.path or "").stem) or [0])[-1])
+def _steps_in(files: list[Path]) -> list[int] | list[None]:
+    """The last number in each name, as in rl_model_10000_steps.zip, where the names differ in nothing else."""
+    found = [re.fullmatch(r"(.*?)(\d+)(\D*)", file.name.removesuffix(file.suffix)) for file in files]
+    apart = {match and (match[1], match[3]) for match in found}
+    if len(files) < 2 or len(apart) > 1 or None in apart:
+        return [None] * len(files)
+    return [int(match[2]) for match in found if match]
 
 
 def _environment_of(policy: Policy) -> str:
@@ -97,11 +155,11 @@ def _knows_expert(policy: Policy) -> bool:
     return policy.references is not None and policy.references.has_expert
 
 
-def _row(policy: Policy, result: Evaluation, width: int) -> str:
+def _row(given: _Given, result: Evaluation, width: int) -> str:
     return _COLUMNS.format(
         width=width,
-        policy=str(policy.path),
-        step="" if policy.step is None else policy.step,
+        policy=str(given.policy.path),
+        step="" if given.step is None else given.step,
         mean=f"{result.mean:.1f}",
         std=f"{result.std:.1f}",
         normalized=f"{result.normalized:.3f}" if math.isfinite(result.normalized) else "",
@@ -110,15 +168,17 @@ def _row(policy: Policy, result: Evaluation, width: int) -> str:
     )
 
 
-def _entry(policy: Policy, result: Evaluation) -> dict[str, Any]:
+def _entry(given: _Given, result: Evaluation) -> dict[str, Any]:
     """Plain values; what is not known is null."""
+    policy = given.policy
     assert policy.path is not None                                  # as it was loaded
     numbers = {"return_mean": result.mean, **result.metrics}
     return {
+        "given": given.name,
         "policy": str(policy.path),
         "sha256": expert_sha256(policy.path),
         "strategy": type(policy.strategy).__name__,
-        "step": policy.step,
+        "step": given.step,
         "environment_id": result.environment_id,
         "bank": result.bank,
         "deterministic": result.deterministic,

@@ -1,74 +1,108 @@
-"""Trained actors as CleanRL's (https://docs.cleanrl.dev), for ``collect`` here and for other people's code.
+"""The ``export`` command: a checkpoint as a folder that acts without Lightning, or as an actor of CleanRL."""
 
-    hidden = relu(W2 relu(W1 o + b1) + b2)
+from pathlib import Path
+from typing import Literal
 
-and linear heads on it. What our networks see is normalised, n = (o - mean) / scale; the first layer takes that in:
+import torch
 
-    W n + b = (W / scale) o + (b - (W / scale) mean)
-"""
-
-from torch import Tensor, nn
-
+from lightning_bc.api import Policy, load
+from lightning_bc.api.policy import is_checkpoint
+from lightning_bc.bounds import NonNegativeInt
+from lightning_bc.demonstrations.experts import exported
 from lightning_bc.errors import InputError
-from lightning_bc.files import new_file, write
-from lightning_bc.runs.folders import open_checkpoint
-from lightning_bc.strategies import Strategy, load_strategy, strategies
+from lightning_bc.files import creating, new_file, write, write_text
+from lightning_bc.strategies import Strategy
+from lightning_bc.tools import onnx_graphs
+from lightning_bc.tools.cleanrl import cleanrl_state
+from lightning_bc.tools.folder_readme import readme
 
-_LAYERS = [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
+README = "README.md"
 
 
-def export(ckpt_path: str, output: str) -> None:
-    """Write a checkpoint's actor under CleanRL's names: a SAC actor, or a TD3 actor where the policy is deterministic.
+def export(
+    ckpt_path: str,
+    output: str,
+    format: Literal["folder", "cleanrl"] = "folder",
+    onnx: bool = False,
+    episodes: NonNegativeInt = 20,
+) -> None:
+    """Write a checkpoint's policy as a folder (JSON, safetensors, ONNX), or its actor under CleanRL's names.
 
     Args:
-        ckpt_path: the checkpoint, for example checkpoints/RUN/last.ckpt.
-        output: the file to write, for example expert.pt.
+        ckpt_path: the checkpoint, for example checkpoints/RUN/last.ckpt; or the name or folder of a run.
+        output: the folder to write, or of CleanRL the file, for example expert.pt.
+        format: "folder" for policy.json, policy.safetensors and a README.md, of every strategy; "cleanrl" for the state dict
+            of a CleanRL SAC actor, or a TD3 actor where the policy is deterministic.
+        onnx: add ONNX graphs of the whole sampler to the folder.
+        episodes: of the selection bank, that policy and graph play, to be compared; 0 plays none.
 
     Raises:
-        InputError: the checkpoint cannot be read, its actor is not one that CleanRL's class can hold, or the file exists.
+        InputError: the checkpoint cannot be read or exported so, what was written acts otherwise, or ``output`` exists.
     """
-    open_checkpoint(ckpt_path)
+    if format == "cleanrl" and onnx:
+        raise InputError("--onnx true: is of --format folder; a CleanRL actor is one file.")
+    if onnx:
+        onnx_graphs.check_extra()
+    policy, strategy = _load(ckpt_path)
+    path = new_file(output)
     try:
-        state = cleanrl_state(load_strategy(ckpt_path))
+        if format == "cleanrl":
+            _write_cleanrl(path, strategy)
+        else:
+            _write_folder(path, policy, strategy, onnx, episodes)
     except InputError as error:
         raise InputError(f"--ckpt_path {ckpt_path}: {error}") from error
-    path = new_file(output)
+
+
+def _load(ckpt_path: str) -> tuple[Policy, Strategy]:
+    path = Path(ckpt_path)
+    if path.is_file() and not is_checkpoint(path):
+        raise InputError(f"--ckpt_path {path}: is not a checkpoint that lightning_bc has saved, or it is damaged.")
+    policy = load(ckpt_path)
+    if not isinstance(policy.strategy, Strategy):
+        raise InputError(f"--ckpt_path {path}: is not the checkpoint of a strategy.")
+    return policy, policy.strategy
+
+
+def _write_cleanrl(path: Path, strategy: Strategy) -> None:
+    state = cleanrl_state(strategy)
     write(path, state)
     print(f"{path}: the state dict of a CleanRL {'SAC' if 'fc_logstd.weight' in state else 'TD3'} actor")
 
 
-def cleanrl_state(strategy: Strategy) -> dict[str, Tensor]:
-    """The state dict of the CleanRL actor that acts as ``strategy`` does.
+def _write_folder(path: Path, policy: Policy, strategy: Strategy, onnx: bool, episodes: int) -> None:
+    found: list[str] = []
+    with creating(path) as folder:
+        description = exported.write(folder, strategy, policy.environment_id, policy.references, policy.step)
+        _check_return(folder, strategy)
+        if onnx:
+            graphs = onnx_graphs.write(folder, strategy)
+            description["onnx"] = graphs
+            exported.write_description(folder, description)
+            found += [
+                f"{name}: actions within {graph['largest_difference']:.1g} of the policy's, where bounds are -1 and 1"
+                for name, graph in graphs.items()
+            ]
+            if episodes and policy.environment_id is not None:
+                found.append(onnx_graphs.compare_episodes(folder, policy, policy.environment_id, episodes))
+            elif episodes:
+                found.append("no episodes were played: the environment is not known")
+        write_text(folder / README, readme(strategy, description, found))
+    print(f"{path}: {type(strategy).__name__}{''.join(f'{chr(10)}  {line}' for line in found)}")
+
+
+def _check_return(folder: Path, strategy: Strategy) -> None:
+    """That what was written is the policy, bit by bit.
 
     Raises:
-        InputError: there is none.
+        InputError: it is not, as where the network is one of the user's own.
     """
-    heads = strategy.cleanrl_heads
-    if not heads:
-        known = ", ".join(name for name, cls in strategies().items() if cls.cleanrl_heads)
-        raise InputError(
-            f"{type(strategy).__name__} chooses its actions otherwise than CleanRL's actors. {known} and MSE with "
-            "squash: true can be exported; collect takes every checkpoint as it is."
-        )
-    layers = list(getattr(strategy.actor, "layers", []))
-    if [type(layer) for layer in layers] != _LAYERS:
-        raise InputError(
-            "a CleanRL actor has exactly two hidden layers of ReLU, and this network is another. Train with "
-            "--model.network MLP --model.network.hidden_sizes [256,256] --model.network.activation relu; collect takes "
-            "every checkpoint as it is."
-        )
-    first, second, last = layers[::2]
-    mean, scale = strategy.border.mean.double(), strategy.border.scale.double()
-    weight = first.weight.double() / scale                          # (hidden size, observation_dim)
-    state = {
-        "fc1.weight": weight.float(),
-        "fc1.bias": (first.bias.double() - weight @ mean).float(),
-        "fc2.weight": second.weight,
-        "fc2.bias": second.bias,
-        "action_scale": strategy.border.action_scale,
-        "action_bias": strategy.border.action_bias,
-    }
-    for part in ("weight", "bias"):
-        values = getattr(last, part).chunk(len(heads))              # means, then raw log standard deviations
-        state |= {f"{head}.{part}": value for head, value in zip(heads, values, strict=True)}
-    return {name: value.detach().clone() for name, value in state.items()}
+    try:
+        again = exported.load(folder)
+    except InputError as error:
+        raise InputError(f"{type(strategy).__name__} cannot be rebuilt from a description: {error}") from error
+    observations = onnx_graphs.random_observations(strategy, 100)
+    with torch.inference_mode():
+        wanted = strategy(observations, deterministic=True)
+        if not torch.equal(again(observations, deterministic=True), wanted):
+            raise InputError(f"{type(strategy).__name__} acts otherwise when it is rebuilt from its description.")

@@ -12,26 +12,32 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import imageio.v2 as imageio
+import mujoco
 import numpy as np
 import torch
 from gymnasium.envs.mujoco import MujocoEnv
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from lightning_bc.api import load
 from lightning_bc.bounds import PositiveInt
 from lightning_bc.demonstrations import Demonstrations
-from lightning_bc.demonstrations.experts import Expert, load_expert
+from lightning_bc.demonstrations.experts import Expert, exported, load_expert
 from lightning_bc.environments import make, quiet_model_loading
 from lightning_bc.episodes import SELECTION_BANK, play
 from lightning_bc.errors import InputError
 from lightning_bc.files import new_file
 from lightning_bc.runs.folders import open_checkpoint
 
-SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
-"""Of containers for H.264, which is what is written."""
+SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".gif")
+"""Of containers for H.264, and of animated pictures."""
+
+GIF_WIDTH, GIF_COLOURS = 240, 64
+"""Of an animated picture, pixels per policy and colours per frame: it is for a page, and should load fast."""
 
 DEFAULT_FRAME_RATE = 30
 """Frames a second where an environment does not say."""
@@ -40,16 +46,25 @@ Shot = tuple[np.ndarray, float]
 """A picture, (height, width, 3) uint8, and the return up to it."""
 
 
-def film(ckpt_path: str, output: str, episodes: PositiveInt = 1, expert: str | None = None) -> None:
+def film(
+    ckpt_path: str,
+    output: str,
+    episodes: PositiveInt = 1,
+    expert: str | None = None,
+    steps: PositiveInt | None = None,
+    env: str | None = None,
+) -> None:
     """Play a checkpoint's policy and write a video of it.
 
     The episodes are the first of the selection bank, with deterministic actions, one after another.
 
     Args:
-        ckpt_path: the checkpoint, for example checkpoints/RUN/last.ckpt.
-        output: the video to write: .mp4, .mkv, .mov or .avi.
+        ckpt_path: the checkpoint, for example checkpoints/RUN/last.ckpt, or a folder that ``export`` has written.
+        output: the video to write: .mp4, .mkv, .mov or .avi, or a small animated picture: .gif.
         episodes: how many.
         expert: an expert, as ``collect --expert`` takes it, that plays the same episodes at the learner's side.
+        steps: how many of each episode are drawn; default: all.
+        env: Gymnasium id; default: what the checkpoint says.
 
     Raises:
         InputError: the checkpoint or the expert cannot be read, they do not fit together, the file exists or is no
@@ -57,16 +72,27 @@ def film(ckpt_path: str, output: str, episodes: PositiveInt = 1, expert: str | N
     """
     if Path(output).suffix not in SUFFIXES:
         raise InputError(f"--output {output}: wanted a file that ends in {', '.join(SUFFIXES)}.")
-    checkpoint = open_checkpoint(ckpt_path)
-    environment_id = checkpoint[Demonstrations.__qualname__]["environment_id"]
-    policies = {"learner": load_expert(ckpt_path)}
+    environment_id = env or _environment_of(ckpt_path)
+    policies = {"learner": load_expert(ckpt_path, environment_id)}
     if expert is not None:
         policies["expert"] = load_expert(expert, environment_id)
     path = new_file(output)
-    returns = write_video(path, environment_id, policies, episodes)
+    returns = write_video(path, environment_id, policies, episodes, steps=steps)
     for name, values in returns.items():
         print(f"{name:8} return {', '.join(f'{value:.0f}' for value in values)}")
     print(f"video    {path}")
+
+
+def _environment_of(ckpt_path: str) -> str:
+    if exported.is_folder(ckpt_path):
+        environment_id = load(ckpt_path).environment_id
+        if environment_id is None:
+            raise InputError(f"--ckpt_path {ckpt_path}: says of no environment that can be made without importing a module.")
+        return environment_id
+    environment_id = str(open_checkpoint(ckpt_path)[Demonstrations.__qualname__]["environment_id"])
+    if not environment_id:
+        raise InputError(f"--ckpt_path {ckpt_path}: was trained without a simulator. Say with --env where to play it.")
+    return environment_id
 
 
 def write_video(
@@ -75,6 +101,7 @@ def write_video(
     policies: Mapping[str, Expert],
     episodes: int = 1,
     device: torch.device | str = "cpu",
+    steps: int | None = None,
 ) -> dict[str, list[float]]:
     """Write a video of the first ``episodes`` of the selection bank, deterministic actions, policies side by side.
 
@@ -87,9 +114,10 @@ def write_video(
         policies: who plays, by the name to show.
         episodes: how many, one after another.
         device: where the policies compute.
+        steps: how many of each episode are drawn; None for all.
 
     Returns:
-        The return of each episode, by name.
+        The return of each episode, as far as it was drawn, by name.
 
     Raises:
         InputError: nothing can be drawn here; the message says what is missing.
@@ -104,7 +132,7 @@ def write_video(
         record = play(policy.player(), plain, seeds, record=True, device=device)
         plain.close()
         assert record.actions is not None
-        played.append(np.split(record.actions, record.lengths.cumsum()[:-1]))
+        played.append([actions[:steps] for actions in np.split(record.actions, record.lengths.cumsum()[:-1])])
 
     returns: dict[str, list[float]] = {name: [] for name in policies}
     rate = environments[0].metadata.get("render_fps", DEFAULT_FRAME_RATE)
@@ -114,13 +142,15 @@ def write_video(
         tqdm(total=frames, unit=" frames", desc=f"drawing {path.name}", mininterval=0.5) as bar,
     ):
         unfinished = Path(folder, path.name)
-        # H.264 wants even widths and heights, and no more than that
-        with imageio.get_writer(unfinished, fps=rate, macro_block_size=2) as video:
+        animated = path.suffix == ".gif"
+        # H.264 wants even widths and heights, and no more than that; a picture repeats for ever
+        options: dict[str, Any] = {"loop": 0} if animated else {"macro_block_size": 2}
+        with imageio.get_writer(unfinished, fps=rate, **options) as video:
             for seed, *actions in zip(seeds, *played, strict=True):
                 shots = map(_shots, environments, itertools.repeat(seed), actions)
                 for now in _together(shots):
                     frame = np.hstack([_labelled(*named) for named in zip(policies, now, strict=True)])
-                    video.append_data(frame)  # type: ignore[attr-defined]
+                    video.append_data(_small(frame) if animated else frame)  # type: ignore[attr-defined]
                     bar.update()
                 for name, (_, total) in zip(policies, now, strict=True):
                     returns[name].append(total)
@@ -137,11 +167,19 @@ def _drawing(environment_id: str) -> gymnasium.Env:
             environment = gymnasium.make(environment_id, render_mode="rgb_array")
         if isinstance(environment.unwrapped, MujocoEnv):
             _choose_renderer()
+            _follow(environment.unwrapped)
         environment.reset(seed=SELECTION_BANK.first)
         environment.render()
     except Exception as error:                                      # each renderer has errors of its own
         raise InputError(f"{environment_id} cannot be drawn here: {error}") from error
     return environment
+
+
+def _follow(environment: MujocoEnv) -> None:
+    """Draw with the model's own tracking camera: Gymnasium's default stands still where it names no body to look at."""
+    camera = mujoco.mj_name2id(environment.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
+    if camera >= 0 and environment.mujoco_renderer.camera_id < 0:
+        environment.mujoco_renderer.camera_id = camera
 
 
 def _choose_renderer() -> None:
@@ -168,7 +206,7 @@ def _shots(environment: gymnasium.Env, seed: int, actions: np.ndarray) -> Iterat
     yield _draw(environment), total
     for action in actions:
         _, reward, *_ = environment.step(action)
-        total += float(reward)
+        total += np.asarray(reward, dtype=float).item()           # some give an array of one element
         yield _draw(environment), total
 
 
@@ -194,3 +232,10 @@ def _labelled(name: str, shot: Shot) -> np.ndarray:
     label = f"{name}  {shot[1]:.0f}"
     ImageDraw.Draw(image).text((12, 8), label, fill="white", stroke_fill="black", stroke_width=2, font_size=22)
     return np.asarray(image)
+
+
+def _small(frame: np.ndarray) -> np.ndarray:
+    """The picture in the size and colours of an animated one."""
+    image = Image.fromarray(frame)
+    image.thumbnail((GIF_WIDTH * frame.shape[1] // frame.shape[0], GIF_WIDTH))
+    return np.asarray(image.quantize(GIF_COLOURS, dither=Image.Dither.NONE).convert("RGB"))

@@ -1,4 +1,4 @@
-"""Who demonstrates, one file per kind: actors of CleanRL and of stable-baselines3, checkpoints of our own, callables.
+"""Who demonstrates, one file per kind: actors of CleanRL and of stable-baselines3, our checkpoints and exports, callables.
 
 A file is data: nothing in it is run. A callable, ``package.module:function``, is a program of the user's.
 """
@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from lightning_bc.demonstrations.experts import callables, stable_baselines3
+from lightning_bc.demonstrations.experts import callables, exported, stable_baselines3
 from lightning_bc.demonstrations.experts.cleanrl import CleanRLActor
 from lightning_bc.environments import environment_spaces
 from lightning_bc.episodes import Player
@@ -23,7 +23,7 @@ SHIPPED_EXPERTS = Path("checkpoints/experts")
 
 KINDS = (
     "the state dict of a CleanRL SAC or TD3 actor saved with torch.save, a stable-baselines3 .zip, a checkpoint of this "
-    "package, or a function of yours as package.module:function"
+    "package, a folder that export has written, or a function of yours as package.module:function"
 )
 
 
@@ -45,7 +45,7 @@ def load_expert(expert: str | Path, environment_id: str | None = None) -> Expert
     ``package.module:function`` is imported, unless a file has that name.
 
     Args:
-        expert: the file, or the name of a callable.
+        expert: the file, the folder of an exported policy, or the name of a callable.
         environment_id: the environment that it acts in; its dimensions and action bounds must be the expert's. A callable
             needs it; a stable-baselines3 file does where it does not hold its action bounds as text.
 
@@ -54,13 +54,20 @@ def load_expert(expert: str | Path, environment_id: str | None = None) -> Expert
             otherwise than it should, or the expert is not one for the environment. The message names it and the way out.
     """
     path, spaces = shipped(expert), None if environment_id is None else environment_spaces(environment_id)
-    if not path.is_file() and callables.is_name(str(expert)):
+    is_there = path.is_file() or exported.is_folder(path)
+    if not is_there and callables.is_name(str(expert)):
         return callables.load(str(expert), spaces)
-    if not path.is_file():
+    if not is_there:
         experts = ", ".join(str(SHIPPED_EXPERTS / p.name) for p in sorted(shipped(SHIPPED_EXPERTS).glob("*.pt"))) or "none"
         raise InputError(f"{path}: no such expert file. Shipped experts: {experts}. Wanted: {KINDS}.")
-    loaded = stable_baselines3.load(path, spaces) if stable_baselines3.is_file(path) else _load_torch_file(path)
+    if exported.is_folder(path):
+        loaded: Expert = exported.load(path)
+    else:
+        loaded = stable_baselines3.load(path, spaces) if stable_baselines3.is_file(path) else _load_torch_file(path)
     if environment_id is not None:
+        of = path.stem if path.parent.resolve() == shipped(SHIPPED_EXPERTS).resolve() else None
+        if of is not None and of != environment_id.rpartition(":")[2]:
+            raise InputError(f"{path}: is the shipped expert of {of}, not of {environment_id}. Name another.")
         check_fits(loaded, str(path), environment_id)
     return loaded
 
@@ -79,7 +86,12 @@ def check_fits(actor: Expert, name: str, environment_id: str) -> None:
 
 
 def expert_sha256(expert: str | Path) -> str | None:
-    """SHA-256 of an expert's file, or of the file of a callable's module; None where there is no such file."""
+    """SHA-256 of an expert's file, or of the file of a callable's module; None where there is no such file.
+
+    Of an exported policy it is that of its description, which holds that of its weights.
+    """
+    if exported.is_folder(shipped(expert)):
+        return sha256(shipped(expert) / exported.DESCRIPTION)
     path = shipped(expert) if shipped(expert).is_file() else callables.source_file(str(expert))
     return None if path is None else sha256(path)
 

@@ -9,6 +9,17 @@ from torch import Tensor
 
 from lightning_bc.errors import InputError
 
+_COMPUTED = {
+    **dict.fromkeys((torch.uint16, torch.uint32, torch.uint64), torch.int64),
+    **dict.fromkeys((torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz), torch.float32),
+    torch.complex32: torch.complex64,
+}
+"""Types with which torch hardly computes, by the one that is taken; those from 2**63 become negative, which none may be."""
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_KNOWN = (*_FLOATS, *_WHOLE, torch.bool, torch.complex64, torch.complex128)
+
 
 def tensor_of(path: str, key: str, value: Any, wanted: str) -> Tensor:
     """Any array as a tensor that needs no gradient."""
@@ -16,10 +27,15 @@ def tensor_of(path: str, key: str, value: Any, wanted: str) -> Tensor:
         if isinstance(value, list | tuple):                         # torch takes rows one by one, which is slow
             value = np.asarray(value)
         if isinstance(value, np.ndarray):                           # byte orders and strides that torch does not know
-            value = np.ascontiguousarray(value.astype(value.dtype.newbyteorder("="), copy=False)).reshape(value.shape)
-        return torch.as_tensor(value).detach()
-    except (TypeError, ValueError, RuntimeError) as error:
+            copied = np.require(value.astype(value.dtype.newbyteorder("="), copy=False), requirements=["C", "W"])
+            value = copied.reshape(value.shape)
+        found = torch.as_tensor(value).detach()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"{path}: {key} is a {type(value).__name__}, wanted {wanted}.") from error
+    found = found.to(_COMPUTED.get(found.dtype, found.dtype)) if found.layout == torch.strided else found
+    if found.layout != torch.strided or found.dtype not in _KNOWN or found.is_nested or found.device.type != "cpu":
+        raise InputError(f"{path}: {key} is a tensor of {found.layout}, {found.dtype}, {found.device}; wanted {wanted}.")
+    return found
 
 
 def matrix_of(path: str, key: str, value: Any, rows: str) -> Tensor:
@@ -50,8 +66,9 @@ def flags_of(path: str, key: str, value: Any, rows: str) -> Tensor:
 def lengths_of(path: str, value: Any, pairs: int) -> Tensor:
     """Steps of each episode, (episodes,) int64, which sum to ``pairs``."""
     found = tensor_of(path, "episode_lengths", value, "an array of positive integers")
-    lengths = found.to(torch.int64) if is_whole(found) else found   # torch can sum no uint32
-    if not is_whole(found) or lengths.ndim != 1 or lengths.sum() != pairs or lengths.min() < 1:
+    lengths = found.to(torch.int64) if is_whole(found) else found
+    fit = is_whole(found) and lengths.ndim == 1 and bool(((lengths > 0) & (lengths <= pairs)).all())
+    if not fit or lengths.sum() != pairs:
         raise InputError(
             f"{path}: episode_lengths must be positive integers that sum to the number of pairs, {pairs}; found "
             f"shape {tuple(found.shape)}, {found.dtype}, sum {lengths.sum().item()}."
@@ -73,7 +90,7 @@ def number_of(path: str, key: str, content: Mapping[str, Any]) -> float | None:
         if isinstance(value, Tensor | np.ndarray):
             value = value.item()
         number = float(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"{path}: {key} is a {type(value).__name__}, wanted one number.") from error
     if not np.isfinite(number):
         raise InputError(f"{path}: {key} is {number}, wanted a finite number.")
@@ -84,8 +101,9 @@ def returns_of(path: str, key: str, content: Mapping[str, Any]) -> tuple[float, 
     """Finite returns of episodes; none where the key is absent."""
     if content.get(key) is None:
         return ()
-    returns = tensor_of(path, key, content[key], "an array of returns").to(torch.float64)
-    if returns.ndim != 1 or returns.numel() == 0 or not returns.isfinite().all():
+    returns = tensor_of(path, key, content[key], "an array of returns")
+    returns = returns if returns.is_complex() else returns.to(torch.float64)
+    if returns.is_complex() or returns.ndim != 1 or returns.numel() == 0 or not returns.isfinite().all():
         raise InputError(
             f"{path}: {key} must be finite returns of shape (episodes,); found shape {tuple(returns.shape)}, mean "
             f"{returns.mean().item()}. Remove the key, or collect again with python -m lightning_bc collect."

@@ -15,12 +15,14 @@ These are used where present, as ``collect`` writes them:
     final_observations  (episodes, observation_dim) after each last step; needs episode_lengths
     random_returns      (100,) returns of uniformly random actions on the test bank
     expert_returns      (100,) returns of the expert's mean action on the test bank
-    metadata            environment_id, expert, expert_sha256, seed, kind of actions, versions
+    metadata            environment_id, expert, expert_sha256, seed, kind of actions, versions, observation_keys
 
 Whatever converts to float32, int64 or bool without another meaning is read. What other tools call these, and how they say
 where episodes end, is in :mod:`lightning_bc.demonstrations.readers._names`; further keys are never looked at.
 """
 
+import numbers
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,13 +32,22 @@ import torch
 from torch import Tensor
 
 from lightning_bc.demonstrations.readers._arrays import column_of, flags_of, lengths_of, matrix_of, number_of, returns_of
-from lightning_bc.demonstrations.readers._names import arranged
+from lightning_bc.demonstrations.readers._names import arranged, layout_of
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.errors import InputError
 
 NEEDED = ("observations", "actions")
 STATED = ("mean_reward", "std_reward", "random_returns", "expert_returns", "metadata")
-METADATA = ("environment_id", "expert", "expert_sha256", "seed", "actions", "versions")
+METADATA: dict[str, type] = {
+    "environment_id": str,
+    "expert": str,
+    "expert_sha256": str,
+    "seed": numbers.Integral,
+    "actions": str,
+    "versions": dict,
+    "observation_keys": tuple,
+}
+"""What ``collect`` and ``convert`` say of where the demonstrations come from, and of which type each is."""
 
 
 def existing(path: str) -> Path:
@@ -48,7 +59,7 @@ def existing(path: str) -> Path:
     if not Path(path).is_file():
         raise InputError(
             f"{path}: no such demonstration file. Collect it with\n"
-            f"    python -m lightning_bc collect --env ENVIRONMENT_ID --expert EXPERT.pt --output {path}\n"
+            f"    python -m lightning_bc collect --env ENVIRONMENT_ID --expert EXPERT.pt --output {shlex.quote(str(path))}\n"
             "or name another file with --data.path."
         )
     return Path(path)
@@ -74,14 +85,23 @@ def unreadable(path: str, error: Exception) -> InputError:
 def origin(path: str, content: Mapping[str, Any]) -> Origin:
     """What ``content`` says of itself beside its arrays."""
     given = content.get("metadata")
-    metadata: Mapping[str, Any] = given if isinstance(given, dict) else {}
+    metadata = {} if not isinstance(given, dict) else {key: given[key] for key in METADATA if given.get(key) is not None}
+    named = metadata.get("observation_keys")
+    if isinstance(named, list | tuple) and all(isinstance(one, str) for one in named):
+        metadata["observation_keys"] = tuple(named)
+    for key, value in metadata.items():
+        if not isinstance(value, METADATA[key]):
+            raise InputError(
+                f"{path}: metadata's {key} is {value!r}, wanted a value of type {METADATA[key].__name__}. "
+                "Collect it anew, or remove the key."
+            )
     return Origin(
         path,
         mean_return=number_of(path, "mean_reward", content),
         std_return=number_of(path, "std_reward", content),
         random_returns=returns_of(path, "random_returns", content),
         expert_returns=returns_of(path, "expert_returns", content),
-        **{key: metadata[key] for key in METADATA if key in metadata},
+        **metadata,
     )
 
 
@@ -90,7 +110,8 @@ def trajectories(path: str, content: Mapping[str, Any], sha256: str, one_episode
 
     ``one_episode`` says that they are one, unless they say themselves where episodes end.
     """
-    found, content = list(content), arranged(path, content, one_episode)
+    found, layout = list(content), layout_of(content)
+    content = arranged(path, content, one_episode)
     missing = [key for key in NEEDED if key not in content]
     if missing:
         raise InputError(
@@ -110,7 +131,7 @@ def trajectories(path: str, content: Mapping[str, Any], sha256: str, one_episode
         actions=actions,
         lengths=lengths_of(path, content["episode_lengths"], pairs) if knows_episodes else torch.tensor([pairs]),
         rewards=rewards,
-        origin=replace(origin(path, content), sha256=sha256),
+        origin=replace(origin(path, content), sha256=sha256, layout=f"arrays {layout}"),
         knows_episodes=knows_episodes,
     )
     return replace(

@@ -6,6 +6,8 @@
     {"demo_0": {...}, "demo_1": {...}}      the same by name
     [(observations, actions), ...]          one pair of arrays per episode
     {"obs": [..., ...], "acts": [..., ...]} lists with one array per episode, or arrays (episodes, steps, dimensions)
+
+In each of them observations may be a dictionary of arrays: see ``_observations``.
 """
 
 import re
@@ -17,7 +19,9 @@ import numpy as np
 from torch import Tensor
 
 from lightning_bc.demonstrations.readers import _checks
+from lightning_bc.demonstrations.readers._arrays import is_whole, tensor_of
 from lightning_bc.demonstrations.readers._names import ENDS, known
+from lightning_bc.demonstrations.readers._observations import ANY, ObservationKeys, side_by_side
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories, joined
 from lightning_bc.errors import InputError
 
@@ -27,20 +31,34 @@ LAYOUTS = (
 )
 
 
-def trajectories(path: str, content: Any, sha256: str, one_episode: bool = False) -> Trajectories:
+def trajectories(
+    path: str, content: Any, sha256: str, one_episode: bool = False, keys: ObservationKeys = ANY
+) -> Trajectories:
     """Check ``content``, in any of these layouts, and make trajectories of it; see :func:`_checks.trajectories`.
 
     Raises:
-        InputError: it is in no layout, or what :func:`_checks.trajectories` refuses; the message names the episode.
+        InputError: it is in no layout, observations are several and ``keys`` do not fit them, or what
+            :func:`_checks.trajectories` refuses; the message names the episode.
     """
     episodes = _apart(path, content)
     if episodes is None:
-        return _checks.trajectories(path, content, sha256, one_episode)
-    parts = [
-        _checks.trajectories(f"{path}, episode {number}", episode, sha256, one_episode=True)
-        for number, episode in enumerate(episodes)
-    ]
-    return together(parts, replace(origin(path, content), sha256=sha256))
+        return _one(path, content, sha256, one_episode, keys)
+    parts: list[Trajectories] = []
+    for number, episode in enumerate(episodes):
+        parts.append(_one(f"{path}, episode {number}", episode, sha256, True, keys))
+        if not keys.chosen and parts[0].origin.note:                # every episode's are those of the first
+            keys = ObservationKeys(parts[0].origin.observation_keys or ())
+    first = parts[0].origin
+    layout = f"episodes apart, each with {first.layout}"
+    said = replace(origin(path, content), sha256=sha256, note=first.note, layout=layout)
+    return together(parts, replace(said, observation_keys=first.observation_keys))
+
+
+def _one(path: str, content: Mapping[Any, Any], sha256: str, one_episode: bool, keys: ObservationKeys) -> Trajectories:
+    """One dictionary of arrays, whose observations may be several."""
+    content, used, note = side_by_side(path, content, keys)
+    made = _checks.trajectories(path, content, sha256, one_episode)
+    return made if used is None else replace(made, origin=replace(made.origin, observation_keys=used, note=note))
 
 
 def origin(path: str, content: Any) -> Origin:
@@ -68,22 +86,22 @@ def together(parts: Sequence[Trajectories], origin: Origin) -> Trajectories:
 
 def natural(name: Any) -> list[tuple[bool, int, str]]:
     """A key to sort by, for which ``demo_2`` comes before ``demo_10``."""
-    parts = re.split(r"(\d+)", str(name))
-    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+    parts = re.split(r"0*([0-9]+)", str(name))
+    return [(not part.isdecimal(), len(part) if part.isdecimal() else 0, part) for part in parts]
 
 
 def _apart(path: str, content: Any) -> Sequence[Mapping[str, Any]] | None:
     """The episodes that are kept apart; None of flat arrays."""
     if isinstance(content, Mapping):
-        if content and all(isinstance(episode, Mapping) for episode in content.values()):
+        if content and all(isinstance(episode, Mapping) for episode in content.values()) and not known(content):
             return [content[name] for name in sorted(content, key=natural)]
         return _columns_apart(path, content)
     if isinstance(content, list | tuple) and content:
-        if len(content) == 2 and all(map(_is_array, content)):
+        if _is_pair(content):
             content = [content]
         if all(isinstance(episode, Mapping) for episode in content):
             return content
-        if all(isinstance(one, list | tuple) and len(one) == 2 and all(map(_is_array, one)) for one in content):
+        if all(map(_is_pair, content)):
             return [{"observations": one[0], "actions": one[1]} for one in content]
     raise InputError(f"{path}: holds {_described(content)}, wanted {LAYOUTS}. Arrange it so; see docs/your-data.md.")
 
@@ -96,8 +114,8 @@ def _columns_apart(path: str, content: Mapping[Any, Any]) -> Sequence[Mapping[st
         return None
     if all(_is_array(column) and column.ndim == 3 for column in needed):
         columns = {name: content[name] for name in used.values() if _is_array(content[name]) and content[name].ndim > 1}
-    elif all(_is_per_episode(column) and column[0].ndim == 2 for column in needed):
-        columns = {name: content[name] for name in used.values() if _is_per_episode(content[name])}
+    elif _is_per_episode(needed[1]) and needed[1][0].ndim == 2 and _is_per_episode(needed[0], or_dictionaries=True):
+        columns = {name: content[name] for name in used.values() if _is_per_episode(content[name], or_dictionaries=True)}
     else:
         return None
     counts = {name: len(column) for name, column in columns.items()}
@@ -117,19 +135,21 @@ def _without_padding(
     """
     steps = len(episodes[0][used["actions"]])
     if "episode_lengths" in used:
-        lengths = np.asarray(content[used["episode_lengths"]])
-        fit = lengths.shape == (len(episodes),) and lengths.dtype.kind in "iu" and ((lengths > 0) & (lengths <= steps)).all()
-        if not fit:
+        lengths = tensor_of(path, "episode_lengths", content[used["episode_lengths"]], "an array of positive integers")
+        fit = lengths.shape == (len(episodes),) and is_whole(lengths)
+        if not fit or not ((lengths > 0) & (lengths <= steps)).all():
             raise InputError(
                 f"{path}: episode_lengths must be {len(episodes)} integers from 1 to {steps}, the steps in its stack of "
-                f"actions; found shape {lengths.shape}, {lengths.dtype}."
+                f"actions; found shape {tuple(lengths.shape)}, {lengths.dtype}."
             )
         return [                                                    # observations may have one row more
             {name: column[: len(column) - steps + length] for name, column in episode.items()}
             for episode, length in zip(episodes, lengths.tolist(), strict=True)
         ]
     for key in ENDS:
-        if key in used and any(used[key] in episode and episode[used[key]][:-1].any() for episode in episodes):
+        marked = [episode[used[key]] for episode in episodes if used.get(key) in episode]
+        flags = [tensor_of(path, key, column, "yes or no per step") for column in marked]
+        if any((flag[:-1] != 0).any() for flag in flags if flag.ndim):
             raise InputError(
                 f"{path}: {used[key]} marks ends before the last of {steps} steps, so that the rows behind them may be "
                 "padding. Give episode_lengths, or a list with one array per episode."
@@ -141,10 +161,18 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray | Tensor) and value.ndim > 0
 
 
-def _is_per_episode(value: Any) -> bool:
-    """Whether it has one array per episode: a list of them, or an array of objects."""
-    is_list = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype == object)
-    return is_list and len(value) > 0 and all(map(_is_array, value))
+def _is_pair(value: Any) -> bool:
+    """Whether it is (observations, actions)."""
+    is_two = isinstance(value, list | tuple) and len(value) == 2
+    return is_two and _is_array(value[1]) and (_is_array(value[0]) or isinstance(value[0], Mapping))
+
+
+def _is_per_episode(value: Any, or_dictionaries: bool = False) -> bool:
+    """Whether it has one array per episode: a list of them, or an array of objects; of observations also dictionaries."""
+    kinds = (np.ndarray, Tensor, Mapping) if or_dictionaries else (np.ndarray, Tensor)
+    is_objects = isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1
+    is_list = isinstance(value, list | tuple) or is_objects
+    return is_list and len(value) > 0 and all(isinstance(one, kinds) and getattr(one, "ndim", 1) > 0 for one in value)
 
 
 def _described(content: Any) -> str:

@@ -13,7 +13,7 @@ Observations may have one row more per episode than actions, the one after its l
 same. ``dones`` alone do not tell a terminal state from a time limit, so that terminations are not known from them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
 import torch
@@ -55,6 +55,12 @@ def named(content: Mapping[str, Any]) -> dict[str, Any]:
     """``content`` under our keys, without what is not known or None."""
     present = [name for name, value in content.items() if value is not None]
     return {key: content[name] for key, name in known(present).items()}
+
+
+def layout_of(content: Mapping[str, Any]) -> str:
+    """The names of arrays that are read, in words: ``observations (obs), actions (acts), rewards``."""
+    used = known([name for name, value in content.items() if isinstance(value, Sized) and not isinstance(value, Mapping)])
+    return ", ".join(key if key == name else f"{key} ({name})" for key, name in used.items())
 
 
 def arranged(path: str, content: Mapping[str, Any], one_episode: bool = False) -> dict[str, Any]:
@@ -130,7 +136,7 @@ def _last_rows(path: str, found: dict[str, Any], flags: Mapping[str, Tensor], fo
 def _splits(path: str, value: Any, pairs: int) -> Tensor:
     splits = tensor_of(path, "indices", value, "an array of rows")
     rows = splits.to(torch.int64) if is_whole(splits) or not splits.numel() else splits
-    rows = rows[int(rows.ndim == 1 and len(rows) > 0 and rows[0] == 0) :]
+    rows = rows[1:] if rows.ndim == 1 and len(rows) and rows[0] == 0 else rows
     if rows.ndim != 1 or rows.dtype != torch.int64 or (rows.diff() <= 0).any() or ((rows < 1) | (rows >= pairs)).any():
         raise InputError(
             f"{path}: indices must be the rows, below {pairs}, of each episode's first step but the first one's, in their "

@@ -6,24 +6,28 @@ from pathlib import Path
 
 from lightning_bc.demonstrations import readers
 from lightning_bc.demonstrations.readers import _checks, _episodes
+from lightning_bc.demonstrations.readers._observations import ANY, ObservationKeys
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.errors import InputError
 
 ANSWERS_TO = ("/",)
 
 
-def read(path: str, one_episode: bool = False) -> Trajectories:
+def read(path: str, one_episode: bool = False, keys: ObservationKeys = ANY) -> Trajectories:
     """Read and check every file; one that does not say where episodes end is an episode."""
-    parts = [readers.read(file, one_episode=True) for file in _files(path)]
-    stated = {key: {getattr(part.origin, key) for part in parts} for key in ("environment_id", "expert", "actions")}
-    if len(stated["environment_id"]) > 1:
-        raise InputError(
-            f"{path}: holds episodes of {' and '.join(sorted(map(str, stated['environment_id'])))}. Keep one environment's "
-            "episodes in a folder."
-        )
+    parts = [readers.read(file, True, keys.chosen, keys.environment) for file in _files(path)]
+    shared = ("environment_id", "expert", "actions", "observation_keys")
+    stated = {key: {getattr(part.origin, key) for part in parts} for key in shared}
+    for key, what in (("environment_id", "environment"), ("observation_keys", "kind of observations")):
+        if len(stated[key]) > 1:
+            raise InputError(
+                f"{path}: holds episodes of {' and '.join(sorted(map(str, stated[key])))}. Keep those of one {what} in a "
+                "folder."
+            )
     digest = hashlib.sha256("".join(part.origin.sha256 for part in parts).encode()).hexdigest()
     same = {key: values.pop() for key, values in stated.items() if len(values) == 1}
-    made = _episodes.together(parts, Origin(path, sha256=digest, note=parts[0].origin.note, **same))
+    layout = f"{len(parts)} files, the first with {parts[0].origin.layout}"
+    made = _episodes.together(parts, Origin(path, sha256=digest, note=parts[0].origin.note, layout=layout, **same))
     if made.rewards is not None or any(part.origin.mean_return is None for part in parts):
         return made
     total = sum(part.mean_return * len(part.lengths) for part in parts)
@@ -33,7 +37,7 @@ def read(path: str, one_episode: bool = False) -> Trajectories:
 def peek(path: str) -> Origin:
     """What the first file says about the environment."""
     first = readers.peek(_files(path)[0])
-    return Origin(path, environment_id=first.environment_id, note=first.note)
+    return Origin(path, environment_id=first.environment_id)
 
 
 def _files(path: str) -> list[Path]:

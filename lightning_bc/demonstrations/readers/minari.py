@@ -1,6 +1,7 @@
 """Local Minari datasets, ``minari:DATASET_ID`` (optional extra ``minari``; https://minari.farama.org)."""
 
 import hashlib
+from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
@@ -8,36 +9,54 @@ import numpy as np
 from gymnasium import spaces
 
 from lightning_bc.demonstrations.readers import _episodes
+from lightning_bc.demonstrations.readers._observations import ANY, Entry, ObservationKeys, note_of
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.errors import InputError
 
 ANSWERS_TO = ("minari:",)
 
 
-def read(path: str, one_episode: bool = False) -> Trajectories:
+def read(path: str, one_episode: bool = False, keys: ObservationKeys = ANY) -> Trajectories:
     """Read and check everything."""
     dataset = _dataset(path)
-    # A Minari episode keeps one more observation than actions: the one after the last step.
-    episodes = [
-        {
-            "observations": flattened(dataset.observation_space, episode.observations),
-            "actions": flattened(dataset.action_space, episode.actions),
-            "rewards": episode.rewards,
-            "terminated": episode.terminations,
-        }
-        for episode in dataset.iterate_episodes()
-    ]
+    space, note, used = dataset.observation_space, "", None
+    if isinstance(space, spaces.Dict):                              # which states an order of its own
+        used = keys.among(path, {key: _entry(part) for key, part in space.items()}, stated=tuple(space))
+        space = spaces.Dict(OrderedDict((key, space[key]) for key in used))
+        keys, note = ObservationKeys(), note_of({key: spaces.flatdim(part) for key, part in space.items()})
+    try:
+        episodes = [_episode(space, dataset.action_space, episode) for episode in dataset.iterate_episodes()]
+    except Exception as error:                                      # of any kind: Minari believes what its files say
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error}). Fetch it again.") from error
     content = hashlib.sha256()
     for key, last in (("observations", -1), ("actions", None)):
         for episode in episodes:
             content.update(np.ascontiguousarray(episode[key][:last]).tobytes())
-    made = _episodes.trajectories(path, episodes, content.hexdigest())
-    return replace(made, origin=replace(_origin(path, dataset), sha256=made.origin.sha256))
+    made = _episodes.trajectories(path, episodes, content.hexdigest(), keys=keys)
+    origin = replace(_origin(path, dataset), sha256=made.origin.sha256, note=note, observation_keys=used)
+    return replace(made, origin=replace(origin, layout=made.origin.layout))
 
 
 def peek(path: str) -> Origin:
     """Read what the dataset says about itself."""
     return _origin(path, _dataset(path))
+
+
+def _episode(observed: spaces.Space[Any], acted: spaces.Space[Any], episode: Any) -> dict[str, Any]:
+    """The arrays of an episode; Minari keeps one more observation than actions: the one after the last step."""
+    return {
+        "observations": flattened(observed, episode.observations),
+        "actions": flattened(acted, episode.actions),
+        "rewards": episode.rewards,
+        "terminated": episode.terminations,
+    }
+
+
+def _entry(part: spaces.Space[Any]) -> Entry:
+    """A part of a Dict space, flattened where it is not numbers itself."""
+    if isinstance(part, spaces.Box):
+        return Entry(part.shape, str(part.dtype))
+    return Entry((spaces.flatdim(part),), "float64")
 
 
 def flattened(space: spaces.Space[Any], values: Any) -> np.ndarray:
@@ -56,10 +75,7 @@ def _origin(path: str, dataset: Any) -> Origin:
         spec = dataset.env_spec
     except AttributeError:                                          # Minari's own, of a dataset without an environment
         spec = None
-    space, note = dataset.observation_space, ""
-    if isinstance(space, spaces.Dict):
-        note = f"observations are {', '.join(space.spaces)}, side by side in this order"
-    return Origin(path, environment_id=None if spec is None else spec.id, note=note)
+    return Origin(path, environment_id=None if spec is None else spec.id)
 
 
 def _dataset(path: str) -> Any:

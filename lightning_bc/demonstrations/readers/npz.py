@@ -7,15 +7,16 @@ import numpy as np
 
 from lightning_bc.demonstrations.readers import _checks, _episodes
 from lightning_bc.demonstrations.readers._names import NAMES, known
+from lightning_bc.demonstrations.readers._observations import ANY, ObservationKeys
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.files import sha256
 
 ANSWERS_TO = (".npz",)
 
 
-def read(path: str, one_episode: bool = False) -> Trajectories:
+def read(path: str, one_episode: bool = False, keys: ObservationKeys = ANY) -> Trajectories:
     """Read and check everything."""
-    return _episodes.trajectories(path, _load(path, NAMES), sha256(path), one_episode)
+    return _episodes.trajectories(path, _load(path, NAMES), sha256(path), one_episode, keys)
 
 
 def peek(path: str) -> Origin:

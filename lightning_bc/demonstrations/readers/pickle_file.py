@@ -1,7 +1,8 @@
 """Pickled lists, dictionaries and arrays, as course homework and older tools keep them, read without running anything.
 
-A pickle is a program. :class:`_DataUnpickler` knows only what rebuilds NumPy arrays and plain containers, and refuses all
-else by its name before it is imported. Layouts: :mod:`lightning_bc.demonstrations.readers._episodes`.
+A pickle is a program. :class:`_DataUnpickler` knows only what rebuilds NumPy arrays and plain containers, imitation's
+trajectories among them, and refuses all else by its name before it is imported. Layouts:
+:mod:`lightning_bc.demonstrations.readers._episodes`.
 """
 
 import collections
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lightning_bc.demonstrations.readers import _checks, _episodes
+from lightning_bc.demonstrations.readers._observations import ANY, ObservationKeys
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.errors import InputError
 from lightning_bc.files import sha256
@@ -20,9 +22,9 @@ from lightning_bc.files import sha256
 ANSWERS_TO = (".pkl", ".pickle")
 
 
-def read(path: str, one_episode: bool = False) -> Trajectories:
+def read(path: str, one_episode: bool = False, keys: ObservationKeys = ANY) -> Trajectories:
     """Read and check everything."""
-    return _episodes.trajectories(path, _load(path), sha256(path), one_episode)
+    return _episodes.trajectories(path, _load(path), sha256(path), one_episode, keys)
 
 
 def peek(path: str) -> Origin:
@@ -81,6 +83,13 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+class _Fields(dict[str, Any]):
+    """A dataclass of imitation, as the dictionary of its fields."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.update(state)
+
+
 _CONTAINERS = (bytes, bytearray, list, dict, tuple, set, frozenset, complex, slice, range)
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): "numpy.ndarray",                          # a name for _reconstruct, which asks for no other
@@ -89,6 +98,8 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("collections", "defaultdict"): collections.defaultdict,
 }
+for _name in ("Trajectory", "TrajectoryWithRew", "Transitions", "TransitionsWithRew"):
+    _ALLOWED["imitation.data.types", _name] = _Fields
 for _builtins in ("builtins", "__builtin__"):                       # Python 3, and protocols that Python 2 knows
     _ALLOWED |= {(_builtins, kind.__name__): kind for kind in _CONTAINERS}
 for _numpy in ("numpy._core", "numpy.core"):                        # NumPy 2 and 1

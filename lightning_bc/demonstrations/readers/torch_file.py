@@ -13,6 +13,7 @@ import torch
 
 from lightning_bc import files
 from lightning_bc.demonstrations.readers import _checks, _episodes
+from lightning_bc.demonstrations.readers._observations import ANY, ObservationKeys
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 
 ANSWERS_TO = (".pt", ".pth")
@@ -30,9 +31,9 @@ _NUMPY_GLOBALS: list[Any] = [
 ]
 
 
-def read(path: str, one_episode: bool = False) -> Trajectories:
+def read(path: str, one_episode: bool = False, keys: ObservationKeys = ANY) -> Trajectories:
     """Read and check everything."""
-    return _episodes.trajectories(path, _load(path, mmap=False), files.sha256(path), one_episode)
+    return _episodes.trajectories(path, _load(path, mmap=False), files.sha256(path), one_episode, keys)
 
 
 def peek(path: str) -> Origin:

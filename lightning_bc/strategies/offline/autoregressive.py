@@ -147,14 +147,14 @@ class Autoregressive(OfflineStrategy):
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """Choose bin after bin, the likeliest or a sample, each given the actions before it."""
         features = self.network(observations).unflatten(-1, (self.action_dim, _FEATURES))
-        actions = features.new_zeros(len(observations), self.action_dim)
+        actions = features.new_zeros(features.shape[0], self.action_dim)
         for dimension in range(self.action_dim):
             past_weight = self.past_weight[dimension, :, :dimension]  # (_FEATURES, dimension)
             hidden = torch.addmm(features[:, dimension], actions[:, :dimension], past_weight.T).relu()
             logits = torch.addmm(self.head_bias[dimension], hidden, self.head_weight[dimension].T)  # (batch, bins)
             bins = logits.argmax(-1, keepdim=True) if deterministic else torch.multinomial(logits.softmax(-1), 1)
             places = torch.addmm(self.place_bias[dimension], hidden, self.place_weight[dimension].T)  # (batch, bins)
-            place = places.gather(-1, bins).squeeze(-1).clamp(0.0, self.bins)
+            place = places.gather(-1, bins).squeeze(-1).clamp(0.0, float(self.bins))
             lower = place.long().clamp(max=self.bins - 1)           # the bin that the place is in, (batch,)
             edges = self.edges[dimension]
             actions[:, dimension] = torch.lerp(edges[lower], edges[lower + 1], place - lower)

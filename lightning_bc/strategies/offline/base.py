@@ -1,14 +1,13 @@
 """What every strategy that learns from demonstrations alone shares: training steps, and measures on held-out episodes."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
-from torchmetrics import ExplainedVariance, MeanSquaredError
-from torchmetrics import Metric as TorchMetric
+from torchmetrics import ExplainedVariance, MeanAbsoluteError, MeanMetric, MeanSquaredError
 
 from lightning_bc.episodes import forked_random_state
 from lightning_bc.strategies.base import Metrics, Schedule, Strategy
@@ -21,6 +20,8 @@ VALIDATION: Mapping[str, Metric] = {
     "loss": Metric("that of `train/loss`", "the same loss, mean over the held-out pairs"),
     "action_mean_squared_error": Metric("squared", "mean over pairs and dimensions of (a - p)^2"),
     "explained_variance": Metric("1", "mean over dimensions of 1 - Var(a - p) / Var(a); 1 is perfect"),
+    "action_mean_absolute_error": Metric("the actions' own", "mean over pairs and dimensions of abs(a - p), unscaled"),
+    "action_root_mean_squared_error": Metric("the actions' own", "sqrt of the mean of (a - p)^2, unscaled"),
 }
 """What strategies that learn from demonstrations measure on held-out episodes, by name without ``validation/``."""
 
@@ -50,18 +51,22 @@ class OfflineStrategy(Strategy):
             {
                 "action_mean_squared_error": MeanSquaredError(),
                 "explained_variance": ExplainedVariance(),
+                "action_mean_absolute_error": MeanAbsoluteError(),
+                "action_root_mean_squared_error": MeanSquaredError(squared=False),
+                "loss": MeanMetric(),
             }
         )
 
     @abstractmethod
     def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
-        """What training minimises. That of windows takes a third argument.
+        """What training minimises.
+
+        That of a strategy with windows takes a third argument, ``within``: which actions lie within the episode, (batch,
+        horizon) bool; those behind its end repeat its last action.
 
         Args:
             observations: normalised, (batch, observation_dim); of windows (batch, history, observation_dim).
             actions: scaled to [-1, 1], (batch, action_dim); of windows (batch, horizon, action_dim).
-            within: of windows alone, which actions lie within the episode, (batch, horizon) bool; those behind its end
-                repeat its last action.
 
         Returns:
             The scalar loss, and further scalars to log by name.
@@ -106,19 +111,39 @@ class OfflineStrategy(Strategy):
         self.log_dict({f"train/{name}": value / len(batches) for name, value in sums.items()}, logger=False)
 
     def validation_step(self, batches: list[Batch], batch_index: int) -> None:
-        """Loss, and how near the deterministic actions come, on held-out episodes; of windows, the first action.
+        """Loss, and how near the deterministic actions come, on held-out episodes."""
+        self._measure(batches)
+        for name, metric in self.validation_metrics.items() if batches else ():
+            self.log(f"validation/{name}", metric, on_epoch=True, logger=False)  # type: ignore[arg-type]
+
+    @torch.inference_mode()
+    def held_out_figures(self, batches: Iterable[list[Batch]]) -> dict[str, float]:
+        """The same outside of Lightning's validation, by the names of ``VALIDATION``; every process calls it."""
+        for group in batches:
+            self._measure(group)
+        figures = {}
+        for name in VALIDATION:
+            metric: Any = self.validation_metrics[name]
+            figures[name] = float(metric.compute())
+            metric.reset()
+        return figures
+
+    def _measure(self, batches: list[Batch]) -> None:
+        """Add ``batches`` to the metrics; of windows, the first action counts.
 
         Losses that draw noise draw the same at each validation, and training's random state is left alone.
         """
+        metrics: Mapping[str, Any] = dict(self.validation_metrics.items())
         for batch in batches:
             observations, actions, *within = self.across(batch)
-            with forked_random_state(batch_index, self.device):
+            with forked_random_state(0, self.device):
                 loss, _ = self.loss(observations, actions, *within)
-            self.log("validation/loss", loss, on_epoch=True, batch_size=len(actions), logger=False, sync_dist=True)
+            metrics["loss"].update(loss, weight=len(actions))
             predictions = self.act(observations, deterministic=True).clamp(-1.0, 1.0)
             if self.has_windows:
-                predictions, actions = predictions[:, 0], actions[:, 0]  # (batch, action_dim)
-            for name, metric in self.validation_metrics.items():
-                assert isinstance(metric, TorchMetric)
-                metric.update(predictions, actions)
-                self.log(f"validation/{name}", metric, on_epoch=True, logger=False)
+                predictions, actions = predictions[:, 0].contiguous(), actions[:, 0].contiguous()  # (batch, action_dim)
+            unscaled = self.border.unscaled(predictions), self.border.unscaled(actions)
+            for name in ("action_mean_squared_error", "explained_variance"):
+                metrics[name].update(predictions, actions)
+            for name in ("action_mean_absolute_error", "action_root_mean_squared_error"):
+                metrics[name].update(*unscaled)

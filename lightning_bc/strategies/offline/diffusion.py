@@ -125,7 +125,7 @@ class Diffusion(OfflineStrategy):
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """Denoise: by DDIM from the fixed noise, whose weight falls, or by ancestral sampling from fresh noise."""
-        shape = (len(observations), self.horizon * self.action_dim)
+        shape = (observations.shape[0], self.horizon * self.action_dim)
         noisy = self.start_noise.expand(shape) if deterministic else torch.randn(shape, device=self.device)
         times = torch.linspace(self.steps, 0, self.act_steps + 1).round().int().tolist()
         for now, then in itertools.pairwise(times):
@@ -151,7 +151,7 @@ class Diffusion(OfflineStrategy):
 
     def _predict(self, observations: Tensor, noisy: Tensor, now: int) -> Tensor:
         """The action behind ``noisy`` at denoising step ``now``, within the bounds."""
-        time = torch.full((len(observations),), now, device=noisy.device)
+        time = torch.full(observations.shape[:1], now, device=noisy.device)
         output = self._network_at(observations, noisy, time)        # (batch, horizon action_dim)
         if self.prediction == "epsilon":
             output = (noisy - (1 - self.signal[now]).sqrt() * output) / self.signal[now].sqrt()

@@ -101,12 +101,12 @@ class FlowMatching(OfflineStrategy):
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """Follow the velocity from the fixed noise, whose weight falls, or from fresh noise."""
-        shape = (len(observations), self.horizon * self.action_dim)
+        shape = (observations.shape[0], self.horizon * self.action_dim)
         points = self.start_noise.expand(shape) if deterministic else torch.randn(shape, device=self.device)
         kept = self.noise_scale ** (1 / self.act_steps) if deterministic else 1.0
         for step in range(self.act_steps):
             now, then = step / self.act_steps, (step + 1) / self.act_steps
-            end = self.end(observations, points, torch.full((len(observations),), now, device=self.device))
+            end = self.end(observations, points, torch.full(observations.shape[:1], now, device=self.device))
             noise = (points - now * end) / (1 - now)                # where a straight path through point and end began
             points = torch.lerp(kept * noise, end, then)            # kept = 1: Euler's step along v_theta
         return self.first_chunk(points.tanh())

@@ -103,4 +103,4 @@ class GaussianMixture(OfflineStrategy):
             return self.distribution(observations).sample().tanh()
         log_weights, means, _ = self.parameters_of(observations)
         likeliest = log_weights.argmax(-1)                          # (batch,)
-        return means[torch.arange(len(means), device=means.device), likeliest].tanh()
+        return means[torch.arange(means.shape[0], device=means.device), likeliest].tanh()

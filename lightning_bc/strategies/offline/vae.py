@@ -31,6 +31,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import PositiveFloat, PositiveInt
 from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Schedule
@@ -105,17 +106,21 @@ class VAE(OfflineStrategy):
         loss = (kl - log_normal + log_volume(actions)).mean()
         return loss, {"kl": kl.detach().mean(), "scale": self.scale.detach().mean()}
 
+    def acting_weights(self) -> StateDict:
+        """All but the encoder's."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("encoder.")}
+
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """The likeliest of the fixed codes' actions, or a sample."""
         if not deterministic:
-            code = torch.randn(len(observations), self.latent_dim, device=observations.device)
+            code = torch.randn(observations.shape[0], self.latent_dim, device=observations.device)
             outputs = self.decode(observations, code)               # (batch, action_dim)
             return (outputs + self.scale * torch.randn_like(outputs)).tanh()
-        shape = (len(observations), len(self.codes), -1)
+        shape = (observations.shape[0], len(self.codes), -1)
         outputs = self.decode(observations.unsqueeze(1).expand(shape), self.codes.expand(shape))  # (batch, K, action_dim)
         distances = ((outputs.unsqueeze(1) - outputs.unsqueeze(2)) / self.scale).square().sum(-1)  # (batch, K, K)
         likeliest = (-0.5 * distances).logsumexp(-1).argmax(-1)     # (batch,)
-        return outputs[torch.arange(len(outputs), device=outputs.device), likeliest].tanh()
+        return outputs[torch.arange(outputs.shape[0], device=outputs.device), likeliest].tanh()
 
     def decode(self, observations: Tensor, code: Tensor) -> Tensor:
         """f(o, z), (..., action_dim), of ``observations`` (..., observation_dim) and ``code`` (..., latent_dim)."""

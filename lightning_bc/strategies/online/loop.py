@@ -7,6 +7,7 @@ What is learnt, and from what reward, is the strategy's: its ``update``.
 """
 
 import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
@@ -15,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_bc.aliases import StateDict
@@ -153,6 +155,11 @@ class OnlineStrategy(Strategy):
         """The averaged one."""
         return self.agent.averaged
 
+    def acting_weights(self) -> StateDict:
+        """The averaged actor's, and the border's."""
+        parts = ("border.", "agent.averaged.")
+        return {name: value for name, value in self.state_dict().items() if name.startswith(parts)}
+
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """The averaged actor's actions."""
         return self.agent.act(observations, deterministic)
@@ -182,6 +189,12 @@ class OnlineStrategy(Strategy):
             learning_bank = SELECTION_BANK.first - self.num_envs
             seed = int(np.random.SeedSequence((data.seed, 1)).generate_state(1)[0]) % learning_bank
             self.interaction.environments.reset(seed=seed)
+            if 2 * self.learning_starts > self.total_environment_steps:
+                rank_zero_only(warnings.warn)(
+                    f"{self.learning_starts:,} of the {self.total_environment_steps:,} environment steps are random "
+                    "actions, before the first update. Set --model.total_environment_steps higher, or "
+                    "--model.learning_starts lower."
+                )
         self._stop_at_the_end()
         super().on_train_start()
 
