@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, refused
-from test_report import BENCHMARK
+from test_report import BENCHMARK, CONFIG
 
 from lightning_bc.cli import main
 from lightning_bc.runs.plan import Study
@@ -75,12 +75,12 @@ def test_a_page_is_filled_and_its_runs_are_stored_and_then_suffice():
 
 
 def test_a_report_on_a_study_leaves_other_runs_out(capsys):
-    fits = read(GRID).fits
-    run(fits[0], 0.5)
-    BENCHMARK["write_run"](Path("lightning_logs/other"), {}, 3, 2, 0.5, score=900.0, normalized=0.9)
+    for name, score in ((read(GRID).fits[0].name, 500.0), ("other", 900.0)):
+        BENCHMARK["write_run"](Path("lightning_logs") / name, CONFIG, 0, 5, 0.5, score=score)
     main(["report", "lightning_logs", "--study", "study.yaml", "--output", "out"])
-    assert "500" in capsys.readouterr().out
-    assert "900" not in Path("out/report.md").read_text()
+    report = Path("out/report.md").read_text()
+    assert "500" in report
+    assert "900" not in report
 
 
 def test_the_store_keeps_nine_figures_and_what_is_not_known():
