@@ -31,7 +31,8 @@ def _train(name: str, args: list[str]) -> int:
 def _flags_of(module: str, function: str, positional: tuple[str, str] | None = None) -> Callable[[str, list[str]], None]:
     """Runs a function whose arguments are the command's flags.
 
-    The ``positional`` one is given without a flag: its name, with + behind it where there may be several, and its help.
+    The ``positional`` one is given without a flag: its name, with + behind it where there may be several and ? where there
+    may be none, and its help.
     """
 
     def run(name: str, args: list[str]) -> None:
@@ -45,8 +46,8 @@ def _flags_of(module: str, function: str, positional: tuple[str, str] | None = N
 
         parser = Parser(prog=f"python -m lightning_bc {name}", description=(command.__doc__ or "").split("\n")[0])
         if positional is not None:
-            name_of_it, words = positional[0].rstrip("+"), positional[1]
-            nargs = "+" if positional[0].endswith("+") else None
+            name_of_it, words = positional[0].rstrip("+?"), positional[1]
+            nargs = positional[0][-1] if positional[0] != name_of_it else None
             parser.add_argument(name_of_it, type=str, nargs=nargs, help=words)
         skip: set[str | int] | None = None if positional is None else {name_of_it}
         parser.add_function_arguments(command, as_group=False, skip=skip)
@@ -57,10 +58,16 @@ def _flags_of(module: str, function: str, positional: tuple[str, str] | None = N
 
 def _sweep(name: str, args: list[str]) -> int:
     try:
-        from lightning_bc.sweep import sweep
+        from lightning_bc.study.sweep import sweep
     except ModuleNotFoundError as error:
         raise InputError(f"sweep needs the optional extra ({error}): pip install -e '.[sweep]'") from error
     return sweep(args)
+
+
+def _study(name: str, args: list[str]) -> int:
+    from lightning_bc.study.command import study
+
+    return study(args)
 
 
 COMMANDS = {
@@ -113,6 +120,11 @@ COMMANDS = {
         _flags_of("lightning_bc.tools.export", "export"),
         "export --ckpt_path checkpoints/RUN/last.ckpt --output policy --onnx true",
     ),
+    "study": Command(
+        "run every fit of a file: rows x columns x seeds",
+        _study,
+        "study studies/models.yaml --jobs 2",
+    ),
     "sweep": Command(
         "search settings of fit, and score the best with fresh seeds",
         _sweep,
@@ -120,7 +132,7 @@ COMMANDS = {
     ),
     "report": Command(
         "draw curves, tables and a page from finished runs",
-        _flags_of("lightning_bc.report.report", "report", ("logs", "folder of runs, usually lightning_logs")),
+        _flags_of("lightning_bc.report.report", "report", ("logs?", "folder of runs, usually lightning_logs")),
         "report lightning_logs --output docs/results",
     ),
 }

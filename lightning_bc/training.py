@@ -103,7 +103,7 @@ class CommandLine(LightningCLI):
         return {self.command: arguments[self.command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add --env, --run, --model.init_from and the rollouts, and tie together what must agree."""
+        """Add --env, --run, --search, --model.init_from and the rollouts, and tie together what must agree."""
         assert isinstance(parser, Parser)                           # as parser_class says
         parser.page = partial(page, parser, self.command, self.args)
         parser.add_argument(
@@ -111,6 +111,12 @@ class CommandLine(LightningCLI):
             type=str | None,
             default=None,
             help="name of the run: what has begun under it goes on, what is finished is printed; default: a new name",
+        )
+        parser.add_argument(
+            "--search",
+            type=str | None,
+            default=None,
+            help="of sweep itself, and not in the help: a run that chooses a setting is in no table of report",
         )
         parser.add_argument(
             "--model.init_from",

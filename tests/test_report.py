@@ -75,15 +75,16 @@ def test_runs_that_differ_by_their_seed_alone_are_one_row_with_known_figures():
     assert float(first["final_return_mean"]) == 9200
     assert float(first["final_return_std"]) == pytest.approx(np.std([9000, 9100, 9500], ddof=1))
     assert float(first["normalized"]) == pytest.approx((9200 + 293) / 9993)
-    assert float(first["normalized_low"]) == pytest.approx((9000 + 293) / 9993)     # three runs: their range
-    assert float(first["normalized_high"]) == pytest.approx((9500 + 293) / 9993)
+    half = 4.302653 * np.std([9000, 9100, 9500], ddof=1) / 3**0.5                   # Student's t with 2 degrees of freedom
+    assert float(first["normalized_low"]) == pytest.approx((9200 - half + 293) / 9993)
+    assert float(first["normalized_high"]) == pytest.approx((9200 + half + 293) / 9993)
     assert float(first["worst_seed"]) == 9000
     assert second["parameters"] == "lr 0.0001"
     assert second["final_return_std"] == second["normalized_low"] == ""
 
     header, _, best, other = Path("results/HalfCheetah-v5/chart.md").read_text().splitlines()
     assert [cell.strip() for cell in header.strip("|").split("|")] == list(COLUMNS)
-    assert "| 9,200 ± 265 (3 seeds) | 0.950 (0.930 to 0.980) | 9,000 | 3 of 300 | 60 s |" in best
+    assert "| 9,200 ± 265 (3 seeds) | 0.950 (0.884 to 1.016) | 9,000 | 3 of 300 | 60 s |" in best
     assert "1 seed, no interval" in other
 
 
@@ -217,7 +218,8 @@ def test_the_band_is_over_runs_on_a_common_axis():
     curve = band(method, "optimizer_steps")
     assert curve.x.tolist() == list(range(0, 200, 10))
     np.testing.assert_allclose(curve.center, np.mean([run.curve[RETURN] for run in method.runs], axis=0))
-    np.testing.assert_allclose(curve.interval[0], curve.runs.min(axis=0))           # of three runs: their range
+    half = 4.302653 * curve.runs.std(axis=0, ddof=1) / 3**0.5                       # Student's t with 2 degrees of freedom
+    np.testing.assert_allclose(curve.interval[0], curve.runs.mean(axis=0) - half, rtol=1e-5)
     by_time = band(method, "seconds")
     ends = [run.curve["seconds"][-1] for run in method.runs]
     assert max(ends) > min(ends) == by_time.x[-1]

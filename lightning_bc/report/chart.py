@@ -211,8 +211,11 @@ class Chart:
 
 
 def make_charts(records: Iterable[Record]) -> list[Chart]:
-    """Sort runs into charts: one for each environment and expert, in the order of their names."""
-    records = list(records)
+    """Sort runs into charts: one for each environment and expert, in the order of their names.
+
+    Runs of a search are left out: the best of them is the best of many, so part of its score is chance.
+    """
+    records = [record for record in records if not record.config.get("search")]
     scales: dict[tuple[str, References], list[FinishedRecord]] = {}
     for record in records:
         if isinstance(record, FinishedRecord):

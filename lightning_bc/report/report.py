@@ -16,14 +16,21 @@ from lightning_bc.report.page import Section, write_page
 from lightning_bc.report.panels import make_panels
 from lightning_bc.report.plots import draw_method, draw_panels
 from lightning_bc.report.scores import demonstrations_points, draw_scores, time_points
+from lightning_bc.report.study import fill_page, report_study
 from lightning_bc.report.tables import csv_table, latex_table, markdown_table, show_interval
+from lightning_bc.runs.plan import Study
 from lightning_bc.runs.records import FinishedRecord, Record, read_records
 
 Axis = Literal["optimizer_steps", "environment_steps", "expert_queries", "seconds"]
 
 
 def report(
-    logs: str, output: str = "docs/results", x: Axis = "optimizer_steps", references: list[str] | None = None
+    logs: str | None = None,
+    output: str = "docs/results",
+    x: Axis = "optimizer_steps",
+    references: list[str] | None = None,
+    study: str | None = None,
+    page: str | None = None,
 ) -> None:
     """Report on runs: reward-over-time curves, a chart, a sentence and an HTML page; see docs/report.md.
 
@@ -33,11 +40,22 @@ def report(
         x: what the curves are drawn over.
         references: files of ``evaluate --output``, whose policies are drawn into the chart of their environment: over their
             own steps of training where ``x`` is steps, else as a line at the return of the last.
+        study: a file of studies/, whose runs alone are reported on; without ``logs``, its table is printed instead.
+        page: put the tables of all studies that this page has markers for into it instead.
 
     Raises:
         InputError: if there is no finished run, or the folders cannot be used.
     """
-    records, left_out = _read(Path(logs), Path(output))
+    if page is not None:
+        fill_page(page)
+        print(f"filled            {page}")
+    if logs is None and study is not None:
+        print(report_study(study), end="")
+    if logs is None:
+        if page is None and study is None:
+            raise InputError("report: wanted the folder of runs, usually lightning_logs; or --study FILE, or --page FILE.")
+        return
+    records, left_out = _read(Path(logs), Path(output), {fit.name for fit in Study.read(study).fits} if study else None)
     charts = make_charts(records)
     played = [one for path in references or () for one in read_evaluations(path)]
     drawn = {chart.name: [one for one in played if one.environment_id == chart.environment_id] for chart in charts}
@@ -59,11 +77,14 @@ def report(
     print(f"\nreport            {output}/report.md\npage              {output}/report.html")
 
 
-def _read(logs: Path, output: Path) -> tuple[list[Record], dict[str, str]]:
-    """The runs, and what is not counted or not whole, with the reason."""
+def _read(logs: Path, output: Path, wanted: set[str] | None) -> tuple[list[Record], dict[str, str]]:
+    """The runs, ``wanted`` or all, and what is not counted or not whole, with the reason."""
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output}: is a file; wanted a folder.")
     records, left_out = read_records(logs)
+    if wanted is not None:
+        records = [run for run in records if run.folder.name in wanted]
+        left_out = {path: reason for path, reason in left_out.items() if Path(path).name in wanted}
     unfinished = [run for run in records if not isinstance(run, FinishedRecord)]
     left_out |= {str(run.folder): "unfinished: no results.json, not counted" for run in unfinished}
     if len(unfinished) == len(records):

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -83,6 +83,9 @@ class Results:
     data: Source | None = field(metadata=_of("", "what was learnt from; empty where that was no demonstrations:"))
     versions: dict[str, str] = field(
         metadata=_of("", "of lightning_bc, python, mujoco, gymnasium, torch and lightning when the score was played")
+    )
+    search: str | None = field(
+        default=None, metadata=_of("", "name of the `sweep` that tried the run; such a run is in no table; else null")
     )
     metrics: dict[str, float] = field(
         default_factory=dict,
@@ -171,9 +174,7 @@ def _built(kind: Any, value: Any, name: str, nullable: bool = False) -> Any:
             if entry.name in value:
                 null = entry.metadata.get("nullable", False)
                 given[entry.name] = _built(hints[entry.name], value[entry.name], dotted, null)
-            elif entry.default_factory is dict:
-                given[entry.name] = {}
-            else:
+            elif entry.default is MISSING and entry.default_factory is MISSING:
                 raise InputError(f"lacks {dotted}")
         return build(**given)
     if kind is float:

@@ -80,6 +80,7 @@ def score(
             "seed": checkpoint["config"]["seed_everything"],
             "data": source,
             "versions": versions(),
+            "search": checkpoint["config"].get("search"),
             "metrics": best,
             "sampled_metrics": sampled,
         }
