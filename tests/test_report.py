@@ -371,7 +371,7 @@ def test_a_run_with_a_broken_curve_is_named_and_its_score_still_counts(breaking)
     write_method("a", [9000.0, 9100.0])
     path = write_run("a", seed=2, score=9200.0) / CURVE_FILE
     breaking(path)
-    records, broken = read_records(Path("lightning_logs"))
+    records, _, broken = read_records(Path("lightning_logs"))
     assert list(broken) == [str(path)]
     method = make_charts(records)[0].best
     assert method.row.seeds == 3
@@ -385,7 +385,7 @@ def test_a_broken_file_is_named_and_the_rest_goes_on(file, content):
     write_method("a", [9000.0])
     path = write_run("a", seed=1) / file
     path.write_text(content)
-    records, broken = read_records(Path("lightning_logs"))
+    records, _, broken = read_records(Path("lightning_logs"))
     assert list(broken) == [str(path)]
     assert make_charts(records)[0].best.row.seeds == 1
 

@@ -268,7 +268,7 @@ def _methods(runs: Sequence[FinishedRecord], unfinished: Sequence[Record]) -> li
             Method(
                 strategy=strategy_name(group[0].config),
                 parameters=changed_parameters(group[0].config),
-                demonstrations=demonstrations_in_words(group[0]),
+                demonstrations=demonstrations_in_words(group[0].results.data),
                 runs=tuple(newest[seed] for seed in sorted(newest)),
                 notes=tuple(filter(None, notes)),
             )

@@ -111,7 +111,7 @@ class Results:
         Raises:
             InputError: a key is missing or its value is of another type.
         """
-        results: Results = _built(cls, {**content, "data": content.get("data", {}) or None}, "")
+        results: Results = built(cls, {**content, "data": content.get("data", {}) or None})
         return results
 
     @classmethod
@@ -164,8 +164,12 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _built(kind: Any, value: Any, name: str, nullable: bool = False) -> Any:
-    """``value``, read from JSON, as a ``kind``: a dataclass, list, dict, union or plain type."""
+def built(kind: Any, value: Any, name: str = "", nullable: bool = False) -> Any:
+    """``value``, read from JSON, as a ``kind``: a dataclass, list, dict, union or plain type.
+
+    Raises:
+        InputError: an entry is missing or of another type.
+    """
     if is_dataclass(kind) and isinstance(value, Mapping):
         build: Any = kind
         hints, given = get_type_hints(kind), {}
@@ -173,7 +177,7 @@ def _built(kind: Any, value: Any, name: str, nullable: bool = False) -> Any:
             dotted = f"{name}.{entry.name}".lstrip(".")
             if entry.name in value:
                 null = entry.metadata.get("nullable", False)
-                given[entry.name] = _built(hints[entry.name], value[entry.name], dotted, null)
+                given[entry.name] = built(hints[entry.name], value[entry.name], dotted, null)
             elif entry.default is MISSING and entry.default_factory is MISSING:
                 raise InputError(f"lacks {dotted}")
         return build(**given)
@@ -185,11 +189,11 @@ def _built(kind: Any, value: Any, name: str, nullable: bool = False) -> Any:
     elif isinstance(kind, UnionType):
         if value is None and NoneType in get_args(kind):
             return None
-        return _built(next(part for part in get_args(kind) if part is not NoneType), value, name, nullable)
+        return built(next(part for part in get_args(kind) if part is not NoneType), value, name, nullable)
     elif get_origin(kind) is list and isinstance(value, list):
-        return [_built(get_args(kind)[0], inner, f"{name}[{number}]", nullable) for number, inner in enumerate(value)]
+        return [built(get_args(kind)[0], inner, f"{name}[{number}]", nullable) for number, inner in enumerate(value)]
     elif get_origin(kind) is dict and isinstance(value, Mapping):
-        return {key: _built(get_args(kind)[1], inner, f"{name}.{key}", nullable) for key, inner in value.items()}
+        return {key: built(get_args(kind)[1], inner, f"{name}.{key}", nullable) for key, inner in value.items()}
     elif isinstance(kind, type) and isinstance(value, kind) and not isinstance(value, bool):
         return value
     wanted = kind.__name__ if isinstance(kind, type) else str(kind)
