@@ -213,8 +213,8 @@ def test_bad_input_is_refused(run, capsys):
     for arguments, words in (
         (["--ckpt_path", checkpoint, "--output", "one.png"], "--output one.png: wanted a file that ends in .mp4"),
         (["--ckpt_path", checkpoint, "--output", "one.mp4", "--episodes", "0"], "--episodes 0: wanted a whole number"),
-        (["--ckpt_path", "nowhere.ckpt", "--output", "one.mp4"], "nowhere.ckpt: no such file"),
-        (["--ckpt_path", "cheetah.pt", "--output", "one.mp4"], "is not a checkpoint"),
+        (["--ckpt_path", "nowhere.ckpt", "--output", "one.mp4"], "nowhere.ckpt: no such checkpoint"),
+        (["--ckpt_path", "cheetah.pt", "--output", "one.mp4"], "cheetah.pt: does not say of which environment it is"),
         (["--ckpt_path", checkpoint, "--output", "one.mp4", "--expert", "cheetah.pt"], "17-dimensional observations"),
         (["--ckpt_path", checkpoint, "--output", "cheetah.pt/one.mp4"], "its folder cannot be made"),
         (["--ckpt_path", checkpoint, "--output", "one.mp4", "--episods", "2"], "episods"),

@@ -113,7 +113,7 @@ def test_the_report_has_a_table_of_such_runs_and_no_chart(robot, tmp_path, capsy
 def test_what_plays_asks_for_an_environment(robot, capsys):
     assert "does not say of which environment it is. Give --env." in refused(capsys, "evaluate", "robot")
     error = refused(capsys, "play", "--ckpt_path", "checkpoints/robot/last.ckpt", "--output", "film.mp4")
-    assert "was trained without a simulator. Say with --env where to play it." in error
+    assert "does not say of which environment it is. Give --env." in error
     assert "3-dimensional observations" in refused(capsys, "evaluate", "robot", "--env", "InvertedPendulum-v5")
 
 

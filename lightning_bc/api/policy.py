@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from lightning_bc.demonstrations import Demonstrations, load_expert
-from lightning_bc.demonstrations.experts import Expert, callables, exported
+from lightning_bc.demonstrations.experts import Expert, callables, check_fits, exported
 from lightning_bc.episodes import Memoryless, Player
 from lightning_bc.errors import InputError
 from lightning_bc.files import shipped
@@ -205,10 +205,10 @@ def load(
 def _exported(folder: Path, strategy: Strategy | None, environment_id: str | None, device: torch.device | str) -> Policy:
     if strategy is not None:
         raise InputError(f"{folder}: is an exported policy, which says what its strategy is. Leave strategy away.")
-    actor = load_expert(folder, environment_id)
-    assert isinstance(actor, Strategy)
-    actor.to(device)
     description = exported.read(folder)
+    actor = exported.rebuilt(folder, description).to(device)
+    if environment_id is not None:
+        check_fits(actor, str(folder), environment_id)
     theirs, step = description["environment_id"], description["step"]
     if environment_id not in (None, theirs):
         return Policy(actor, environment_id, path=folder, step=step)
@@ -221,6 +221,17 @@ def _exported(folder: Path, strategy: Strategy | None, environment_id: str | Non
         )
         theirs = None
     return Policy(actor, theirs, exported.references_of(description), folder, step)
+
+
+def environment_of(policy: Policy) -> str:
+    """Where a policy acts, as its file says.
+
+    Raises:
+        InputError: nothing says it.
+    """
+    if policy.environment_id is None:
+        raise InputError(f"{policy.path}: does not say of which environment it is. Give --env.")
+    return policy.environment_id
 
 
 def device_of(actor: object) -> torch.device:

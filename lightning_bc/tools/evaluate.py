@@ -11,6 +11,7 @@ from typing import Any
 from lightning_bc import versions
 from lightning_bc.api import Evaluation, Policy, evaluate, load
 from lightning_bc.api.evaluation import Bank
+from lightning_bc.api.policy import environment_of
 from lightning_bc.bounds import PositiveInt
 from lightning_bc.demonstrations.experts import check_fits, expert_sha256
 from lightning_bc.environments import limit_episodes, resolved
@@ -60,7 +61,7 @@ def evaluate_files(
     env = None if env is None else resolved(env)
     given = [one for name in policies for one in _load_all(name, env)]
     loaded = [one.policy for one in given]
-    environments = [env or _environment_of(policy) for policy in loaded]
+    environments = [env or environment_of(policy) for policy in loaded]
     if picture is not None and len(set(environments)) > 1:
         several = ", ".join(sorted(set(environments)))
         raise InputError(f"--plot {plot}: a picture shows one environment, and these are {several}.")
@@ -143,12 +144,6 @@ def _steps_in(files: list[Path]) -> list[int] | list[None]:
     if len(files) < 2 or len(apart) > 1 or None in apart:
         return [None] * len(files)
     return [int(match[2]) for match in found if match]
-
-
-def _environment_of(policy: Policy) -> str:
-    if policy.environment_id is None:
-        raise InputError(f"{policy.path}: does not say of which environment it is. Give --env.")
-    return policy.environment_id
 
 
 def _knows_expert(policy: Policy) -> bool:

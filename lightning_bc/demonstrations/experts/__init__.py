@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Protocol
 
+import gymnasium
 import torch
 
 from lightning_bc.demonstrations.experts import callables, exported, stable_baselines3
@@ -66,7 +67,7 @@ def load_expert(expert: str | Path, environment_id: str | None = None) -> Expert
         loaded = stable_baselines3.load(path, spaces) if stable_baselines3.is_file(path) else _load_torch_file(path)
     if environment_id is not None:
         of = path.stem if path.parent.resolve() == shipped(SHIPPED_EXPERTS).resolve() else None
-        if of is not None and of != environment_id.rpartition(":")[2]:
+        if of in gymnasium.registry and of != environment_id.rpartition(":")[2]:
             raise InputError(f"{path}: is the shipped expert of {of}, not of {environment_id}. Name another.")
         check_fits(loaded, str(path), environment_id)
     return loaded
