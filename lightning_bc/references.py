@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from lightning_bc.aliases import StateDict
+
 
 @dataclass(frozen=True)
 class References:
@@ -55,10 +57,10 @@ class References:
         return episode_returns < self.expert_return - abs(self.expert_return) / 2
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "References":
+    def from_dict(cls, values: StateDict) -> "References":
         """Those that :meth:`as_dict` has given."""
         return cls(values["random_return"], values["expert_return"], values["expert_source"])
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> StateDict:
         """Plain values, for checkpoints and results.json."""
         return asdict(self)

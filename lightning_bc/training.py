@@ -1,9 +1,7 @@
 """``fit``, ``validate`` and ``test``, from LightningCLI: with run folders, and resuming that never ignores a flag."""
 
-import logging
 import os
 import shlex
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from lightning_bc import trainer_flags
+from lightning_bc.aliases import Config
 from lightning_bc.arguments import Parser, found_configurations, with_lists
 from lightning_bc.callbacks import AtomicCheckpointIO, Checked, Checkpoints, InitFrom, Progress, Rollouts, TensorBoardTabs
 from lightning_bc.demonstrations.collect import default_path
@@ -34,7 +34,6 @@ from lightning_bc.runs.settle import Opened
 from lightning_bc.runs.weights import check_weights, initial_weights
 from lightning_bc.strategies import Needs, Strategy, strategies
 from lightning_bc.tools.video import write_video
-from lightning_bc.trainer_flags import TRAINER_DEFAULTS, longer, refuse_unsupported, settle_length, settle_scheduler
 
 USED = {
     "fit": ("seed_everything", "trainer", "model", "data", "env", "rollouts", "init_from"),
@@ -50,15 +49,8 @@ class FinishedError(Exception):
 
 def run(command: str, args: list[str]) -> int:
     """Run ``fit``, ``validate`` or ``test``; the exit status."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    # Lightning's own use of a function that torch has deprecated
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
-    # no validation set, and a validation without rollouts, are as intended
-    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
-    warnings.filterwarnings("ignore", message="You passed in a `val_dataloader` but have no `validation_step`")
-    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")
-    settle_scheduler(os.environ)
+    trainer_flags.quiet_lightning()
+    trainer_flags.settle_scheduler(os.environ)
     try:
         CommandLine(command, with_lists(found_configurations(args)))
     except FinishedError:
@@ -86,7 +78,7 @@ class CommandLine(LightningCLI):
             auto_configure_optimizers=False,
             save_config_callback=None,
             seed_everything_default=0,
-            trainer_defaults=TRAINER_DEFAULTS,
+            trainer_defaults=trainer_flags.TRAINER_DEFAULTS,
             parser_class=Parser,
             parser_kwargs={"prog": "python -m lightning_bc"},
             args=[command, *resume.with_own_configuration(command, args)],
@@ -153,8 +145,8 @@ class CommandLine(LightningCLI):
         if strategy.needs is Needs.NOTHING and config.data.path == default_path("{env}"):
             config.data.path = None
         settle.settle_environment(config, self.checkpoint)
-        settle_length(config, strategy)
-        refuse_unsupported(config, strategy)
+        trainer_flags.settle_length(config, strategy)
+        trainer_flags.refuse_unsupported(config, strategy)
         self.saved_config = self._dump(config)
         used = USED[self.command]
         if wanted == "last":
@@ -248,10 +240,10 @@ class CommandLine(LightningCLI):
         rollouts: Rollouts = self._get(self.config_init, "rollouts")
         if rollouts.video and datamodule.has_simulator:
             self._write_video(model, datamodule.environment_id)
-        name = shlex.quote(self.run)
+        name, more = shlex.quote(self.run), trainer_flags.longer(self.config[self.command], type(model))
         print(
             f"\nview the curve    {'; '.join(views(self.trainer.loggers, self.run))}\n"
-            f"lengthen          python -m lightning_bc fit --run {name} {longer(self.config[self.command], type(model))}\n"
+            f"lengthen          python -m lightning_bc fit --run {name} {more}\n"
             f"test              python -m lightning_bc test --run {name}"
         )
 
@@ -295,7 +287,7 @@ class CommandLine(LightningCLI):
         else:
             print(f"video             {path}")
 
-    def _dump(self, config: Namespace) -> dict[str, Any]:
+    def _dump(self, config: Namespace) -> Config:
         dumped = yaml.safe_load(self._parser(self.command).dump(config, skip_unset=False))
         return {key: value for key, value in dumped.items() if key not in ("config", "ckpt_path", "run")}
 

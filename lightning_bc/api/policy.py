@@ -13,6 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.demonstrations import Demonstrations, load_expert
 from lightning_bc.demonstrations.experts import Expert, callables, check_fits, exported
 from lightning_bc.episodes import Memoryless, Player
@@ -288,7 +289,7 @@ def is_checkpoint(path: str | Path) -> bool:
     return _content(Path(path)) is not None
 
 
-def _content(path: Path) -> dict[str, Any] | None:
+def _content(path: Path) -> StateDict | None:
     """What a checkpoint of ours holds, its tensors mapped and not read; None for other files, of which experts know."""
     try:
         content = torch.load(shipped(path), map_location="cpu", weights_only=True, mmap=True)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_bc.aliases import StateDict
+from lightning_bc.aliases import Infos, StateDict
 from lightning_bc.environments.tasks import BoolArray
 from lightning_bc.errors import InputError
 
@@ -26,7 +26,7 @@ def seeds_of(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int
     return [None if one is None else int(one) for one in seed]
 
 
-def reset_mask_of(options: dict[str, Any] | None, num_envs: int) -> BoolArray | None:
+def reset_mask_of(options: Infos | None, num_envs: int) -> BoolArray | None:
     """The mask (num_envs,) in the ``options`` argument of ``reset``; None resets all.
 
     Raises:

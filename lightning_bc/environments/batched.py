@@ -6,7 +6,6 @@ environments (tests/test_environments.py compares them); tasks.py holds what a t
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import gymnasium
 import mujoco
@@ -20,7 +19,7 @@ from gymnasium.vector.utils import batch_space
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
-from lightning_bc.aliases import StateDict
+from lightning_bc.aliases import Infos, StateDict
 from lightning_bc.environments.arguments import (
     check_actions,
     check_at_least_one,
@@ -109,8 +108,8 @@ class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
         return self._observations.copy()
 
     def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[FloatArray, dict[str, Any]]:
+        self, *, seed: int | Sequence[int | None] | None = None, options: Infos | None = None
+    ) -> tuple[FloatArray, Infos]:
         """Start new episodes.
 
         Args:
@@ -135,7 +134,7 @@ class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
 
     def step(
         self, actions: NDArray, active: BoolArray | None = None
-    ) -> tuple[FloatArray, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
+    ) -> tuple[FloatArray, FloatArray, BoolArray, BoolArray, Infos]:
         """Step the active sub-environments; the others stand still.
 
         Args:

@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers import FlattenObservation, TimeLimit
 from numpy.typing import NDArray
 
-from lightning_bc.aliases import StateDict
+from lightning_bc.aliases import Infos, StateDict
 from lightning_bc.environments.arguments import (
     check_actions,
     check_at_least_one,
@@ -69,8 +69,8 @@ class OneByOne(VectorWrapper):
         return self._observations.copy()
 
     def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray, dict[str, Any]]:
+        self, *, seed: int | Sequence[int | None] | None = None, options: Infos | None = None
+    ) -> tuple[NDArray, Infos]:
         """Start new episodes; arguments, returns and errors as :meth:`BatchedMujoco.reset`.
 
         Other entries of ``options`` than the mask go to the environments.
@@ -85,7 +85,7 @@ class OneByOne(VectorWrapper):
 
     def step(
         self, actions: NDArray, active: BoolArray | None = None
-    ) -> tuple[NDArray, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
+    ) -> tuple[NDArray, FloatArray, BoolArray, BoolArray, Infos]:
         """Step the active sub-environments; arguments, returns and errors as :meth:`BatchedMujoco.step`."""
         actions = np.asarray(actions)
         check_actions(actions, (self.num_envs, spaces.flatdim(self.single_action_space)))

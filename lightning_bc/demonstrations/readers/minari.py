@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from lightning_bc.aliases import Columns
 from lightning_bc.demonstrations.readers import _episodes
 from lightning_bc.demonstrations.readers._observations import ANY, Entry, ObservationKeys, note_of
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
@@ -42,7 +43,7 @@ def peek(path: str) -> Origin:
     return _origin(path, _dataset(path))
 
 
-def _episode(observed: spaces.Space[Any], acted: spaces.Space[Any], episode: Any) -> dict[str, Any]:
+def _episode(observed: spaces.Space[Any], acted: spaces.Space[Any], episode: Any) -> Columns:
     """The arrays of an episode; Minari keeps one more observation than actions: the one after the last step."""
     return {
         "observations": flattened(observed, episode.observations),
