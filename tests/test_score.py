@@ -13,7 +13,7 @@ from lightning_bc.runs.results import Results, results_name
 from lightning_bc.runs.score import in_words, score
 from lightning_bc.strategies import strategies
 
-KEPT = next((REPOSITORY / "docs" / "results" / "runs").glob("SAC-*/results.json"))
+KEPT = REPOSITORY / "tests" / "files" / "SAC-results.json"
 
 
 def test_a_checkpoint_without_a_point_of_the_curve_is_refused_before_anything_is_played():
