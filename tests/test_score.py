@@ -34,6 +34,8 @@ def test_the_words_of_a_score_say_what_it_is_measured_against():
     )  # fmt: skip
     words = in_words(results)
     assert "score 5000 +- 10, normalized 0.500, failed episodes 7% (100 test-bank episodes, deterministic actions)" in words
+    sampled = replace(results, sampled_score=506.4, sampled_normalized=0.076)
+    assert "with sampled actions 506, normalized 0.076 (drawn from what the strategy models" in in_words(sampled)
     assert "scale: 0 is random actions (-300), 1 is 10300, the expert's mean action" in words
     unknown = replace(results, references=References(-300.0, math.nan, "no expert known"))
     assert "score 5000 +- 10 (100 test-bank" in in_words(unknown)

@@ -14,6 +14,7 @@ The learner goes on from where it is, it is not trained anew.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import ClosedUnitInterval, PositiveInt
+from lightning_bc.callbacks.rollouts import honour_signals
 from lightning_bc.demonstrations.experts import Expert, load_expert
 from lightning_bc.demonstrations.trajectories import recorded
 from lightning_bc.environments import Environments, make
@@ -150,6 +152,7 @@ class DAgger(Callback):
             record=True,
             label=expert.player(replan=True),
             device=learner.device,
+            on_step=partial(honour_signals, learner.trainer),
         )
         learner.train()
         labelled = recorded(played)

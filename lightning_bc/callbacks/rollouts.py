@@ -236,7 +236,7 @@ class Rollouts(Callback):
             SELECTION_BANK.seeds(self.episodes),
             record=recording_is_needed(),
             device=module.device,
-            on_step=partial(_honour_signals, trainer),
+            on_step=partial(honour_signals, trainer),
         )
         module.train(was_training)
         measured = measure_all(episodes, data.references)
@@ -258,7 +258,7 @@ class Rollouts(Callback):
         }
 
 
-def _honour_signals(trainer: Trainer, steps: int) -> None:
+def honour_signals(trainer: Trainer, steps: int) -> None:
     """End the run where SIGTERM has come: Lightning looks only between batches, and playing may take long."""
     if trainer.received_sigterm:
         raise SIGTERMException
