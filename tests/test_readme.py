@@ -34,8 +34,8 @@ PRINTED = {
     "report": "report.html",
 }
 INTERACTIVE_BUDGET = [
-    *["--model.total_environment_steps", "240", "--model.num_envs", "2", "--model.learning_starts", "8"],
-    *["--model.batch_size", "8", "--rollouts.eval_freq", "100", "--rollouts.episodes", "2"],
+    *["--model.total_environment_steps", "60", "--model.num_envs", "2", "--model.learning_starts", "8"],
+    *["--model.batch_size", "8", "--rollouts.eval_freq", "30", "--rollouts.episodes", "2"],
 ]
 
 
@@ -169,6 +169,8 @@ def test_metrics_document_names_what_a_run_logs(strategy, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     offline = issubclass(strategies()[strategy], OfflineStrategy)
     budget = FIT_BUDGET if offline else INTERACTIVE_BUDGET
+    if not offline:
+        monkeypatch.setattr(strategies()[strategy], "log_every", 1)  # of 50 updates
     main(["fit", "--model", strategy, "--data.path", write_pendulum("small.pt"), *budget])
     document = (REPOSITORY / "docs" / "metrics.md").read_text()
     logged = scalars(newest_run())
