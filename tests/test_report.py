@@ -62,10 +62,17 @@ def rows(environment="HalfCheetah-v5", table="chart"):
         return list(csv.DictReader(file))
 
 
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """For tests of tables: drawing takes most of a report's time."""
+    for name in ("draw_panels", "draw_method", "draw_scores"):
+        monkeypatch.setattr(f"lightning_bc.report.report.{name}", lambda *_: False)
+
+
 # The chart
 
 
-def test_runs_that_differ_by_their_seed_alone_are_one_row_with_known_figures():
+def test_runs_that_differ_by_their_seed_alone_are_one_row_with_known_figures(without_pictures):
     write_method("a", [9000.0, 9100.0, 9500.0], failed_episodes=0.01, training_seconds=60.0)
     write_method("b", [8000.0], lr=1e-4)
     report()
@@ -88,7 +95,7 @@ def test_runs_that_differ_by_their_seed_alone_are_one_row_with_known_figures():
     assert "1 seed, no interval" in other
 
 
-def test_the_latex_chart_has_every_row_and_no_bare_special_character():
+def test_the_latex_chart_has_every_row_and_no_bare_special_character(without_pictures):
     write_method("a", [9000.0, 9100.0])
     data = {"path": "a_b&c%.pt", "sha256": "1", "actions": None}
     write_method("b", [9000.0], lr=1e-4, data=data)
@@ -138,7 +145,7 @@ def test_other_data_are_another_row_and_labels_say_what_differs():
     assert labels == {"GaussianMixture, sampled", "GaussianMixture, deterministic", "GaussianMixture, sampled, lr 0.0001"}
 
 
-def test_probability_of_improvement_is_between_methods_of_several_seeds():
+def test_probability_of_improvement_is_between_methods_of_several_seeds(without_pictures):
     write_method("a", [9000.0, 9100.0])
     write_method("b", [9050.0, 9100.0], lr=1e-4)
     write_method("c", [9999.0], lr=1e-5)
@@ -292,7 +299,7 @@ def test_a_later_report_takes_the_place_of_the_earlier_and_leaves_other_files(ca
 # Several environments and experts
 
 
-def test_each_environment_has_a_chart():
+def test_each_environment_has_a_chart(without_pictures):
     write_method("a", [9000.0, 9100.0])
     write_method("b", [2000.0], environment_id="Hopper-v5")
     report()
@@ -300,7 +307,7 @@ def test_each_environment_has_a_chart():
     assert re.findall("^## (.+)$", Path("results/report.md").read_text(), re.MULTILINE) == ["HalfCheetah-v5", "Hopper-v5"]
 
 
-def test_results_against_different_experts_are_not_compared():
+def test_results_against_different_experts_are_not_compared(without_pictures):
     against = {"random_return": -293.0, "expert_source": "made up"}
     write_method("a", [9000.0], references=against | {"expert_return": 9700.0})
     write_method("b", [9001.0], references=against | {"expert_return": 9701.0}, lr=1e-4)   # the same, on another machine
