@@ -3,6 +3,7 @@
 import logging
 import os
 import shlex
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -21,15 +22,15 @@ from lightning_bc.demonstrations.collect import default_path
 from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
 from lightning_bc.demonstrations.module import Demonstrations
 from lightning_bc.demonstrations.several import paths_of
-from lightning_bc.errors import InputError
+from lightning_bc.errors import DivergedError, InputError
 from lightning_bc.fit_help import page
 from lightning_bc.loggers import loggers_of, views
 from lightning_bc.runs import folders as runs
 from lightning_bc.runs import resume, settle
 from lightning_bc.runs.curve import CURVE_FILE, Curve
-from lightning_bc.runs.held_out import HeldOutResults, in_words
+from lightning_bc.runs.held_out import HeldOutResults, in_words, read_results
 from lightning_bc.runs.results import Results, results_name
-from lightning_bc.runs.score import score
+from lightning_bc.runs.score import diverged, score
 from lightning_bc.runs.settle import Opened
 from lightning_bc.runs.weights import check_weights, initial_weights
 from lightning_bc.strategies import Needs, Strategy, strategies
@@ -45,7 +46,7 @@ USED = {
 
 
 class FinishedError(Exception):
-    """The run that --run names is finished: there is nothing to do."""
+    """The run that --run names is finished: there is nothing to do but to give the exit status."""
 
 
 def run(command: str, args: list[str]) -> int:
@@ -61,12 +62,15 @@ def run(command: str, args: list[str]) -> int:
     settle_scheduler(os.environ)
     try:
         CommandLine(command, with_lists(found_configurations(args)))
-    except FinishedError:
-        return 0
+    except FinishedError as finished:
+        return int(finished.args[0])
     except MisconfigurationException as error:
         raise InputError(f"Lightning refuses these settings: {' '.join(str(error).split())}") from error
     except SIGTERMException:
         return 143
+    except DivergedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -170,7 +174,7 @@ class CommandLine(LightningCLI):
             if results is not None:
                 path = runs.results_path(config.run)
                 rank_zero_only(print)(f"run {config.run} is finished: {in_words(results)}\nresults           {path}")
-                raise FinishedError
+                raise FinishedError(1 if isinstance(results, Results) and results.diverged else 0)
         if self.checkpoint is not None:
             self.run = self.checkpoint.run
         else:
@@ -240,6 +244,9 @@ class CommandLine(LightningCLI):
             is_there = runs.last_checkpoint(self.run).is_file()
             rank_zero_only(print)(f"\nstopped; {go_on if is_there else 'there is no checkpoint yet'}")
             raise
+        except DivergedError as error:
+            self._tell_divergence(error, model, datamodule)
+            raise
         path = runs.last_checkpoint(self.run)
         if not self.trainer.is_global_zero or not path.is_file():   # no file under --trainer.enable_checkpointing false
             return
@@ -254,6 +261,26 @@ class CommandLine(LightningCLI):
             f"lengthen          python -m lightning_bc fit --run {name} {longer(self.config[self.command], type(model))}\n"
             f"test              python -m lightning_bc test --run {name}"
         )
+
+    @rank_zero_only
+    def _tell_divergence(self, error: DivergedError, model: Strategy, datamodule: Demonstrations) -> None:
+        """Write results that say it, and print what to try. The last checkpoint is of a step at which all was finite."""
+        last, target = runs.last_checkpoint(self.run), runs.results_path(self.run)
+        advice = "" if model.learns_by_acting else " or --trainer.gradient_clip_val 1"
+        if datamodule.path:
+            advice += f"; python -m lightning_bc inspect {' '.join(paths_of(datamodule.path))} says what the data hold"
+        print(
+            f"\n{type(model).__name__} has come to a number that is not finite. Try a lower --model.optimizer.lr{advice}.\n"
+            f"last checkpoint   {last if last.is_file() else 'none'}"
+        )
+        if self.trainer.loggers and datamodule.has_simulator:
+            point = self._get(self.config_init, "rollouts").point
+            run = {"run": self.run, "config": self.saved_config, "point": point}
+            results = diverged(
+                model, datamodule.environment_id, datamodule.references, datamodule.source, last, run, str(error)
+            )
+            results.write(target)
+            print(f"results           {target}")
 
     def validate(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
         """Loss, squared error and explained variance on held-out episodes."""
@@ -282,8 +309,12 @@ class CommandLine(LightningCLI):
         else:
             results = HeldOutResults.of(model, environment_id, *origin)
         target = runs.LOGS / self.run / results_name(checkpoint.path)
+        print(f"\n{in_words(results)}")
+        if target.is_file() and isinstance(before := read_results(target), Results) and before.diverged:
+            print(f"{target} stays as it is: training {before.diverged} This was its last checkpoint before.")
+            return
         results.write(target)
-        print(f"\n{in_words(results)}\nresults           {target}")
+        print(f"results           {target}")
 
     def _write_video(self, model: Strategy, environment_id: str) -> None:
         """A video of the last checkpoint beside the logs; where none can be made, the run is as good without."""
