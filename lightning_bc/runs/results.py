@@ -130,6 +130,8 @@ class Results:
             InputError: a key is missing or its value is of another type.
         """
         results: Results = _built(cls, {**content, "data": content.get("data", {}) or None}, "")
+        if math.isnan(results.score) and not results.diverged:
+            raise InputError("score is 'None', wanted float")
         return results
 
     @classmethod
