@@ -5,19 +5,29 @@ import os
 import shlex
 import sys
 import warnings
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from lightning_bc.arguments import Parser, found_configurations, with_lists
-from lightning_bc.callbacks import AtomicCheckpointIO, Checked, Checkpoints, InitFrom, Progress, Rollouts, TensorBoardTabs
+from lightning_bc.callbacks import (
+    AtomicCheckpointIO,
+    Checked,
+    Checkpoints,
+    InitFrom,
+    Owner,
+    Progress,
+    Rollouts,
+    TensorBoardTabs,
+)
 from lightning_bc.demonstrations.collect import default_path
 from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
 from lightning_bc.demonstrations.module import Demonstrations
@@ -206,7 +216,9 @@ class CommandLine(LightningCLI):
         learnt_with = {key: self.saved_config[key] for key in ("seed_everything", "env", "model", "data")}
         if trainer.logger is not False or trainer.enable_checkpointing is not False:
             rollouts.curve = Curve(runs.LOGS / self.run / CURVE_FILE)
-        callbacks = [*(trainer.callbacks or []), TensorBoardTabs(runs.flatten(learnt_with)), rollouts]
+        self.owner = Owner(runs.LOGS / self.run)
+        callbacks: list[Callback] = [self.owner, *(trainer.callbacks or [])]
+        callbacks += [TensorBoardTabs(runs.flatten(learnt_with)), rollouts]
         if trainer.enable_checkpointing is not False:
             directory, config_path = runs.last_checkpoint(self.run).parent, runs.config_path(self.run)
             callbacks.append(Checkpoints(directory, rollouts, self.run, self.saved_config, config_path))
@@ -237,6 +249,10 @@ class CommandLine(LightningCLI):
                 raise InputError(f"--rollouts.episodes 0: {type(callback).__name__} acts in the environment. Leave it away.")
             if isinstance(callback, Checked):
                 callback.check(model, datamodule.environment_id)    # before any folder is made
+        with closing(self.owner):
+            self._train_and_score(model, datamodule)
+
+    def _train_and_score(self, model: Strategy, datamodule: Demonstrations) -> None:
         try:
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=self._resume_from(), weights_only=True)
         except (SystemExit, SIGTERMException):                      # Ctrl-C, which Lightning turns into an exit; SIGTERM

@@ -20,7 +20,7 @@ from lightning_bc.demonstrations.trajectories import Origin, Trajectories, joine
 from lightning_bc.environments import Environments, environment_spaces, episode_limit, limit_episodes, make, resolved
 from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, play
 from lightning_bc.errors import InputError
-from lightning_bc.files import new_file, shipped
+from lightning_bc.files import new_file, owning, shipped
 
 Actions = Literal["sampled", "deterministic", "exploratory"]
 
@@ -64,12 +64,13 @@ def collect(
     actor = load_expert(expert, env)
     path = new_file(output or default_path(env, actions, pairs))
 
-    started = time.perf_counter()
-    made = demonstrate(actor, env, pairs, actions, seed, f"collecting {path.name}")
-    seconds = time.perf_counter() - started
-    made = with_reference_returns(made, actor, env)
-    origin = replace(made.origin, path=str(path), expert=str(expert), expert_sha256=expert_sha256(expert))
-    torch_file.write(path, replace(made, origin=origin))
+    with owning(path):
+        started = time.perf_counter()
+        made = demonstrate(actor, env, pairs, actions, seed, f"collecting {path.name}")
+        seconds = time.perf_counter() - started
+        made = with_reference_returns(made, actor, env)
+        origin = replace(made.origin, path=str(path), expert=str(expert), expert_sha256=expert_sha256(expert))
+        torch_file.write(path, replace(made, origin=origin))
     print(
         f"{path}: {pairs:,} pairs of {len(made.lengths):,} episodes in {seconds:.0f} s "
         f"({pairs / seconds:,.0f} pairs/s). Return of the demonstrations {made.mean_return:.0f} +- "

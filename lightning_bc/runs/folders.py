@@ -18,6 +18,7 @@ import yaml
 from lightning_bc.aliases import Config, StateDict
 from lightning_bc.demonstrations.readers import stem
 from lightning_bc.errors import InputError
+from lightning_bc.files import refuse_damaged
 
 LOGS = Path("lightning_logs")
 CHECKPOINTS = Path("checkpoints")
@@ -81,6 +82,12 @@ def open_checkpoint(path: str | Path, flag: str = "--ckpt_path") -> StateDict:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{flag} {path}: no such file. Checkpoints lie in {CHECKPOINTS}/RUN/last.ckpt.")
+    try:
+        refuse_damaged(path)
+    except InputError as error:
+        others = [other.name for other in sorted(path.parent.glob("*.ckpt")) if other != path]
+        words = f" Beside it lies {', '.join(others)}." if others else ""
+        raise InputError(f"{flag} {error}{words}") from error
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

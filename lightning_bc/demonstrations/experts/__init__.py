@@ -14,7 +14,7 @@ from lightning_bc.demonstrations.experts.cleanrl import CleanRLActor
 from lightning_bc.environments import environment_spaces
 from lightning_bc.episodes import Player
 from lightning_bc.errors import InputError
-from lightning_bc.files import sha256, shipped
+from lightning_bc.files import refuse_damaged, sha256, shipped
 from lightning_bc.strategies import load_strategy
 
 __all__ = ["SHIPPED_EXPERTS", "CleanRLActor", "Expert", "check_fits", "expert_sha256", "load_expert"]
@@ -97,6 +97,7 @@ def expert_sha256(expert: str | Path) -> str | None:
 
 
 def _load_torch_file(path: Path) -> Expert:
+    refuse_damaged(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
