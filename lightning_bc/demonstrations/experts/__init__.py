@@ -63,6 +63,7 @@ def load_expert(expert: str | Path, environment_id: str | None = None) -> Expert
     if exported.is_folder(path):
         loaded: Expert = exported.load(path)
     else:
+        refuse_damaged(path)
         loaded = stable_baselines3.load(path, spaces) if stable_baselines3.is_file(path) else _load_torch_file(path)
     if environment_id is not None:
         of = path.stem if path.parent.resolve() == shipped(SHIPPED_EXPERTS).resolve() else None
@@ -97,7 +98,6 @@ def expert_sha256(expert: str | Path) -> str | None:
 
 
 def _load_torch_file(path: Path) -> Expert:
-    refuse_damaged(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
