@@ -7,3 +7,15 @@ class InputError(ValueError):
     The message names it, the value found, the value wanted and the way out; the command line prints it alone, without a
     traceback.
     """
+
+
+def needs_extra(what: str, extra: str, missing: str = "") -> InputError:
+    """What to raise where an optional extra is not installed; the remedy is one for wheels and checkouts alike.
+
+    Args:
+        what: the command, flag or file that needs it.
+        extra: its name in setup.cfg.
+        missing: the modules that were looked for, where several may be.
+    """
+    needed = f"{missing}, of " if missing else ""
+    return InputError(f"{what} needs {needed}the optional extra {extra}: pip install 'lightning_bc[{extra}]'")

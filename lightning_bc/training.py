@@ -21,7 +21,7 @@ from lightning_bc.demonstrations.collect import default_path
 from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
 from lightning_bc.demonstrations.module import Demonstrations
 from lightning_bc.demonstrations.several import paths_of
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, needs_extra
 from lightning_bc.fit_help import page
 from lightning_bc.loggers import loggers_of, views
 from lightning_bc.runs import folders as runs
@@ -179,7 +179,7 @@ class CommandLine(LightningCLI):
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, InputError):
                 if isinstance(cause, ModuleNotFoundError) and "wandb" in str(cause):
-                    raise InputError("WandbLogger needs wandb, an optional extra: pip install -e '.[wandb]'") from error
+                    raise needs_extra("WandbLogger", "wandb") from error
                 cause = cause.__cause__
             if cause is None:
                 raise
