@@ -205,7 +205,7 @@ def test_other_data_than_the_checkpoints_is_refused(data, capsys):
         (["fit", "--run", "mine"], ["--run mine: no run of this name has a checkpoint", "add --config or --model"]),
         (["test", "--run", "mine"], ["--run mine: no run of this name has a checkpoint, checkpoints/mine/last.ckpt"]),
         (["validate", "--model", "MSE", "--run", "mine"], ["--run mine: no run of this name"]),
-        (["fit", "--model", "MSE", "--data.path", "chetah.npz"], ["chetah.npz: no such", "Nearest there: cheetah.npz."]),
+        (["fit", "--model", "MSE", "--data.path", "chetah.npz"], ["chetah.npz: no such", "Nearest there: cheetah.npz"]),
         (["fit", "--model", "MSE", "--data.batch_size", "0"], ["--data.batch_size 0", "at least 1"]),
         (["fit", "--model", "MSE", "--rollouts.eval_freq", "0"], ["--rollouts.eval_freq 0", "at least 1"]),
         (["test", "--model", "MSE"], ["--ckpt_path"]),
