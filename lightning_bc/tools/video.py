@@ -6,6 +6,7 @@ environment, which draws each moment. Several policies play the same episodes an
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -162,7 +163,9 @@ def _drawing(environment_id: str) -> gymnasium.Env:
         environment.reset(seed=SELECTION_BANK.first)
         environment.render()
     except Exception as error:                                      # each renderer has errors of its own
-        raise InputError(f"{environment_id} cannot be drawn here: {error}") from error
+        # pip before 23.3 takes an extra only as metadata spells it, gymnasium[classic-control]
+        words = re.sub(r"(?<=gymnasium\[)\w+(?=\])", lambda extra: extra[0].replace("_", "-"), str(error))
+        raise InputError(f"{environment_id} cannot be drawn here: {words}") from error
     return environment
 
 
