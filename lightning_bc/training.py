@@ -184,6 +184,7 @@ class CommandLine(LightningCLI):
             if cause is None:
                 raise
             raise cause from None
+        settle.refuse_other_processes(os.environ, self.trainer.world_size)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the run's logger, checkpoints and progress; nothing on disk for validate and test."""
@@ -214,10 +215,9 @@ class CommandLine(LightningCLI):
     def fit(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
         """Train, and score the last checkpoint on the test bank."""
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        learns_from = datamodule.path or "its own play"
         where = f"on {datamodule.environment_id}" if datamodule.has_simulator else "without a simulator"
         rank_zero_only(print)(
-            f"{type(model).__name__}, {parameters:,} parameters, {where}, from {learns_from}\n"
+            f"{type(model).__name__}, {parameters:,} parameters, {where}, from {datamodule.path or 'its own play'}\n"
             f"run {self.run}{self._resumed()}\n"
             f"curve: {'; '.join(views(self.trainer.loggers, self.run))}\n"
         )
