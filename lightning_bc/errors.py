@@ -24,3 +24,15 @@ class DivergedError(ArithmeticError):
     def __init__(self, step: int, what: str) -> None:
         super().__init__(f"diverged at optimizer step {step:,}: {what}.")
         self.step, self.what = step, what
+
+
+def needs_extra(what: str, extra: str, missing: str = "") -> InputError:
+    """What to raise where an optional extra is not installed; the remedy is one for wheels and checkouts alike.
+
+    Args:
+        what: the command, flag or file that needs it.
+        extra: its name in setup.cfg.
+        missing: the modules that were looked for, where several may be.
+    """
+    needed = f"{missing}, of " if missing else ""
+    return InputError(f"{what} needs {needed}the optional extra {extra}: pip install 'lightning_bc[{extra}]'")

@@ -32,7 +32,7 @@ from lightning_bc.demonstrations.collect import default_path
 from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
 from lightning_bc.demonstrations.module import Demonstrations
 from lightning_bc.demonstrations.several import paths_of
-from lightning_bc.errors import DivergedError, InputError
+from lightning_bc.errors import DivergedError, InputError, needs_extra
 from lightning_bc.fit_help import page
 from lightning_bc.loggers import loggers_of, views
 from lightning_bc.runs import folders as runs
@@ -199,11 +199,12 @@ class CommandLine(LightningCLI):
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, InputError):
                 if isinstance(cause, ModuleNotFoundError) and "wandb" in str(cause):
-                    raise InputError("WandbLogger needs wandb, an optional extra: pip install -e '.[wandb]'") from error
+                    raise needs_extra("WandbLogger", "wandb") from error
                 cause = cause.__cause__
             if cause is None:
                 raise
             raise cause from None
+        settle.refuse_other_processes(os.environ, self.trainer.world_size)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the run's logger, checkpoints and progress; nothing on disk for validate and test."""
@@ -236,10 +237,9 @@ class CommandLine(LightningCLI):
     def fit(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
         """Train, and score the last checkpoint on the test bank."""
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        learns_from = datamodule.path or "its own play"
         where = f"on {datamodule.environment_id}" if datamodule.has_simulator else "without a simulator"
         rank_zero_only(print)(
-            f"{type(model).__name__}, {parameters:,} parameters, {where}, from {learns_from}\n"
+            f"{type(model).__name__}, {parameters:,} parameters, {where}, from {datamodule.path or 'its own play'}\n"
             f"run {self.run}{self._resumed()}\n"
             f"curve: {'; '.join(views(self.trainer.loggers, self.run))}\n"
         )

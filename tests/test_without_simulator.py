@@ -84,7 +84,7 @@ def test_test_and_fit_say_the_figures_and_what_cannot_be_had(robot, capsys):
 def test_what_plays_asks_for_an_environment_and_the_report_says_what_it_leaves_out(robot, capsys):
     assert "does not say of which environment it is. Give --env." in refused(capsys, "evaluate", "robot")
     error = refused(capsys, "play", "--ckpt_path", "checkpoints/robot/last.ckpt", "--output", "film.mp4")
-    assert "was trained without a simulator. Say with --env where to play it." in error
+    assert "does not say where it acts. Say with --env where to play it." in error
     assert "3-dimensional observations" in refused(capsys, "evaluate", "robot", "--env", "InvertedPendulum-v5")
     assert "trained without a simulator, no return: held-out loss" in refused(capsys, "report", "lightning_logs")
 

@@ -5,6 +5,7 @@ digits. It names both of its folders: lightning_logs/<run>/ (config.yaml, curve.
 checkpoints/<run>/ (last.ckpt, best.ckpt).
 """
 
+import difflib
 import secrets
 import warnings
 from collections.abc import Mapping, Sequence
@@ -58,6 +59,13 @@ def started_at(run: str) -> str:
 def last_checkpoint(run: str) -> Path:
     """Where a run's last checkpoint lies."""
     return CHECKPOINTS / run / "last.ckpt"
+
+
+def nearest_runs(run: str) -> str:
+    """Behind a name that no run with a checkpoint has: those that are spelt alike, in words; empty where there are none."""
+    runs = [found.parent.name for found in CHECKPOINTS.glob("*/last.ckpt")]
+    near = difflib.get_close_matches(run, runs, n=2)
+    return f" Nearest: {', '.join(near)}." if near else ""
 
 
 def results_path(run: str) -> Path:

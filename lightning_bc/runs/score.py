@@ -143,11 +143,15 @@ def in_words(results: Results) -> str:
         normalized, sampled = (f", normalized {value:.3f}" for value in (results.normalized, results.sampled_normalized))
         failed = f", failed episodes {results.failed_episodes:.0%}"
         scale = f"0 is random actions ({references.random_return:.0f}), 1 is {references.expert_return:.0f}, the "
+    samples = (
+        f"with sampled actions {results.sampled_score:.0f}{sampled} (drawn from what the strategy models, noise included; "
+        "the score is that of the deterministic ones)\n"
+    )
+    same = results.sampled_returns == results.returns               # nothing is sampled, and there is nothing more to say
     return (
         f"score {results.score:.0f} +- {results.score_std:.0f}{normalized}{failed} "
         "(100 test-bank episodes, deterministic actions)\n"
-        f"with sampled actions {results.sampled_score:.0f}{sampled} (drawn from what the strategy models, noise included; "
-        "the score is that of the deterministic ones)\n"
+        f"{'' if same else samples}"
         f"scale: {scale}{references.expert_source}\n"
         f"checkpoint        {results.checkpoint}"
     )
