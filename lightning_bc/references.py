@@ -50,11 +50,12 @@ class References:
         return self.random_return + (self.expert_return - self.random_return) * normalized
 
     def failed(self, episode_returns: np.ndarray) -> np.ndarray:
-        """Which episodes failed: return under half of the expert's, (episodes,) bool.
+        """Which episodes failed: return under half of the expert's, or no finite number, (episodes,) bool.
 
         Where the expert's return is negative (Pendulum), "half" means as far below it: under 1.5 times the expert's.
         """
-        return episode_returns < self.expert_return - abs(self.expert_return) / 2
+        good = episode_returns >= self.expert_return - abs(self.expert_return) / 2
+        return ~(good & np.isfinite(episode_returns))
 
     @classmethod
     def from_dict(cls, values: StateDict) -> "References":

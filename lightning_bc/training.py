@@ -2,13 +2,15 @@
 
 import os
 import shlex
+import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -16,20 +18,29 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from lightning_bc import trainer_flags
 from lightning_bc.aliases import Config
 from lightning_bc.arguments import Parser, found_configurations, with_lists
-from lightning_bc.callbacks import AtomicCheckpointIO, Checked, Checkpoints, InitFrom, Progress, Rollouts, TensorBoardTabs
+from lightning_bc.callbacks import (
+    AtomicCheckpointIO,
+    Checked,
+    Checkpoints,
+    InitFrom,
+    Owner,
+    Progress,
+    Rollouts,
+    TensorBoardTabs,
+)
 from lightning_bc.demonstrations.collect import default_path
 from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
 from lightning_bc.demonstrations.module import Demonstrations
 from lightning_bc.demonstrations.several import paths_of
-from lightning_bc.errors import InputError, naming
+from lightning_bc.errors import DivergedError, InputError, naming, needs_extra
 from lightning_bc.fit_help import page
 from lightning_bc.loggers import loggers_of, views
 from lightning_bc.runs import folders as runs
 from lightning_bc.runs import resume, settle
 from lightning_bc.runs.curve import CURVE_FILE, Curve
-from lightning_bc.runs.held_out import HeldOutResults, in_words
+from lightning_bc.runs.held_out import HeldOutResults, in_words, read_results
 from lightning_bc.runs.results import Results, results_name
-from lightning_bc.runs.score import score
+from lightning_bc.runs.score import diverged, score
 from lightning_bc.runs.settle import Opened
 from lightning_bc.runs.weights import check_weights, initial_weights
 from lightning_bc.strategies import Needs, Strategy, strategies
@@ -44,7 +55,7 @@ USED = {
 
 
 class FinishedError(Exception):
-    """The run that --run names is finished: there is nothing to do."""
+    """The run that --run names is finished: there is nothing to do but to give the exit status."""
 
 
 def run(command: str, args: list[str]) -> int:
@@ -53,12 +64,15 @@ def run(command: str, args: list[str]) -> int:
     trainer_flags.settle_scheduler(os.environ)
     try:
         CommandLine(command, with_lists(found_configurations(args)))
-    except FinishedError:
-        return 0
+    except FinishedError as finished:
+        return int(finished.args[0])
     except MisconfigurationException as error:
         raise InputError(f"Lightning refuses these settings: {' '.join(str(error).split())}") from error
     except SIGTERMException:
         return 143
+    except DivergedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -162,7 +176,7 @@ class CommandLine(LightningCLI):
             if results is not None:
                 found = f"results           {runs.results_path(config.run)}"
                 rank_zero_only(print)(f"run {config.run} is finished: {in_words(results)}\n{found}")
-                raise FinishedError
+                raise FinishedError(1 if isinstance(results, Results) and results.diverged else 0)
         if self.checkpoint is not None:
             self.run = self.checkpoint.run
         else:
@@ -177,11 +191,12 @@ class CommandLine(LightningCLI):
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, InputError):
                 if isinstance(cause, ModuleNotFoundError) and "wandb" in str(cause):
-                    raise InputError("WandbLogger needs wandb, an optional extra: pip install -e '.[wandb]'") from error
+                    raise needs_extra("WandbLogger", "wandb") from error
                 cause = cause.__cause__
             if cause is None:
                 raise
             raise cause from None
+        settle.refuse_other_processes(os.environ, self.trainer.world_size)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the run's logger, checkpoints and progress; nothing on disk for validate and test."""
@@ -194,7 +209,9 @@ class CommandLine(LightningCLI):
         learnt_with = {key: self.saved_config[key] for key in ("seed_everything", "env", "model", "data")}
         if trainer.logger is not False or trainer.enable_checkpointing is not False:
             rollouts.curve = Curve(runs.LOGS / self.run / CURVE_FILE)
-        callbacks = [*(trainer.callbacks or []), TensorBoardTabs(runs.flatten(learnt_with)), rollouts]
+        self.owner = Owner(runs.LOGS / self.run)
+        callbacks: list[Callback] = [self.owner, *(trainer.callbacks or [])]
+        callbacks += [TensorBoardTabs(runs.flatten(learnt_with)), rollouts]
         if trainer.enable_checkpointing is not False:
             directory, config_path = runs.last_checkpoint(self.run).parent, runs.config_path(self.run)
             callbacks.append(Checkpoints(directory, rollouts, self.run, self.saved_config, config_path))
@@ -211,10 +228,9 @@ class CommandLine(LightningCLI):
     def fit(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
         """Train, and score the last checkpoint on the test bank."""
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        learns_from = datamodule.path or "its own play"
         where = f"on {datamodule.environment_id}" if datamodule.has_simulator else "without a simulator"
         rank_zero_only(print)(
-            f"{type(model).__name__}, {parameters:,} parameters, {where}, from {learns_from}\n"
+            f"{type(model).__name__}, {parameters:,} parameters, {where}, from {datamodule.path or 'its own play'}\n"
             f"run {self.run}{self._resumed()}\n"
             f"curve: {'; '.join(views(self.trainer.loggers, self.run))}\n"
         )
@@ -224,6 +240,10 @@ class CommandLine(LightningCLI):
                 raise InputError(f"--rollouts.episodes 0: {type(callback).__name__} acts in the environment. Leave it away.")
             if isinstance(callback, Checked):
                 callback.check(model, datamodule.environment_id)    # before any folder is made
+        with closing(self.owner):
+            self._train_and_score(model, datamodule)
+
+    def _train_and_score(self, model: Strategy, datamodule: Demonstrations) -> None:
         try:
             with naming(f"--ckpt_path {self._resume_from()}"):
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=self._resume_from(), weights_only=True)
@@ -231,6 +251,9 @@ class CommandLine(LightningCLI):
             go_on = f"its last checkpoint goes on with python -m lightning_bc fit --run {shlex.quote(self.run)}"
             is_there = runs.last_checkpoint(self.run).is_file()
             rank_zero_only(print)(f"\nstopped; {go_on if is_there else 'there is no checkpoint yet'}")
+            raise
+        except DivergedError as error:
+            self._tell_divergence(error, model, datamodule)
             raise
         path = runs.last_checkpoint(self.run)
         if not self.trainer.is_global_zero or not path.is_file():   # no file under --trainer.enable_checkpointing false
@@ -246,6 +269,26 @@ class CommandLine(LightningCLI):
             f"lengthen          python -m lightning_bc fit --run {name} {more}\n"
             f"test              python -m lightning_bc test --run {name}"
         )
+
+    @rank_zero_only
+    def _tell_divergence(self, error: DivergedError, model: Strategy, datamodule: Demonstrations) -> None:
+        """Write results that say it, and print what to try. The last checkpoint is of a step at which all was finite."""
+        last, target = runs.last_checkpoint(self.run), runs.results_path(self.run)
+        advice = "" if model.learns_by_acting else " or --trainer.gradient_clip_val 1"
+        if datamodule.path:
+            advice += f"; python -m lightning_bc inspect {' '.join(paths_of(datamodule.path))} says what the data hold"
+        print(
+            f"\n{type(model).__name__} has come to a number that is not finite. Try a lower --model.optimizer.lr{advice}.\n"
+            f"last checkpoint   {last if last.is_file() else 'none'}"
+        )
+        if self.trainer.loggers and datamodule.has_simulator:
+            point = self._get(self.config_init, "rollouts").point
+            run = {"run": self.run, "config": self.saved_config, "point": point}
+            results = diverged(
+                model, datamodule.environment_id, datamodule.references, datamodule.source, last, run, str(error)
+            )
+            results.write(target)
+            print(f"results           {target}")
 
     def validate(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
         """Loss, squared error and explained variance on held-out episodes."""
@@ -274,8 +317,12 @@ class CommandLine(LightningCLI):
         else:
             results = HeldOutResults.of(model, environment_id, *origin)
         target = runs.LOGS / self.run / results_name(checkpoint.path)
+        print(f"\n{in_words(results)}")
+        if target.is_file() and isinstance(before := read_results(target), Results) and before.diverged:
+            print(f"{target} stays as it is: training {before.diverged} This was its last checkpoint before.")
+            return
         results.write(target)
-        print(f"\n{in_words(results)}\nresults           {target}")
+        print(f"results           {target}")
 
     def _write_video(self, model: Strategy, environment_id: str) -> None:
         """A video of the last checkpoint beside the logs; where none can be made, the run is as good without."""

@@ -84,7 +84,7 @@ def test_pendulum(tmp_path, monkeypatch, capsys):
     assert results["references"]["expert_return"] == pytest.approx(written["mean_reward"])
     assert results["normalized"] > 0.5
     printed = capsys.readouterr().out
-    assert f"1 is {written['mean_reward']:.0f}, the mean_reward of the data file (no expert at hand)" in printed
+    assert f"1 is {written['mean_reward']:.0f}, the mean return of the data file (no expert at hand)" in printed
 
 
 def test_hopper(tmp_path, monkeypatch, capsys):
@@ -107,4 +107,4 @@ def test_hopper(tmp_path, monkeypatch, capsys):
     assert results["references"]["expert_return"] == pytest.approx(written["mean_reward"])
     assert results["normalized"] > 0.5
     assert len(results["returns"]) == score.TEST_EPISODES
-    assert "mean_reward of the data file" in capsys.readouterr().out
+    assert "mean return of the data file" in capsys.readouterr().out

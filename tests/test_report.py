@@ -413,7 +413,7 @@ def test_without_the_extra_the_command_says_what_to_install(monkeypatch, capsys)
         monkeypatch.delitem(sys.modules, f"lightning_bc.report.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "plotly", None)
     monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
-    assert "pip install -e '.[report]'" in refused(capsys, "lightning_logs")
+    assert "pip install 'lightning_bc[report]'" in refused(capsys, "lightning_logs")
 
 
 # Real runs

@@ -32,7 +32,7 @@ def test_a_file_keeps_every_key_and_value(strategy):
     if read["data"]:
         assert written["data"].pop("files") == {}                   # of several
     assert {key: written[key] for key in read} == read
-    assert set(written) - set(read) == {"metrics", "sampled_metrics", "search"}
+    assert set(written) - set(read) == {"metrics", "sampled_metrics", "search", "diverged"}
 
 
 def test_what_is_not_known_is_null_in_the_file_and_nan_in_python(tmp_path):

@@ -10,8 +10,7 @@ from lightning_bc.demonstrations.experts import Expert, expert_sha256
 from lightning_bc.demonstrations.readers import torch_file
 from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.environments import environment_spaces, limit_episodes
-from lightning_bc.errors import InputError
-from lightning_bc.files import new_file
+from lightning_bc.files import new_pt_file
 
 
 def collect(
@@ -70,14 +69,3 @@ def write_demonstrations(path: str | Path, demonstrations: Trajectories) -> Path
     file = new_pt_file(path)
     torch_file.write(file, demonstrations)
     return file
-
-
-def new_pt_file(path: str | Path) -> Path:
-    """``path``, where a .pt file may be written: see :func:`lightning_bc.files.new_file`.
-
-    Raises:
-        InputError: it exists, has another ending, or its folder cannot be made.
-    """
-    if Path(path).suffix != ".pt":
-        raise InputError(f"{path}: wanted a file that ends in .pt.")
-    return new_file(path)

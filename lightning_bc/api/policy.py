@@ -1,6 +1,5 @@
 """A trained policy in a script of one's own: load a checkpoint, and call it with observations."""
 
-import difflib
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.demonstrations import Demonstrations, load_expert
-from lightning_bc.demonstrations.experts import Expert, callables, check_fits, exported
+from lightning_bc.demonstrations.experts import Expert, callables, check_fits, environment_of_shipped, exported
 from lightning_bc.episodes import Memoryless, Player
 from lightning_bc.errors import InputError
 from lightning_bc.files import shipped
@@ -65,6 +64,13 @@ class Policy:
         self._bounds = None if None in stated else torch.tensor(np.array(stated, np.float32))  # (2, action_dim)
         self._playing: bool | None = None                           # ``deterministic`` of the present episodes
         self._beginning = np.zeros(0, dtype=bool)                   # (batch,) rows whose episode begins at the next call
+
+    def __repr__(self) -> str:
+        """On one line; a strategy's own fills a page."""
+        described = [type(self.strategy).__name__, f"{self.observation_dim} to {self.action_dim} dimensions"]
+        described += [f"of {self.environment_id}"] if self.environment_id else []
+        described += [f"from {self.path}"] if self.path is not None else []
+        return f"Policy({', '.join(described)})"
 
     @property
     def device(self) -> torch.device:
@@ -182,6 +188,7 @@ def load(
         return _exported(Path(path), strategy, environment_id, device)
     file = _file(path)
     content = _content(file)
+    environment_id = environment_id or environment_of_shipped(file)
     if strategy is not None:
         if content is None:
             raise InputError(f"{file}: is not a checkpoint of a strategy. Leave strategy away.")
@@ -275,12 +282,9 @@ def _file(path: str | Path) -> Path:
     for folder in names:
         if (folder / "last.ckpt").is_file():
             return folder / "last.ckpt"
-    runs = [found.parent.name for found in folders.CHECKPOINTS.glob("*/last.ckpt")]
-    near = difflib.get_close_matches(path.name, runs, n=2)
-    nearest = f" Nearest: {', '.join(near)}." if near else ""
     raise InputError(
         f"{path}: no such checkpoint{', and no last.ckpt of that run' if names else ''}. Wanted a file, the folder of a "
-        f"run, or the name of a run in {folders.CHECKPOINTS}/.{nearest}"
+        f"run, or the name of a run in {folders.CHECKPOINTS}/.{folders.nearest_runs(path.name)}"
     )
 
 

@@ -18,7 +18,7 @@ from lightning_bc.callbacks.checked import refuse_blind
 from lightning_bc.environments import Environments, limit_episodes, make
 from lightning_bc.episode_metrics import measure_all, recording_is_needed
 from lightning_bc.episodes import SELECTION_BANK, play
-from lightning_bc.errors import takes_state
+from lightning_bc.errors import DivergedError, NotFiniteError, takes_state
 from lightning_bc.runs.curve import HELD_OUT_LOSS, RETURN, Curve, Point
 from lightning_bc.strategies import OfflineStrategy, Strategy, data_of
 from lightning_bc.strategies.contract import Data
@@ -226,18 +226,25 @@ class Rollouts(Callback):
         return self._point(module, data, started, {f"validation/{name}": value for name, value in measured.items()})
 
     def _play(self, trainer: Trainer, module: Strategy) -> Point:
-        """One point of the curve."""
+        """One point of the curve.
+
+        Raises:
+            DivergedError: an action, an observation or a return is not finite.
+        """
         data, started = data_of(trainer), time.perf_counter()
         was_training = module.training
         module.eval()
-        episodes = play(
-            module.player(),
-            self._environments,
-            SELECTION_BANK.seeds(self.episodes),
-            record=recording_is_needed(),
-            device=module.device,
-            on_step=partial(honour_signals, trainer),
-        )
+        try:
+            episodes = play(
+                module.player(),
+                self._environments,
+                SELECTION_BANK.seeds(self.episodes),
+                record=recording_is_needed(),
+                device=module.device,
+                on_step=partial(honour_signals, trainer),
+            )
+        except NotFiniteError as error:
+            raise DivergedError(module.steps_taken["optimizer_steps"], str(error).rstrip(".")) from error
         module.train(was_training)
         measured = measure_all(episodes, data.references)
         return self._point(module, data, started, {f"rollout/{name}": value for name, value in measured.items()})

@@ -77,7 +77,9 @@ def _shown(found: Sequence[Line | None], figures: Sequence[str]) -> list[str]:
     if not lines:
         return ["not run" if found else "", *[""] * (len(figures) - 1)] if len(figures) > 2 else ["not run"] * bool(found)
     runs = {name: np.array([line[name] for line in lines]) for name in lines[0]}
-    texts = ["" if "nan" in (text := FIGURES[figure](runs)) else text for figure in figures]
+    diverged = int(np.isnan(runs["score"]).sum())                   # no mean then: that of the others is no answer
+    unknown = f"{diverged} of {len(lines)} seeds diverged" if diverged else ""
+    texts = [unknown if "nan" in (text := FIGURES[figure](runs)) else text for figure in figures]
     return [*texts[:-1], texts[-1] + f" ({len(lines)} of {len(found)} seeds)" * (len(lines) < len(found))]
 
 

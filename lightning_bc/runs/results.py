@@ -8,6 +8,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from lightning_bc.episodes import TEST_EPISODES
 from lightning_bc.errors import InputError
 from lightning_bc.files import write_text
 from lightning_bc.references import References
@@ -52,21 +53,29 @@ class Results:
     checkpoint: str = field(metadata=_of("", "file that was scored"))
     environment_id: str = field(metadata=_of("", "Gymnasium id"))
     strategy: str = field(metadata=_of("", "class name"))
-    score: float = field(metadata=_of("reward", "mean of `returns`"))
-    score_std: float = field(metadata=_of("reward", "their standard deviation, sqrt((1/100) sum_i (R_i - score)^2)"))
+    score: float = field(metadata=_of("reward", "mean of `returns`; null where the run diverged", nullable=True))
+    score_std: float = field(
+        metadata=_of("reward", "their standard deviation, sqrt((1/100) sum_i (R_i - score)^2)", nullable=True)
+    )
     normalized: float = field(metadata=_of("1", "(score - random_return) / (expert_return - random_return)", nullable=True))
     failed_episodes: float = field(
         metadata=_of(
             "share, 0 to 1", "(1/100) times the number of i with R_i < expert_return - abs(expert_return) / 2", nullable=True
         )
     )
-    sampled_score: float = field(metadata=_of("reward", "mean of `sampled_returns`"))
+    sampled_score: float = field(metadata=_of("reward", "mean of `sampled_returns`", nullable=True))
     sampled_normalized: float = field(metadata=_of("1", "the same scale for `sampled_score`", nullable=True))
     references: References = field(metadata=_of("", "what `normalized` is measured against:"))
     action_latency_ms: dict[str, float] = field(
-        metadata=_of("ms", "median time of one call, per played action, by number of observations in the call: `1` and `10`")
+        metadata=_of(
+            "ms",
+            "median time of one call, per played action, by number of observations in the call: `1` and `10`",
+            nullable=True,
+        )
     )
-    network_evaluations: float = field(metadata=_of("", "evaluations of the network per played deterministic action"))
+    network_evaluations: float = field(
+        metadata=_of("", "evaluations of the network per played deterministic action", nullable=True)
+    )
     parameters: int = field(metadata=_of("", "number of the strategy's parameters"))
     test_seeds: list[int] = field(metadata=_of("", "first and last seed of the test bank"))
     returns: list[float] = field(
@@ -87,6 +96,10 @@ class Results:
     search: str | None = field(
         default=None, metadata=_of("", "name of the `sweep` that tried the run; such a run is in no table; else null")
     )
+    diverged: str | None = field(
+        default=None,
+        metadata=_of("", "which number was not finite, and at which step, where training stopped for it; else null"),
+    )
     metrics: dict[str, float] = field(
         default_factory=dict,
         metadata=_of("", "every metric of episodes by its name, over the same episodes as `returns`", nullable=True),
@@ -94,6 +107,11 @@ class Results:
     sampled_metrics: dict[str, float] = field(
         default_factory=dict, metadata=_of("", "the same over those of `sampled_returns`", nullable=True)
     )
+
+    @property
+    def episodes(self) -> int:
+        """How many episodes of the test bank the score is over; those of a run that diverged count as failed."""
+        return TEST_EPISODES if self.diverged else len(self.returns)
 
     def as_dict(self) -> dict[str, object]:
         """Plain values as JSON has them: null for NaN, an empty object for no demonstrations."""
@@ -112,6 +130,8 @@ class Results:
             InputError: a key is missing or its value is of another type.
         """
         results: Results = built(cls, {**content, "data": content.get("data", {}) or None})
+        if math.isnan(results.score) and not results.diverged:
+            raise InputError("score is 'None', wanted float")
         return results
 
     @classmethod

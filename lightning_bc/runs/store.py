@@ -66,7 +66,7 @@ def line_of(fit: Fit, results: Results) -> Line:
     """A run's line."""
     line: dict[str, Any] = {name: getattr(results, name, math.nan) for name in (*WORDS, *NUMBERS)}
     line |= {f"latency_ms_{batch}": value for batch, value in results.action_latency_ms.items()}
-    return line | {"run": fit.name, "flags": " ".join(fit.flags), "seed": fit.seed, "episodes": len(results.returns)}
+    return line | {"run": fit.name, "flags": " ".join(fit.flags), "seed": fit.seed, "episodes": results.episodes}
 
 
 def _text(number: float) -> str:

@@ -169,7 +169,8 @@ def run_all(
             failed.append(fit)
             print(f"failed: {fit.name} ({fit.place})\n{error}", file=sys.stderr, flush=True)
         told(fit, error)
-        score = f"score {Results.read(folders.results_path(fit.name)).score:.5g}" if fit.is_done() else ""
+        results = Results.read(folders.results_path(fit.name)) if fit.is_done() else None
+        score = "" if results is None else "diverged" if results.diverged else f"score {results.score:.5g}"
         left = total - counts["before"] - counts["now"]
         words = [f"{fit.name} {score}; {total - left - len(failed)} of {total} done"]
         words += [f"{len(failed)} failed"] if failed else []

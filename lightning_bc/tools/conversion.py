@@ -7,11 +7,12 @@ from dataclasses import replace
 import torch
 from tqdm import tqdm
 
-from lightning_bc.api.collection import new_pt_file, write_demonstrations
+from lightning_bc.api.collection import write_demonstrations
 from lightning_bc.demonstrations import Trajectories, read
 from lightning_bc.demonstrations.several import check_alike, origin_of, paths_of, together
 from lightning_bc.environments import environment_spaces
 from lightning_bc.errors import InputError
+from lightning_bc.files import new_pt_file
 from lightning_bc.tools.reading import AS_IT_IS, DataFlags, read_of
 
 COLUMNS = ("observations", "actions", "lengths", "rewards", "terminated", "final_observations")

@@ -16,7 +16,7 @@ from lightning_bc.bounds import PositiveInt
 from lightning_bc.demonstrations.experts import check_fits, expert_sha256
 from lightning_bc.environments import limit_episodes, resolved
 from lightning_bc.episodes import TEST_EPISODES
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, needs_extra
 from lightning_bc.files import new_file, write_text
 
 PICTURES = (".svg", ".png", ".pdf")
@@ -103,7 +103,7 @@ def _new_picture(plot: str) -> Path:
     try:
         importlib.import_module("lightning_bc.report.plots")
     except ModuleNotFoundError as error:
-        raise InputError(f"--plot needs {error.name}, an optional extra: pip install 'lightning_bc[report]'") from error
+        raise needs_extra("--plot", "report", str(error.name)) from error
     path = new_file(plot)
     if path.suffix not in PICTURES:
         raise InputError(f"--plot {plot}: wanted a file ending in {', '.join(PICTURES)}.")

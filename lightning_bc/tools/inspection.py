@@ -250,12 +250,13 @@ def _advice(found: Findings, spaces: EnvironmentSpaces | None) -> tuple[list[str
             "where episodes end is unknown, so nothing can be held out; say how long they are with --data.episode_length N."
         )
     elif made.rewards is not None and len(made.lengths) > 1:
-        returns = made.returns
-        poor = float((returns < returns.median() - returns.median().abs() / 2).double().mean())
+        returns, median = made.returns, float(made.returns.median())
+        far_below = median - abs(median) / 2
+        poor = float((returns < far_below).double().mean())
         if poor >= POOR_SHARE:
             warned.append(
-                f"{poor:.0%} of the episodes return less than half of what the median one does. --data.top_fraction "
-                f"{max(0.05, round(1 - poor, 2)):g} learns from the others alone."
+                f"{poor:.0%} of the episodes return less than {far_below:,.4g}, and the median one {median:,.4g}. "
+                f"--data.top_fraction {max(0.05, round(1 - poor, 2)):g} learns from the others alone."
             )
     return warned, flags
 

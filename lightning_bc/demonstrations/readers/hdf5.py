@@ -17,7 +17,7 @@ from lightning_bc.demonstrations.readers import _checks, _episodes
 from lightning_bc.demonstrations.readers._names import NAMES, known
 from lightning_bc.demonstrations.readers._observations import ANY, ObservationKeys
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, needs_extra
 from lightning_bc.files import sha256
 
 ANSWERS_TO = (".hdf5", ".h5")
@@ -44,7 +44,7 @@ def _opened(path: str) -> Iterator[Any]:
     try:
         import h5py
     except ImportError as error:
-        raise InputError(f"{path}: reading HDF5 files needs the optional extra: pip install -e '.[hdf5]'") from error
+        raise needs_extra(f"{path}: reading HDF5 files", "hdf5") from error
     try:
         with h5py.File(file) as opened:
             yield opened

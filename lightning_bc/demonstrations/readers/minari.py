@@ -12,7 +12,7 @@ from lightning_bc.aliases import Columns
 from lightning_bc.demonstrations.readers import _episodes
 from lightning_bc.demonstrations.readers._observations import ANY, Entry, ObservationKeys, note_of
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, needs_extra
 
 ANSWERS_TO = ("minari:",)
 
@@ -84,9 +84,7 @@ def _dataset(path: str) -> Any:
     try:
         import minari
     except ImportError as error:
-        raise InputError(
-            f"{path}: reading Minari datasets needs the optional extra: pip install -e '.[minari]'"
-        ) from error
+        raise needs_extra(f"{path}: reading Minari datasets", "minari") from error
     try:
         return minari.load_dataset(dataset_id)
     except Exception as error:
