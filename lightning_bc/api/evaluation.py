@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_bc.api.policy import Policy, device_of, without_gradients
 from lightning_bc.demonstrations.experts import Expert, check_fits
 from lightning_bc.demonstrations.experts.callables import CallableExpert
-from lightning_bc.environments import EnvironmentSpaces, environment_spaces, make
+from lightning_bc.environments import EnvironmentSpaces, environment_spaces, limit_episodes, make
 from lightning_bc.episode_metrics import measure_all, recording_is_needed
 from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, play
 from lightning_bc.errors import InputError
@@ -87,6 +87,7 @@ def evaluate(
     deterministic: bool = True,
     references: References | None = None,
     bank: Bank = "test",
+    max_episode_steps: int | None = None,
 ) -> Evaluation:
     """Play episodes, as every score of this package is played, and say how well that went.
 
@@ -101,6 +102,8 @@ def evaluate(
         references: what returns are measured against, such as ``Demonstrations.references``; default: those that a loaded
             policy's checkpoint holds for this environment.
         bank: "test" for final figures alone; "selection" for all that is chosen by its outcome.
+        max_episode_steps: where the environment has no time limit, steps after which an episode is cut off, here and in
+            all that is played later in this process; default 1000.
 
     Raises:
         InputError: the environment is not known, does not fit the policy, or the policy's answers are no actions there.
@@ -113,6 +116,8 @@ def evaluate(
         raise InputError(f"episodes={episodes}: wanted at least 1.")
     if bank not in ("test", "selection"):
         raise InputError(f'bank="{bank}": wanted "test" or "selection".')
+    if max_episode_steps is not None:
+        limit_episodes(environment_id, max_episode_steps)
     if references is None:
         same = known is not None and known.environment_id == environment_id
         references = (known.references if known is not None and same else None) or UNKNOWN

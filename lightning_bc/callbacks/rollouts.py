@@ -18,6 +18,7 @@ from lightning_bc.callbacks.checked import refuse_blind
 from lightning_bc.environments import Environments, limit_episodes, make
 from lightning_bc.episode_metrics import measure_all, recording_is_needed
 from lightning_bc.episodes import SELECTION_BANK, play
+from lightning_bc.errors import DivergedError, NotFiniteError, takes_state
 from lightning_bc.runs.curve import HELD_OUT_LOSS, RETURN, Curve, Point
 from lightning_bc.strategies import OfflineStrategy, Strategy, data_of
 from lightning_bc.strategies.contract import Data
@@ -127,6 +128,7 @@ class Rollouts(Callback):
         """Keep the last point where whoever reads the checkpoint finds it."""
         checkpoint["point"] = self.point
 
+    @takes_state
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: StateDict) -> None:
         """Go on from the last point."""
         self.point = checkpoint["point"]
@@ -137,6 +139,7 @@ class Rollouts(Callback):
         """Where the curve stands."""
         return {name: getattr(self, name) for name in ("last_step", "last_position", "recent", "warned")}
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Go on with the curve."""
         self.last_step, self.last_position = state["last_step"], state["last_position"]
@@ -223,18 +226,25 @@ class Rollouts(Callback):
         return self._point(module, data, started, {f"validation/{name}": value for name, value in measured.items()})
 
     def _play(self, trainer: Trainer, module: Strategy) -> Point:
-        """One point of the curve."""
+        """One point of the curve.
+
+        Raises:
+            DivergedError: an action, an observation or a return is not finite.
+        """
         data, started = data_of(trainer), time.perf_counter()
         was_training = module.training
         module.eval()
-        episodes = play(
-            module.player(),
-            self._environments,
-            SELECTION_BANK.seeds(self.episodes),
-            record=recording_is_needed(data.environment_id),
-            device=module.device,
-            on_step=partial(_honour_signals, trainer),
-        )
+        try:
+            episodes = play(
+                module.player(),
+                self._environments,
+                SELECTION_BANK.seeds(self.episodes),
+                record=recording_is_needed(data.environment_id),
+                device=module.device,
+                on_step=partial(honour_signals, trainer),
+            )
+        except NotFiniteError as error:
+            raise DivergedError(module.steps_taken["optimizer_steps"], str(error).rstrip(".")) from error
         module.train(was_training)
         measured = measure_all(episodes, data.references)
         return self._point(module, data, started, {f"rollout/{name}": value for name, value in measured.items()})
@@ -255,7 +265,7 @@ class Rollouts(Callback):
         }
 
 
-def _honour_signals(trainer: Trainer, steps: int) -> None:
+def honour_signals(trainer: Trainer, steps: int) -> None:
     """End the run where SIGTERM has come: Lightning looks only between batches, and playing may take long."""
     if trainer.received_sigterm:
         raise SIGTERMException

@@ -20,7 +20,7 @@ from lightning_bc.demonstrations.trajectories import Origin, Trajectories, joine
 from lightning_bc.environments import Environments, environment_spaces, episode_limit, limit_episodes, make, resolved
 from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, play
 from lightning_bc.errors import InputError
-from lightning_bc.files import new_file, shipped
+from lightning_bc.files import new_pt_file, owning, shipped
 
 Actions = Literal["sampled", "deterministic", "exploratory"]
 
@@ -43,7 +43,7 @@ def collect(
         env: Gymnasium environment id, for example HalfCheetah-v5.
         expert: the expert: the file of a CleanRL SAC or TD3 actor, a stable-baselines3 .zip or a checkpoint of this package,
             or the name of a function, package.module:function.
-        output: file to write; default data/ENV-ACTIONS-PAIRS.pt.
+        output: .pt file to write; default data/ENV-ACTIONS-PAIRS.pt.
         pairs: how many pairs; the last episode is cut there.
         actions: "sampled" plays and records samples of the stochastic actor; "deterministic" plays and records its mean;
             "exploratory" plays samples and records the mean, which teaches recovery (Laskey 2017, DART,
@@ -55,21 +55,23 @@ def collect(
         The file written.
 
     Raises:
-        InputError: if the expert cannot be loaded or does not fit the environment, or if the file exists.
+        InputError: if the expert cannot be loaded or does not fit the environment, or if the file exists or is no
+            .pt file.
     """
     check_seed(pairs, seed)
     env = resolved(env)
     if max_episode_steps is not None:
         limit_episodes(env, max_episode_steps)
     actor = load_expert(expert, env)
-    path = new_file(output or default_path(env, actions, pairs))
+    path = new_pt_file(output or default_path(env, actions, pairs))
 
-    started = time.perf_counter()
-    made = demonstrate(actor, env, pairs, actions, seed, f"collecting {path.name}")
-    seconds = time.perf_counter() - started
-    made = with_reference_returns(made, actor, env)
-    origin = replace(made.origin, path=str(path), expert=str(expert), expert_sha256=expert_sha256(expert))
-    torch_file.write(path, replace(made, origin=origin))
+    with owning(path):
+        started = time.perf_counter()
+        made = demonstrate(actor, env, pairs, actions, seed, f"collecting {path.name}")
+        seconds = time.perf_counter() - started
+        made = with_reference_returns(made, actor, env)
+        origin = replace(made.origin, path=str(path), expert=str(expert), expert_sha256=expert_sha256(expert))
+        torch_file.write(path, replace(made, origin=origin))
     print(
         f"{path}: {pairs:,} pairs of {len(made.lengths):,} episodes in {seconds:.0f} s "
         f"({pairs / seconds:,.0f} pairs/s). Return of the demonstrations {made.mean_return:.0f} +- "

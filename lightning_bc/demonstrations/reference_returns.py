@@ -51,7 +51,7 @@ def references(environment_id: str, demonstrations: Origin | None, error: float 
         expert = np.array(origin.expert_returns)
         return _scale(random, _mean(expert), _error(expert), "expert's mean action, 100 test-bank episodes")
     if origin.mean_return is not None:
-        return _scale(random, origin.mean_return, error, "mean_reward of the data file (no expert at hand)")
+        return _scale(random, origin.mean_return, error, "mean return of the data file (no expert at hand)")
     name = shipped_expert(environment_id)
     if name is None:
         unsaid = "no demonstrations are read" if demonstrations is None else "the data file has no mean_reward or rewards"

@@ -107,6 +107,8 @@ def limit_episodes(environment_id: str, steps: int) -> None:
         InputError: the environment has a time limit, of another length.
         UnusableEnvironmentError: the environment cannot be used.
     """
+    if steps < 1:
+        raise InputError(f"max_episode_steps {steps}: wanted at least 1.")
     own = environment_spaces(environment_id).max_episode_steps
     if own not in (None, steps):
         raise InputError(
@@ -126,7 +128,7 @@ def episode_limit(environment_id: str) -> int | None:
     if environment_id not in _limits:
         warnings.warn(
             f"{environment_id} has no time limit: its episodes are cut off after {DEFAULT_LIMIT} steps. Say how many with "
-            "--rollouts.max_episode_steps in fit, --max_episode_steps in collect and evaluate.",
+            "--rollouts.max_episode_steps in fit, with max_episode_steps in collect and evaluate.",
             stacklevel=2,
         )
         _limits[environment_id] = DEFAULT_LIMIT

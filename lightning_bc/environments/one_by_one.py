@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers import FlattenObservation, TimeLimit
 from numpy.typing import NDArray
 
-from lightning_bc.aliases import StateDict
+from lightning_bc.aliases import Infos, StateDict
 from lightning_bc.environments.arguments import (
     check_actions,
     check_at_least_one,
@@ -23,7 +23,7 @@ from lightning_bc.environments.arguments import (
 )
 from lightning_bc.environments.loading import quiet_model_loading
 from lightning_bc.environments.tasks import BoolArray, FloatArray
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, takes_state
 
 
 class OneByOne(VectorWrapper):
@@ -69,8 +69,8 @@ class OneByOne(VectorWrapper):
         return self._observations.copy()
 
     def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray, dict[str, Any]]:
+        self, *, seed: int | Sequence[int | None] | None = None, options: Infos | None = None
+    ) -> tuple[NDArray, Infos]:
         """Start new episodes; arguments, returns and errors as :meth:`BatchedMujoco.reset`.
 
         Other entries of ``options`` than the mask go to the environments.
@@ -85,7 +85,7 @@ class OneByOne(VectorWrapper):
 
     def step(
         self, actions: NDArray, active: BoolArray | None = None
-    ) -> tuple[NDArray, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
+    ) -> tuple[NDArray, FloatArray, BoolArray, BoolArray, Infos]:
         """Step the active sub-environments; arguments, returns and errors as :meth:`BatchedMujoco.step`."""
         actions = np.asarray(actions)
         check_actions(actions, (self.num_envs, spaces.flatdim(self.single_action_space)))
@@ -125,11 +125,12 @@ class OneByOne(VectorWrapper):
         ]
         return {"environment_id": self.environment_id, "seeds": seeds, "steps": self._steps}
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Start new episodes from the saved seeds, and warn that the saved ones are lost.
 
         Raises:
-            ValueError: the state is of another environment or of another number of sub-environments.
+            InputError: the state is of another environment or of another number of sub-environments.
         """
         check_environment(state, self.environment_id)
         warnings.warn(

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_bc.aliases import StateDict
 from lightning_bc.border import Border
 from lightning_bc.episodes import Memory, Memoryless, Player, Policy
-from lightning_bc.errors import InputError
+from lightning_bc.errors import DivergedError, InputError, takes_state
 from lightning_bc.networks import Network
 from lightning_bc.strategies.contract import Metric, Needs, data_of
 from lightning_bc.strategies.optimizers import Cosine
@@ -182,6 +182,21 @@ class Strategy(LightningModule, ABC):
         scheduler = Cosine(optimizer, T_max=steps or int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    @staticmethod
+    def refuse_divergence(losses: Sequence[tuple[int, str, Tensor]]) -> None:
+        """Look once, since each look waits for the device, whether all losses of a training step are finite.
+
+        Args:
+            losses: with the optimizer steps that they are of, and their names, in the order in which they came.
+
+        Raises:
+            DivergedError: naming the first that is not.
+        """
+        finite = torch.stack([loss.detach().float() for _, _, loss in losses]).isfinite()
+        if not finite.all():
+            step, name, loss = losses[int(finite.logical_not().nonzero()[0])]
+            raise DivergedError(step, f"{name} is {float(loss)}")
+
     def on_save_checkpoint(self, checkpoint: StateDict) -> None:
         """Lightning saves no random state; an exact resume needs it."""
         checkpoint["strategy"] = type(self).__name__
@@ -189,6 +204,7 @@ class Strategy(LightningModule, ABC):
         if self.device.type == "cuda":
             checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state(self.device)
 
+    @takes_state
     def on_load_checkpoint(self, checkpoint: StateDict) -> None:
         """Keep the saved random state until training starts."""
         self._random_state = checkpoint.get("random_state")

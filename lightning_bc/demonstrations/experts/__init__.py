@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Protocol
 
+import gymnasium
 import torch
 
 from lightning_bc.demonstrations.experts import callables, exported, stable_baselines3
@@ -15,10 +16,19 @@ from lightning_bc.demonstrations.experts.scripted import SCRIPTED_EXPERTS
 from lightning_bc.environments import environment_spaces, gates_of
 from lightning_bc.episodes import Player
 from lightning_bc.errors import InputError
-from lightning_bc.files import sha256, shipped
+from lightning_bc.files import refuse_damaged, sha256, shipped
 from lightning_bc.strategies import load_strategy
 
-__all__ = ["SHIPPED_EXPERTS", "CleanRLActor", "Expert", "check_fits", "expert_sha256", "load_expert", "shipped_expert"]
+__all__ = [
+    "SHIPPED_EXPERTS",
+    "CleanRLActor",
+    "Expert",
+    "check_fits",
+    "environment_of_shipped",
+    "expert_sha256",
+    "load_expert",
+    "shipped_expert",
+]
 
 SHIPPED_EXPERTS = Path("checkpoints/experts")
 
@@ -72,13 +82,21 @@ def load_expert(expert: str | Path, environment_id: str | None = None) -> Expert
     if exported.is_folder(path):
         loaded: Expert = exported.load(path)
     else:
+        refuse_damaged(path)
         loaded = stable_baselines3.load(path, spaces) if stable_baselines3.is_file(path) else _load_torch_file(path)
     if environment_id is not None:
-        of = path.stem if path.parent.resolve() == shipped(SHIPPED_EXPERTS).resolve() else None
+        of = environment_of_shipped(path)
         if of is not None and of != environment_id.rpartition(":")[2]:
             raise InputError(f"{path}: is the shipped expert of {of}, not of {environment_id}. Name another.")
         check_fits(loaded, str(path), environment_id)
     return loaded
+
+
+def environment_of_shipped(path: str | Path) -> str | None:
+    """The Gymnasium id of the environment that an expert that comes with the package is of; None for other files."""
+    path = shipped(path)
+    is_ours = path.parent.resolve() == shipped(SHIPPED_EXPERTS).resolve() and path.stem in gymnasium.registry
+    return path.stem if is_ours else None                           # one may keep experts of one's own there
 
 
 def check_fits(actor: Expert, name: str, environment_id: str) -> None:
