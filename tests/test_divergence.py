@@ -141,9 +141,11 @@ def test_an_expert_that_answers_nan_is_refused_by_collect_and_evaluate(tmp_path,
 def test_the_first_of_the_losses_is_named():
     good, bad = torch.tensor(1.0), torch.tensor(torch.nan)
     strategy = build_strategy(strategies()["MSE"])
-    strategy.refuse_divergence([(1, "a", good), (2, "b", good)])
+    strategy.losses = [(1, "a", good), (2, "b", good)]
+    strategy.refuse_divergence()
+    strategy.losses = [(1, "a", good), (2, "b", bad), (3, "a", bad)]
     with pytest.raises(DivergedError, match="diverged at optimizer step 2: b is nan") as error:
-        strategy.refuse_divergence([(1, "a", good), (2, "b", bad), (3, "a", bad)])
+        strategy.refuse_divergence()
     assert error.value.step == 2
 
 

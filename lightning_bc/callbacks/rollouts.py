@@ -105,6 +105,7 @@ class Rollouts(Callback):
     ) -> None:
         """Log what training measured, and play when a multiple of ``eval_freq`` was reached or crossed."""
         assert isinstance(module, Strategy)
+        module.refuse_divergence()
         if trainer.global_step % module.log_every == 0:
             measured = trainer.callback_metrics.items()
             self._log(trainer, {name: float(value) for name, value in measured if name.startswith("train/")})

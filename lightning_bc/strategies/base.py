@@ -97,6 +97,7 @@ class Strategy(LightningModule, ABC):
         self.optimizer, self.schedule = optimizer, schedule
         self.border = Border(observation_dim, action_low, action_high)
         self._random_state: StateDict | None = None
+        self.losses: list[tuple[int, str, Tensor]] = []             # of the last training step: optimizer step, name, value
 
     def set_windows(self, history: int, horizon: int, chunk: int) -> None:
         """Declare the sizes of windows.
@@ -182,20 +183,21 @@ class Strategy(LightningModule, ABC):
         scheduler = Cosine(optimizer, T_max=steps or int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    @staticmethod
-    def refuse_divergence(losses: Sequence[tuple[int, str, Tensor]]) -> None:
-        """Look once, since each look waits for the device, whether all losses of a training step are finite.
-
-        Args:
-            losses: with the optimizer steps that they are of, and their names, in the order in which they came.
+    def refuse_divergence(self) -> None:
+        """Look whether all ``losses`` of the last training step are finite: once, since each look waits for the device.
 
         Raises:
             DivergedError: naming the first that is not.
         """
-        finite = torch.stack([loss.detach().float() for _, _, loss in losses]).isfinite()
+        losses, self.losses = self.losses, []
+        finite = torch.stack([loss.float() for _, _, loss in losses]).isfinite() if losses else torch.ones(1)
         if not finite.all():
             step, name, loss = losses[int(finite.logical_not().nonzero()[0])]
             raise DivergedError(step, f"{name} is {float(loss)}")
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
+        """Stop where a loss is not finite; :class:`lightning_bc.callbacks.Rollouts` does so before it plays."""
+        self.refuse_divergence()
 
     def on_save_checkpoint(self, checkpoint: StateDict) -> None:
         """Lightning saves no random state; an exact resume needs it."""

@@ -218,18 +218,15 @@ class OnlineStrategy(Strategy):
         """Make ``updates`` updates from the replay."""
         optimizers = dict(zip(self.parts(), self.optimizers(), strict=True))
         first, interaction = self.optimizer_steps, self.interaction
-        losses: list[tuple[int, str, Tensor]] = []
+        self.losses = []
         for number in range(first, first + updates):
             is_last = number == first + updates - 1
             batch = normalised(interaction.replay.sample(self.batch_size), self.border)
-            interaction.measured |= self.update(batch, number, partial(self._descend, optimizers, losses, is_last))
+            interaction.measured |= self.update(batch, number, partial(self._descend, optimizers, is_last))
             self.optimizer_steps += 1
-        self.refuse_divergence(losses)
 
-    def _descend(
-        self, optimizers: dict[str, Any], losses: list[tuple[int, str, Tensor]], is_last: bool, part: str, loss: Tensor
-    ) -> None:
-        losses.append((self.optimizer_steps + 1, f"the loss of the {part}", loss.detach()))
+    def _descend(self, optimizers: dict[str, Any], is_last: bool, part: str, loss: Tensor) -> None:
+        self.losses.append((self.optimizer_steps + 1, f"the loss of the {part}", loss.detach()))
         is_counted = is_last and part == COUNTED
         optimizer = optimizers[part] if is_counted else optimizers[part].optimizer
         optimizer.zero_grad()
