@@ -173,7 +173,7 @@ def test_a_dry_run_prints_every_command_and_how_long_the_missing_ones_take(fake,
     for fit in study.fits:
         assert " ".join(fit.arguments()) in printed
     seconds = Results.read("results.json").seconds
-    assert printed.endswith(f"8 fits, 7 missing, about {7 * seconds / 2:.0f} s with --jobs 2\n")
+    assert printed.endswith(f"8 fits, 7 missing, about {7 * seconds / 2:.0f} s, 2 at the same time\n")
     assert estimate(study.fits, {}, 1) == ""
 
 

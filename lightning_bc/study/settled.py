@@ -1,7 +1,10 @@
 """A ``fit`` that is parsed and built, but not run."""
 
+from functools import cache
+
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lightning_bc.aliases import Config
 from lightning_bc.training import CommandLine
 
 
@@ -17,3 +20,13 @@ class Settled(CommandLine):
         self.trainer.state.fn = TrainerFn.FITTING
         self.datamodule.trainer = self.trainer
         self.datamodule.prepare_data()
+
+
+@cache
+def meaning(flags: tuple[str, ...]) -> Config:
+    """The whole configuration that flags of ``fit`` mean.
+
+    Raises:
+        InputError: ``fit`` would refuse them.
+    """
+    return Settled("fit", list(flags)).saved_config

@@ -71,8 +71,8 @@ def sweep(args: Sequence[str]) -> int:
     search = Search.parse(found_configurations(list(args)))
     engine = make_engine(search.given)
     trials = Trials(search)
-    settled = refuse([Fit(search.told(probe), 0, in_words(probe)) for probe in search.probes()])
-    if len(environments := sorted({each.saved_config["env"] for each in settled})) > 1:
+    configs = refuse([Fit(search.told(probe), 0, in_words(probe)) for probe in search.probes()])
+    if len(environments := sorted({config["env"] for config in configs})) > 1:
         raise InputError(
             f"{' and '.join(environments)} in one search: returns in different environments cannot be compared. Give each a "
             "sweep of its own."
