@@ -1,6 +1,7 @@
 """``python -m lightning_bc study``: every fit of a file, side by side, and what is told of them on the way."""
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -173,17 +174,21 @@ def run_all(
         Those that failed.
     """
     failed: list[Fit] = []
-    counts, started = Counter[str](), time.monotonic()
+    counts, busy = Counter[str](), dict[str, float]()               # seconds of each fit
+    started, cores_before = time.monotonic(), sum(os.times()[2:4])  # those of processes that have ended
 
     def next_missing() -> Fit | None:
         while (fit := next_fit()) is not None and fit.is_done():
             counts["before"] += 1
             told(fit, None)
+        if fit is not None:
+            busy[fit.name] = -time.monotonic()
         return fit
 
     def ended(outcome: tuple[Fit, str | None]) -> None:
         fit, error = outcome
         counts["now"] += 1
+        busy[fit.name] += time.monotonic()
         if error is not None:
             failed.append(fit)
             print(f"failed: {fit.name} ({fit.place})\n{error}", file=sys.stderr, flush=True)
@@ -198,6 +203,11 @@ def run_all(
         print(", ".join(words), flush=True)
 
     drive(engine, next_missing, ended)
+    if counts["now"]:
+        wall, used = time.monotonic() - started, sum(os.times()[2:4]) - cores_before
+        words = f"{show_duration(wall)}; busy {sum(busy.values()) / (wall * engine.slots):.2f} of the time"
+        words += f", on {used / wall:.2f} cores" if isinstance(engine, Local) else ""
+        print(f"{words}, with {engine.slots} fits at a time", flush=True)
     return failed
 
 
