@@ -287,7 +287,7 @@ def test_no_fit_is_lost_with_the_program_that_started_it(number, cluster, result
 @pytest.mark.slow
 def test_real_fits_end_as_they_do_here_although_a_node_dies(cluster, tmp_path, monkeypatch, capsys):
     data = write_pendulum(tmp_path / "pendulum.pt")
-    study = f"flags: {BUDGET} --trainer.max_steps 40 --data.path pendulum.pt\nseeds: 1\n"
+    study = f"flags: {BUDGET} --trainer.max_steps 20 --data.path pendulum.pt\nseeds: 1\n"
     study += "rows: {a: --model MSE, b: --model VAE}\n"
     ends = []
     for place in ("here", "there"):

@@ -5,11 +5,15 @@ from functools import cache
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_bc.aliases import Config
+from lightning_bc.arguments import found_configurations, with_lists
 from lightning_bc.training import CommandLine
 
 
 class Settled(CommandLine):
     """A command parsed, settled and built, but not run: refused as it would be; ``saved_config`` is what it means."""
+
+    def __init__(self, command: str, args: list[str]) -> None:
+        super().__init__(command, with_lists(found_configurations(args)))
 
     def _run_subcommand(self, subcommand: str) -> None:
         pass
