@@ -61,7 +61,7 @@ class Here:
 @pytest.fixture
 def no_scores(monkeypatch):
     """Results that are empty files."""
-    monkeypatch.setattr(Results, "read", lambda path: type("Results", (), {"score": 0.0}))
+    monkeypatch.setattr(Results, "read", lambda path: type("Results", (), {"score": 0.0, "diverged": None}))
 
 
 def tried(measure, *args):

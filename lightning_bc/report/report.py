@@ -24,6 +24,9 @@ from lightning_bc.report.tables import csv_table, latex_table, markdown_table, s
 from lightning_bc.runs.plan import Study
 from lightning_bc.runs.records import FinishedRecord, Record, read_records
 
+MOST = 20
+"""So many methods, the best, have pictures of their own, and are compared with each other."""
+
 Axis = Literal["optimizer_steps", "environment_steps", "expert_queries", "seconds"]
 
 
@@ -113,7 +116,7 @@ def _write_chart(folder: Path, chart: Chart, axis: str, played: list[Evaluated])
     bands = {method.label: curve for method in chart.methods if (curve := band(method, axis)) is not None}
     panels = make_panels(chart)
     draw_panels(folder / "curves.svg", chart, panels, bands, axis, played)
-    for method in chart.methods:
+    for method in chart.methods[:MOST]:
         if method.label in bands:
             draw_method(folder / _picture(method.label), chart, method, bands[method.label], axis)
     pictures = _draw_costs(folder, chart)
@@ -124,7 +127,7 @@ def _write_chart(folder: Path, chart: Chart, axis: str, played: list[Evaluated])
     (folder / "chart.md").write_text(markdown_table(chart.columns, rows))
     (folder / "chart.tex").write_text(latex_table(chart.columns, rows))
     (folder / "chart.csv").write_text(csv_table([asdict(method.row) | method.special for method in chart.methods]))
-    compared = improvements(chart.methods)
+    compared = improvements(chart.methods[:MOST])
     if compared:
         (folder / "improvement.csv").write_text(csv_table([asdict(entry) for entry in compared]))
     return Section(chart, panels, bands, compared, pictures, played)

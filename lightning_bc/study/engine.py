@@ -2,25 +2,20 @@
 
 import itertools
 import os
-import shutil
 import signal
 import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
-from typing import IO, Protocol
+from typing import Protocol
 
 import torch
 
 from lightning_bc.runs import folders
 from lightning_bc.runs.plan import Fit
-
-LAST_LINES = 20
-# A fit must not outlive who started it: the same command given again goes on with it. Linux's setpriv sees to that.
-DIE_TOGETHER = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
+from lightning_bc.study.process import failure, start
 
 Ended = Callable[[tuple[Fit, str | None]], None]
 """Takes a fit that has ended, and the last lines of what it printed if it failed."""
@@ -114,16 +109,16 @@ class Local:
 
     def _run(self, fit: Fit) -> str | None:
         try:
-            with log(folders.LOGS / fit.name) as output:
-                with self._lock:
-                    if self._stopping:
-                        return "stopped"
-                    child = start(self.command(fit), output, self._slot.environment)
-                    self._children.add(child)
-                status = child.wait()
+            logs = folders.LOGS / fit.name
+            with self._lock:
+                if self._stopping:
+                    return "stopped"
+                child = start(self.command(fit), logs, self._slot.environment)
+                self._children.add(child)
+            status = child.wait()
             with self._lock:
                 self._children.remove(child)
-            return failure(status, folders.LOGS / fit.name)
+            return failure(status, logs)
         except OSError as error:                                    # a full disk, a lost folder: the rest goes on
             return str(error)
 
@@ -134,32 +129,3 @@ class Local:
             for child in self._children:
                 child.terminate()
         self._threads.shutdown(cancel_futures=True)
-
-
-def log(folder: Path) -> IO[bytes]:
-    """The file for what a fit prints."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return (folder / "output.txt").open("ab")
-
-
-def start(
-    command: list[str], output: IO[bytes], environment: dict[str, str], cwd: Path | None = None
-) -> subprocess.Popen[bytes]:
-    """Start a fit in a session of its own: Ctrl-C reaches only who started it, who passes it on."""
-    return subprocess.Popen(
-        [*DIE_TOGETHER, *command],
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        cwd=cwd,
-        start_new_session=True,
-    )
-
-
-def failure(status: int, folder: Path) -> str | None:
-    """The last lines of what a fit printed, if it failed."""
-    if status == 0:
-        return None
-    text = (folder / "output.txt").read_text(errors="replace")
-    return "\n".join([f"exit status {status}; its last lines:", *text.rstrip().splitlines()[-LAST_LINES:]])

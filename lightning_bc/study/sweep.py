@@ -71,8 +71,8 @@ def sweep(args: Sequence[str]) -> int:
     search = Search.parse(found_configurations(list(args)))
     engine = make_engine(search.given)
     trials = Trials(search)
-    settled = refuse([Fit(search.told(probe), 0, in_words(probe)) for probe in search.probes()])
-    if len(environments := sorted({each.saved_config["env"] for each in settled})) > 1:
+    configs = refuse([Fit(search.told(probe), 0, in_words(probe)) for probe in search.probes()])
+    if len(environments := sorted({config["env"] for config in configs})) > 1:
         raise InputError(
             f"{' and '.join(environments)} in one search: returns in different environments cannot be compared. Give each a "
             "sweep of its own."
@@ -91,6 +91,8 @@ def _sweep(search: Search, trials: "Trials", engine: Engine) -> int:
     _print_search(complete, search.seeds)
     if pruned := sum(tried.state == "pruned" for tried in trials.tried):
         print(f"{pruned} of {search.trials} settings were pruned")
+    if diverged := sum(tried.state == "diverged" for tried in trials.tried):
+        print(f"{diverged} of {search.trials} settings diverged with a seed")
     failed = [f"{in_words(tried.setting)}: {tried.error}" for tried in trials.tried if tried.state == "failed"]
     if complete:
         best, fresh = complete[0].setting, range(search.seeds, 2 * search.seeds)
@@ -179,6 +181,12 @@ class Trials:
     def _ended(self, fit: Fit, error: str | None) -> None:
         """Add the value of a seed, and tell Optuna if that was the last, or the last that is worth it."""
         tried = self._begun[fit.name]
+        if fit.is_done() and Results.read(folders.results_path(fit.name)).diverged:
+            if tried.state == "running":                            # the mean of its other seeds is no value
+                tried.state = "diverged"
+                self._study.tell(tried.trial, state=TrialState.PRUNED)
+                print(f"trial {tried.number} diverged   {fit.row}", flush=True)
+            return
         try:
             value = math.nan if error else last_return(fit.name)
         except InputError as no_curve:
@@ -232,7 +240,10 @@ def _print_scores(results: Sequence[Results]) -> None:
     print("\nscore of the chosen setting: last checkpoint, 100 test-bank episodes, deterministic actions")
     keys = ("score", "normalized", "failed_episodes")
     rows: list[list[Any]] = [[result.run, *(getattr(result, key) for key in keys)] for result in results]
-    for name, statistic in (("mean", fmean), ("standard deviation", stdev)) if len(rows) > 1 else ():
+    diverged = sum(result.diverged is not None for result in results)
+    if diverged:
+        print(f"{diverged} of {len(results)} seeds diverged, so there is no mean")
+    for name, statistic in (("mean", fmean), ("standard deviation", stdev)) if len(rows) > 1 and not diverged else ():
         rows.append([name, *(statistic(row[place] for row in rows[: len(results)]) for place in range(1, 1 + len(keys)))])
     _print_table(["run", "score", "normalized", "failed episodes"], rows)
     if len(results) == 1:
