@@ -5,12 +5,12 @@ The map of the package. A file imports only from stages to its left; names that 
 
     errors, aliases -> bounds, files -> environments -> episodes -> numpy_kernels, rollout_workers
     -> acting, border, networks, references -> episode_metrics -> strategies -> demonstrations -> runs -> callbacks, api
-    -> arguments, loggers, trainer_flags, report -> tools -> fit_help -> training -> sweep -> cli
+    -> arguments, loggers, trainer_flags, report -> tools -> fit_help -> training -> study -> cli
 
 What each is, in the same order:
 
     __init__.py         this map; the versions that are recorded with every data file and run
-    errors.py           InputError, for what a person gave and cannot be used
+    errors.py           InputError, for what a person gave and cannot be used; OtherVersionError, of checkpoints
     aliases.py          names of types: StateDict, Config
     bounds.py           bounds of settings as types, which --help shows: PositiveInt, ClosedUnitInterval, ...
     files.py            atomic writes, checksums
@@ -31,7 +31,7 @@ What each is, in the same order:
         online/         strategies that act in the environment while they learn, and what these are made of
         registry.py     finds every strategy in the two folders
     demonstrations/     what is learnt from: files and their formats, experts, collection, batches, the LightningDataModule
-    runs/               runs on disk: their folders, curves and results; the score
+    runs/               runs on disk: their folders, curves and results; the score; what a study plans, and results.csv
     callbacks/          what happens while training: the curve, checkpoints, progress, DAgger, TensorBoard's tabs
     api/                what a script of one's own calls: load, evaluate, collect; see docs/python.md
     arguments.py        the parser: an unknown key is refused with the nearest known name
@@ -41,14 +41,16 @@ What each is, in the same order:
     tools/              export of policies, videos, evaluation of files, inspection and conversion of data files
     fit_help.py         what fit --help prints
     training.py         fit, validate and test, from LightningCLI
-    sweep/              search of settings, on Optuna
-    cli.py              the commands: fit, validate, test, evaluate, collect, inspect, convert, play, export, sweep, report
+    study/              many fits side by side: studies, and sweeps, the search of settings
+    cli.py              the commands: fit, validate, test, evaluate, collect, inspect, convert, play, export, study, sweep,
+                        report
     __main__.py         python -m lightning_bc
 """
 
 import importlib
 import importlib.metadata
 import platform
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -103,6 +105,10 @@ if not TYPE_CHECKING:  # else every name, also a misspelt one, would seem to be 
 def __dir__() -> list[str]:
     """Those too, for completion."""
     return sorted({*globals(), *__all__})
+
+
+if "gymnasium" in sys.modules:  # gymnasium.make("lightning_bc:Gates-v0") imports this package to find the id registered
+    importlib.import_module(f"{__name__}.environments")
 
 
 def versions() -> dict[str, str]:

@@ -8,3 +8,9 @@ StateDict = dict[str, Any]
 
 Config = Mapping[str, Any]
 """A configuration as YAML has it: nested, or flat with dotted keys."""
+
+Columns = dict[str, Any]
+"""Arrays of a data file by name, of any library and before they are checked; observations may be entries by their keys."""
+
+Infos = dict[str, Any]
+"""What Gymnasium's ``reset`` takes as options, and what ``reset`` and ``step`` tell beside the observations."""

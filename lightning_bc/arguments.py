@@ -5,7 +5,7 @@ import inspect
 import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -90,7 +90,9 @@ class Parser(LightningArgumentParser):
             name, cls = f"{key}.{found[1]}", found[2] or (classes[-1] if (classes := _CLASS.findall(message)) else "")
             return _not_accepted(name, cls.rpartition(".")[2])
         if found := _UNKNOWN_CLASS.search(message):
-            return _unknown(found[1], [*strategies(), *(cls.__name__ for cls in _networks()), "AdamW", "Adam"])
+            networks = [cls.__name__ for cls in _networks()]
+            fitting = {"model": [*strategies()], "network": networks}.get(key.rpartition(".")[2], [])
+            return _unknown(found[1], [*strategies(), *networks, "AdamW", "Adam"], instead=fitting)
         if key and (found := _BOUND.search(message)):
             return f"--{key} {found[1]}: {found[2].rstrip('.')}."
         if key == "model" and not _CLASS.search(message) and (found := _NESTED.search(message)):
@@ -190,21 +192,24 @@ def _not_accepted(name: str, cls: str) -> str:
     return f"unknown: --{name}. {cls} takes {takes}.{way_out}"
 
 
-def _unknown(name: str, known: list[str], dashes: str = "") -> str:
+def _unknown(name: str, known: list[str], dashes: str = "", instead: Sequence[str] = ()) -> str:
     """Refuse a name, with the nearest that is known: one with the same last part, else one that is spelt alike.
 
     Args:
         name: as given, without dashes.
         known: flags, or names of classes.
         dashes: of a name that was given as a flag.
+        instead: what may stand in its place, where none is near.
     """
     last = name.rpartition(".")[2]
     same = [flag for flag in known if flag.rpartition(".")[2] == last]
     near = difflib.get_close_matches(name, same, n=1, cutoff=0) or difflib.get_close_matches(name, known, n=1)
     near = near or difflib.get_close_matches(last, known, n=1)
+    near = near or [one for one in known if one.lower() == last.lower()]
     dashes = dashes or ("--" if "." in name else "")
     near_dashes = "--" if near and (dashes or "." in near[0]) else ""
-    words = f"Nearest known: {near_dashes}{near[0]}." if near else "See --help for what there is."
+    listed = f"Known: {', '.join(instead)}." if instead else "See --help for what there is."
+    words = f"Nearest known: {near_dashes}{near[0]}." if near else listed
     return f"unknown: {dashes}{name}. {words}"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lightning_bc import __version__
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, needs_extra
 
 
 @dataclass(frozen=True)
@@ -29,39 +29,50 @@ def _train(name: str, args: list[str]) -> int:
     return run(name, args)
 
 
-def _flags_of(module: str, function: str, positional: tuple[str, str] | None = None) -> Callable[[str, list[str]], None]:
+def _flags_of(
+    module: str, function: str, positional: tuple[str, str] | None = None, extra: str | None = None
+) -> Callable[[str, list[str]], None]:
     """Runs a function whose arguments are the command's flags.
 
-    The ``positional`` one is given without a flag: its name, with + behind it where there may be several, and its help.
+    The ``positional`` one is given without a flag: its name, with + behind it where there may be several and ? where there
+    may be none, and its help. ``extra`` is the optional one that the command needs.
     """
 
     def run(name: str, args: list[str]) -> None:
         try:
             command = getattr(importlib.import_module(module), function)
         except ModuleNotFoundError as error:
-            if str(error.name).startswith("lightning_bc"):
+            if extra is None or str(error.name).startswith("lightning_bc"):
                 raise
-            raise InputError(f"{name} needs {error.name}, an optional extra: pip install -e '.[{name}]'") from error
-        from lightning_bc.arguments import Parser
+            raise needs_extra(name, extra, str(error.name)) from error
+        from lightning_bc.arguments import Parser, with_lists
 
         parser = Parser(prog=f"python -m lightning_bc {name}", description=(command.__doc__ or "").split("\n")[0])
         if positional is not None:
-            name_of_it, words = positional[0].rstrip("+"), positional[1]
-            nargs = "+" if positional[0].endswith("+") else None
+            name_of_it, words = positional[0].rstrip("+?"), positional[1]
+            nargs = positional[0][-1] if positional[0] != name_of_it else None
             parser.add_argument(name_of_it, type=str, nargs=nargs, help=words)
         skip: set[str | int] | None = None if positional is None else {name_of_it}
         parser.add_function_arguments(command, as_group=False, skip=skip)
-        command(**parser.parse_args(args).as_dict())
+        command(**parser.instantiate(parser.parse_args(with_lists(args))).as_dict())
 
     return run
 
 
 def _sweep(name: str, args: list[str]) -> int:
     try:
-        from lightning_bc.sweep import sweep
+        from lightning_bc.study.sweep import sweep
     except ModuleNotFoundError as error:
-        raise InputError(f"sweep needs the optional extra ({error}): pip install -e '.[sweep]'") from error
+        if str(error.name).startswith("lightning_bc"):
+            raise
+        raise needs_extra("sweep", "sweep", str(error.name)) from error
     return sweep(args)
+
+
+def _study(name: str, args: list[str]) -> int:
+    from lightning_bc.study.command import study
+
+    return study(args)
 
 
 COMMANDS = {
@@ -106,13 +117,18 @@ COMMANDS = {
     ),
     "play": Command(
         "write a video of a checkpoint's episodes",
-        _flags_of("lightning_bc.tools.video", "film"),
+        _flags_of("lightning_bc.tools.video", "film", extra="video"),
         "play --ckpt_path checkpoints/RUN/last.ckpt --output cheetah.mp4",
     ),
     "export": Command(
         "write a checkpoint as JSON, safetensors and ONNX, or as a CleanRL actor",
         _flags_of("lightning_bc.tools.export", "export"),
         "export --ckpt_path checkpoints/RUN/last.ckpt --output policy --onnx true",
+    ),
+    "study": Command(
+        "run every fit of a file: rows x columns x seeds",
+        _study,
+        "study studies/models.yaml --jobs 2",
     ),
     "sweep": Command(
         "search settings of fit, and score the best with fresh seeds",
@@ -121,7 +137,7 @@ COMMANDS = {
     ),
     "report": Command(
         "draw curves, tables and a page from finished runs",
-        _flags_of("lightning_bc.report.report", "report", ("logs", "folder of runs, usually lightning_logs")),
+        _flags_of("lightning_bc.report.report", "report", ("logs?", "folder of runs, usually lightning_logs"), "report"),
         "report lightning_logs --output docs/results",
     ),
 }

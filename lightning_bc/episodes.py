@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lightning_bc.environments import Environments
+from lightning_bc.errors import NotFiniteError
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ class Episodes:
         actions: (steps, action_dim) float32, what was labelled, else what was played; None unless recorded.
         rewards: (steps,) float32; None unless recorded.
         final_observations: those after each episode's last step, (episodes, observation_dim) float32; None unless recorded.
+        environment_id: where they were played.
     """
 
     returns: np.ndarray
@@ -136,6 +138,7 @@ class Episodes:
     actions: np.ndarray | None = None
     rewards: np.ndarray | None = None
     final_observations: np.ndarray | None = None
+    environment_id: str = ""
 
 
 def play(
@@ -162,6 +165,9 @@ def play(
         label: gives the recorded actions in place of those played (an expert's answers, for example).
         device: where the policy computes.
         on_step: called after each step with the number of environment steps just played (progress bars).
+
+    Raises:
+        NotFiniteError: an action or a return is no finite number.
     """
     seeds = [int(seed) for seed in seeds]
     num_envs, device = environments.num_envs, torch.device(device)
@@ -170,7 +176,7 @@ def play(
     steps: list[tuple[np.ndarray, ...]] = []                        # (episode, observation, action, reward) rows
     final: np.ndarray | None = None                                 # (episodes, observation_dim)
     if not seeds:
-        return Episodes(returns, lengths, has_terminated)
+        return Episodes(returns, lengths, has_terminated, environment_id=environments.environment_id)
     players = [who if isinstance(who, Player) else Memoryless(who) for who in (policy, label) if who is not None]
 
     waiting = min(len(seeds), num_envs)                             # first seed that has no sub-environment yet
@@ -187,6 +193,10 @@ def play(
             seen = _tensor(observations if everyone else observations[active])
             inputs = seen.to(device)                                # (playing, observation_dim)
             played, *labelled = (player.act(inputs, rows).cpu().numpy() for player in players)
+            for answers in (played, *labelled):
+                if not np.isfinite(answers.sum()):
+                    now = episode[active]
+                    _refuse(answers, seen.numpy(), lengths[now], [seeds[i] for i in now])
             if everyone:
                 actions = played                                    # (num_envs, action_dim)
             else:
@@ -215,12 +225,37 @@ def play(
                 observations = _begin(environments, beginning, seeds, waiting, episode)
                 waiting += len(beginning)
 
+    if not np.isfinite(returns).all():
+        number = int(np.flatnonzero(~np.isfinite(returns))[0])
+        raise NotFiniteError(f"the return of the episode with seed {seeds[number]} is {returns[number]}: so was a reward.")
     if not record:
-        return Episodes(returns, lengths, has_terminated)
+        return Episodes(returns, lengths, has_terminated, environment_id=environments.environment_id)
     columns = [np.concatenate(column) for column in zip(*steps, strict=True)]
     order = np.argsort(columns[0], kind="stable")                   # step by step -> episode after episode
     observations, actions, rewards = (column[order] for column in columns[1:])
-    return Episodes(returns, lengths, has_terminated, observations, actions, rewards, final)
+    return Episodes(returns, lengths, has_terminated, observations, actions, rewards, final, environments.environment_id)
+
+
+def _refuse(answers: np.ndarray, observations: np.ndarray, steps: np.ndarray, seeds: Sequence[int]) -> None:
+    """Refuse actions of which some are not finite.
+
+    Args:
+        answers: (playing, action_dim).
+        observations: to which these are the answers, (playing, observation_dim).
+        steps: of each episode so far, (playing,).
+        seeds: of the episodes, (playing,).
+    """
+    wrong = np.flatnonzero(~np.isfinite(answers).all(axis=1))
+    if not len(wrong):
+        return                                                      # finite numbers whose sum is not
+    row = int(wrong[0])
+    when = f"in step {steps[row] + 1} of the episode with seed {seeds[row]}"
+    if not np.isfinite(observations[row]).all():
+        raise NotFiniteError(f"the environment's observation is {observations[row].tolist()}, {when}.")
+    raise NotFiniteError(
+        f"the policy's action is {answers[row].tolist()}, {when}, for the observation {observations[row].tolist()}; wanted "
+        "finite numbers."
+    )
 
 
 def _tensor(observations: np.ndarray) -> Tensor:

@@ -1,4 +1,12 @@
-"""The error that is meant for a person."""
+"""The errors that are meant for a person."""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+_Arguments = ParamSpec("_Arguments")
+_Answer = TypeVar("_Answer")
 
 
 class InputError(ValueError):
@@ -7,3 +15,64 @@ class InputError(ValueError):
     The message names it, the value found, the value wanted and the way out; the command line prints it alone, without a
     traceback.
     """
+
+
+class OtherVersionError(InputError):
+    """A checkpoint lacks what this version keeps there; :func:`naming` puts its file in front."""
+
+
+def takes_state(load: Callable[_Arguments, _Answer]) -> Callable[_Arguments, _Answer]:
+    """Make of ``load``, which goes on from saved state, a function that refuses state of another version in one line.
+
+    Raises:
+        OtherVersionError: ``load`` does not find an entry.
+    """
+
+    @functools.wraps(load)
+    def loading(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Answer:
+        try:
+            return load(*args, **kwargs)
+        except KeyError as error:
+            raise OtherVersionError(
+                f"lacks {error.args[0]}, which {load.__qualname__.partition('.')[0]} goes on from: another version of "
+                "lightning_bc has made this checkpoint. Go on with that version, or start a new run from its weights with "
+                "--model.init_from."
+            ) from error
+
+    return loading
+
+
+@contextmanager
+def naming(source: object) -> Iterator[None]:
+    """Inside the block, what is wrong with the checkpoint ``source`` is said under that name."""
+    try:
+        yield
+    except OtherVersionError as error:
+        raise InputError(f"{source}: {error}") from error
+class NotFiniteError(InputError):
+    """A policy answers something that is no finite number, or an environment does."""
+
+
+class DivergedError(ArithmeticError):
+    """Training has come to something that is no finite number.
+
+    Args:
+        step: the optimizer step.
+        what: was not finite.
+    """
+
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(f"diverged at optimizer step {step:,}: {what}.")
+        self.step, self.what = step, what
+
+
+def needs_extra(what: str, extra: str, missing: str = "") -> InputError:
+    """What to raise where an optional extra is not installed; the remedy is one for wheels and checkouts alike.
+
+    Args:
+        what: the command, flag or file that needs it.
+        extra: its name in setup.cfg.
+        missing: the modules that were looked for, where several may be.
+    """
+    needed = f"{missing}, of " if missing else ""
+    return InputError(f"{what} needs {needed}the optional extra {extra}: pip install 'lightning_bc[{extra}]'")

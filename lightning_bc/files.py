@@ -2,13 +2,17 @@
 
 import hashlib
 import os
+import re
+import socket
 import tempfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import torch
+from filelock import FileLock, Timeout
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.errors import InputError
@@ -43,6 +47,17 @@ def new_file(output: str | Path) -> Path:
     return path
 
 
+def new_pt_file(path: str | Path) -> Path:
+    """:func:`new_file` for demonstrations, which are read by the ending of their name.
+
+    Raises:
+        InputError: it exists, has another ending than .pt, or its folder cannot be made.
+    """
+    if Path(path).suffix != ".pt":
+        raise InputError(f"{path}: wanted a file that ends in .pt.")
+    return new_file(path)
+
+
 @contextmanager
 def creating(path: str | Path) -> Iterator[Path]:
     """A folder that is at ``path``, where nothing lies, once the block has ended without an error."""
@@ -58,12 +73,13 @@ def creating(path: str | Path) -> Iterator[Path]:
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     """A binary file that takes the place of ``path`` in one atomic move when the block ends without an error.
 
-    The temporary file lies beside its target, since a move between file systems would be a copy and could be torn, and
-    is synced before the move.
+    The temporary file lies beside its target, since a move between file systems would be a copy and could be torn. It is
+    synced before the move, and its folder after it. What a process that was killed has left beside the target goes.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    _sweep(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{_writer()}-", suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -71,9 +87,91 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
+        _sync(path.parent)
     except BaseException:                                           # Ctrl-C too: no half file stays behind
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _writer() -> str:
+    """This process, in the name of a file that it is writing."""
+    return "_".join(re.findall(r"\w+", socket.gethostname())) + f".{os.getpid()}"
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes of this machine that are no more have left beside ``path``."""
+    host, own = _writer().rsplit(".", 1)
+    for left in path.parent.glob(f".{path.name}.{host}.*-*.partial"):
+        found = re.search(r"\.(\d+)-[^.]*\.partial$", left.name)
+        if found and found[1] != own and not _is_alive(int(found[1])):
+            left.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _sync(folder: Path) -> None:
+    """Make a move within ``folder`` last; where folders cannot be synced it does so by itself, later."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def owning(path: str | Path) -> Iterator[None]:
+    """Be the one process that writes ``path``, a file or a folder, while the block runs; it ends with the process too.
+
+    Raises:
+        InputError: another one is, by its process id and machine.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock, owner = (path.with_name(f".{path.name}.{name}") for name in ("lock", "owner"))
+    try:
+        with FileLock(lock, timeout=0):
+            owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            try:
+                yield
+            finally:
+                owner.unlink(missing_ok=True)
+                lock.unlink(missing_ok=True)
+    except Timeout as error:
+        who = owner.read_text() if owner.is_file() else "another process"
+        raise InputError(f"{path}: {who} is writing it. Wait until that has ended, or choose another name.") from error
+
+
+def refuse_damaged(path: str | Path) -> None:
+    """Look at the checksums of a zip archive, which ``torch.save`` writes and ``torch.load`` passes over.
+
+    Raises:
+        InputError: what lies in it is not what was written.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:                                      # zipfile has many kinds
+        raise InputError(f"{path}: is damaged ({error}). Take another copy of it, or make it again.") from error
+    if damaged is not None:
+        raise InputError(
+            f"{path}: is damaged: {damaged} in it is not what was written, by its checksum. Take another copy of it, or "
+            "make it again."
+        )
 
 
 def write(path: str | Path, content: StateDict) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from lightning_bc.aliases import StateDict
+
 
 @dataclass(frozen=True)
 class References:
@@ -48,12 +50,18 @@ class References:
         return self.random_return + (self.expert_return - self.random_return) * normalized
 
     def failed(self, episode_returns: np.ndarray) -> np.ndarray:
-        """Which episodes failed: return under half of the expert's, (episodes,) bool.
+        """Which episodes failed: return under half of the expert's, or no finite number, (episodes,) bool.
 
         Where the expert's return is negative (Pendulum), "half" means as far below it: under 1.5 times the expert's.
         """
-        return episode_returns < self.expert_return - abs(self.expert_return) / 2
+        good = episode_returns >= self.expert_return - abs(self.expert_return) / 2
+        return ~(good & np.isfinite(episode_returns))
 
-    def as_dict(self) -> dict[str, Any]:
+    @classmethod
+    def from_dict(cls, values: StateDict) -> "References":
+        """Those that :meth:`as_dict` has given."""
+        return cls(values["random_return"], values["expert_return"], values["expert_source"])
+
+    def as_dict(self) -> StateDict:
         """Plain values, for checkpoints and results.json."""
         return asdict(self)

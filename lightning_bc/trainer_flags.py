@@ -1,5 +1,7 @@
 """What of Lightning's Trainer is set here, what it may be told, and what is refused before anything is built."""
 
+import logging
+import warnings
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -42,6 +44,18 @@ AUTOMATIC = {
 """Lightning's callbacks that step optimizers or change batches themselves, with what to do in their place."""
 
 _ALONE = "many batches share one training step"
+
+
+def quiet_lightning() -> None:
+    """Leave out what Lightning says of settings that are as intended."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    # Lightning's own use of a function that torch has deprecated
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
+    # no validation set, and a validation without rollouts, are as intended
+    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
+    warnings.filterwarnings("ignore", message="You passed in a `val_dataloader` but have no `validation_step`")
+    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")
 
 
 def settle_scheduler(environment: MutableMapping[str, str]) -> None:

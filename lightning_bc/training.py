@@ -1,40 +1,50 @@
 """``fit``, ``validate`` and ``test``, from LightningCLI: with run folders, and resuming that never ignores a flag."""
 
-import logging
 import os
 import shlex
-import warnings
+import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from lightning_bc import trainer_flags
+from lightning_bc.aliases import Config
 from lightning_bc.arguments import Parser, found_configurations, with_lists
-from lightning_bc.callbacks import AtomicCheckpointIO, Checked, Checkpoints, InitFrom, Progress, Rollouts, TensorBoardTabs
+from lightning_bc.callbacks import (
+    AtomicCheckpointIO,
+    Checked,
+    Checkpoints,
+    InitFrom,
+    Owner,
+    Progress,
+    Rollouts,
+    TensorBoardTabs,
+)
 from lightning_bc.demonstrations.collect import default_path
 from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
 from lightning_bc.demonstrations.module import Demonstrations
 from lightning_bc.demonstrations.several import paths_of
-from lightning_bc.errors import InputError
+from lightning_bc.errors import DivergedError, InputError, naming, needs_extra
 from lightning_bc.fit_help import page
 from lightning_bc.loggers import loggers_of, views
 from lightning_bc.runs import folders as runs
 from lightning_bc.runs import resume, settle
 from lightning_bc.runs.curve import CURVE_FILE, Curve
-from lightning_bc.runs.held_out import HeldOutResults, in_words
+from lightning_bc.runs.held_out import HeldOutResults, in_words, read_results
 from lightning_bc.runs.results import Results, results_name
-from lightning_bc.runs.score import score
+from lightning_bc.runs.score import diverged, score
 from lightning_bc.runs.settle import Opened
 from lightning_bc.runs.weights import check_weights, initial_weights
 from lightning_bc.strategies import Needs, Strategy, strategies
 from lightning_bc.tools.video import write_video
-from lightning_bc.trainer_flags import TRAINER_DEFAULTS, longer, refuse_unsupported, settle_length, settle_scheduler
 
 USED = {
     "fit": ("seed_everything", "trainer", "model", "data", "env", "rollouts", "init_from"),
@@ -45,28 +55,24 @@ USED = {
 
 
 class FinishedError(Exception):
-    """The run that --run names is finished: there is nothing to do."""
+    """The run that --run names is finished: there is nothing to do but to give the exit status."""
 
 
 def run(command: str, args: list[str]) -> int:
     """Run ``fit``, ``validate`` or ``test``; the exit status."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    # Lightning's own use of a function that torch has deprecated
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
-    # no validation set, and a validation without rollouts, are as intended
-    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
-    warnings.filterwarnings("ignore", message="You passed in a `val_dataloader` but have no `validation_step`")
-    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")
-    settle_scheduler(os.environ)
+    trainer_flags.quiet_lightning()
+    trainer_flags.settle_scheduler(os.environ)
     try:
         CommandLine(command, with_lists(found_configurations(args)))
-    except FinishedError:
-        return 0
+    except FinishedError as finished:
+        return int(finished.args[0])
     except MisconfigurationException as error:
         raise InputError(f"Lightning refuses these settings: {' '.join(str(error).split())}") from error
     except SIGTERMException:
         return 143
+    except DivergedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -86,7 +92,7 @@ class CommandLine(LightningCLI):
             auto_configure_optimizers=False,
             save_config_callback=None,
             seed_everything_default=0,
-            trainer_defaults=TRAINER_DEFAULTS,
+            trainer_defaults=trainer_flags.TRAINER_DEFAULTS,
             parser_class=Parser,
             parser_kwargs={"prog": "python -m lightning_bc"},
             args=[command, *resume.with_own_configuration(command, args)],
@@ -103,7 +109,7 @@ class CommandLine(LightningCLI):
         return {self.command: arguments[self.command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add --env, --run, --model.init_from and the rollouts, and tie together what must agree."""
+        """Add --env, --run, --search, --model.init_from and the rollouts, and tie together what must agree."""
         assert isinstance(parser, Parser)                           # as parser_class says
         parser.page = partial(page, parser, self.command, self.args)
         parser.add_argument(
@@ -111,6 +117,12 @@ class CommandLine(LightningCLI):
             type=str | None,
             default=None,
             help="name of the run: what has begun under it goes on, what is finished is printed; default: a new name",
+        )
+        parser.add_argument(
+            "--search",
+            type=str | None,
+            default=None,
+            help="of sweep itself, and not in the help: a run that chooses a setting is in no table of report",
         )
         parser.add_argument(
             "--model.init_from",
@@ -147,8 +159,8 @@ class CommandLine(LightningCLI):
         if strategy.needs is Needs.NOTHING and config.data.path == default_path("{env}"):
             config.data.path = None
         settle.settle_environment(config, self.checkpoint)
-        settle_length(config, strategy)
-        refuse_unsupported(config, strategy)
+        trainer_flags.settle_length(config, strategy)
+        trainer_flags.refuse_unsupported(config, strategy)
         self.saved_config = self._dump(config)
         used = USED[self.command]
         if wanted == "last":
@@ -162,9 +174,9 @@ class CommandLine(LightningCLI):
         if self.command == "fit" and config.run:
             results = settle.finished_results(config.run, self.checkpoint, self.saved_config)
             if results is not None:
-                path = runs.results_path(config.run)
-                rank_zero_only(print)(f"run {config.run} is finished: {in_words(results)}\nresults           {path}")
-                raise FinishedError
+                found = f"results           {runs.results_path(config.run)}"
+                rank_zero_only(print)(f"run {config.run} is finished: {in_words(results)}\n{found}")
+                raise FinishedError(1 if isinstance(results, Results) and results.diverged else 0)
         if self.checkpoint is not None:
             self.run = self.checkpoint.run
         else:
@@ -179,11 +191,12 @@ class CommandLine(LightningCLI):
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, InputError):
                 if isinstance(cause, ModuleNotFoundError) and "wandb" in str(cause):
-                    raise InputError("WandbLogger needs wandb, an optional extra: pip install -e '.[wandb]'") from error
+                    raise needs_extra("WandbLogger", "wandb") from error
                 cause = cause.__cause__
             if cause is None:
                 raise
             raise cause from None
+        settle.refuse_other_processes(os.environ, self.trainer.world_size)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the run's logger, checkpoints and progress; nothing on disk for validate and test."""
@@ -197,7 +210,9 @@ class CommandLine(LightningCLI):
         learnt_with = {key: self.saved_config[key] for key in ("seed_everything", "env", "model", "data")}
         if trainer.logger is not False or trainer.enable_checkpointing is not False:
             rollouts.curve = Curve(runs.LOGS / self.run / CURVE_FILE)
-        callbacks = [*(trainer.callbacks or []), TensorBoardTabs(runs.flatten(learnt_with)), rollouts]
+        self.owner = Owner(runs.LOGS / self.run)
+        callbacks: list[Callback] = [self.owner, *(trainer.callbacks or [])]
+        callbacks += [TensorBoardTabs(runs.flatten(learnt_with)), rollouts]
         if trainer.enable_checkpointing is not False:
             directory, config_path = runs.last_checkpoint(self.run).parent, runs.config_path(self.run)
             callbacks.append(Checkpoints(directory, rollouts, self.run, self.saved_config, config_path))
@@ -205,8 +220,7 @@ class CommandLine(LightningCLI):
             callbacks.append(Progress(rollouts))
         if (source := self.config[self.command].init_from) and self.checkpoint is None:
             callbacks.insert(0, InitFrom(source, initial_weights(Path(source), self.model)))
-        step = None if self.checkpoint is None else self.checkpoint.content["global_step"]
-        kwargs["logger"] = loggers_of(trainer.logger, self.run, step)
+        kwargs["logger"] = loggers_of(trainer.logger, self.run, self.checkpoint.step if self.checkpoint else None)
         plugins = [*(trainer.plugins or []), AtomicCheckpointIO()]
         return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
 
@@ -215,10 +229,9 @@ class CommandLine(LightningCLI):
     def fit(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
         """Train, and score the last checkpoint on the test bank."""
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        learns_from = datamodule.path or "its own play"
         where = f"on {datamodule.environment_id}" if datamodule.has_simulator else "without a simulator"
         rank_zero_only(print)(
-            f"{type(model).__name__}, {parameters:,} parameters, {where}, from {learns_from}\n"
+            f"{type(model).__name__}, {parameters:,} parameters, {where}, from {datamodule.path or 'its own play'}\n"
             f"run {self.run}{self._resumed()}\n"
             f"curve: {'; '.join(views(self.trainer.loggers, self.run))}\n"
         )
@@ -228,12 +241,20 @@ class CommandLine(LightningCLI):
                 raise InputError(f"--rollouts.episodes 0: {type(callback).__name__} acts in the environment. Leave it away.")
             if isinstance(callback, Checked):
                 callback.check(model, datamodule.environment_id)    # before any folder is made
+        with closing(self.owner):
+            self._train_and_score(model, datamodule)
+
+    def _train_and_score(self, model: Strategy, datamodule: Demonstrations) -> None:
         try:
-            self.trainer.fit(model, datamodule=datamodule, ckpt_path=self._resume_from(), weights_only=True)
+            with naming(f"--ckpt_path {self._resume_from()}"):
+                self.trainer.fit(model, datamodule=datamodule, ckpt_path=self._resume_from(), weights_only=True)
         except (SystemExit, SIGTERMException):                      # Ctrl-C, which Lightning turns into an exit; SIGTERM
             go_on = f"its last checkpoint goes on with python -m lightning_bc fit --run {shlex.quote(self.run)}"
             is_there = runs.last_checkpoint(self.run).is_file()
             rank_zero_only(print)(f"\nstopped; {go_on if is_there else 'there is no checkpoint yet'}")
+            raise
+        except DivergedError as error:
+            self._tell_divergence(error, model, datamodule)
             raise
         path = runs.last_checkpoint(self.run)
         if not self.trainer.is_global_zero or not path.is_file():   # no file under --trainer.enable_checkpointing false
@@ -243,18 +264,37 @@ class CommandLine(LightningCLI):
         rollouts: Rollouts = self._get(self.config_init, "rollouts")
         if rollouts.video and datamodule.has_simulator:
             self._write_video(model, datamodule.environment_id)
-        name = shlex.quote(self.run)
+        name, more = shlex.quote(self.run), trainer_flags.longer(self.config[self.command], type(model))
         print(
             f"\nview the curve    {'; '.join(views(self.trainer.loggers, self.run))}\n"
-            f"lengthen          python -m lightning_bc fit --run {name} {longer(self.config[self.command], type(model))}\n"
+            f"lengthen          python -m lightning_bc fit --run {name} {more}\n"
             f"test              python -m lightning_bc test --run {name}"
         )
 
+    @rank_zero_only
+    def _tell_divergence(self, error: DivergedError, model: Strategy, datamodule: Demonstrations) -> None:
+        """Write results that say it, and print what to try. The last checkpoint is of a step at which all was finite."""
+        last, target = runs.last_checkpoint(self.run), runs.results_path(self.run)
+        advice = "" if model.learns_by_acting else " or --trainer.gradient_clip_val 1"
+        if datamodule.path:
+            advice += f"; python -m lightning_bc inspect {' '.join(paths_of(datamodule.path))} says what the data hold"
+        print(
+            f"\n{type(model).__name__} has come to a number that is not finite. Try a lower --model.optimizer.lr{advice}.\n"
+            f"last checkpoint   {last if last.is_file() else 'none'}"
+        )
+        if self.trainer.loggers and datamodule.has_simulator:
+            point = self._get(self.config_init, "rollouts").point
+            run = {"run": self.run, "config": self.saved_config, "point": point}
+            results = diverged(
+                model, datamodule.environment_id, datamodule.references, datamodule.source, last, run, str(error)
+            )
+            results.write(target)
+            print(f"results           {target}")
+
     def validate(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
         """Loss, squared error and explained variance on held-out episodes."""
-        self.trainer.validate(
-            model, datamodule=datamodule, ckpt_path=self._resume_from(), weights_only=True, verbose=False
-        )
+        with naming(f"--ckpt_path {(path := self._resume_from())}"):
+            self.trainer.validate(model, datamodule=datamodule, ckpt_path=path, weights_only=True, verbose=False)
         metrics = {name: value for name, value in self.trainer.callback_metrics.items() if name.startswith("validation/")}
         for name, value in metrics.items():
             print(f"{name:40} {float(value):.5g}")
@@ -269,7 +309,8 @@ class CommandLine(LightningCLI):
         checkpoint = settle.needed(self.command, self.checkpoint)
         check_weights(f"--ckpt_path {checkpoint.path}", model, checkpoint.content["state_dict"])
         model.load_state_dict(checkpoint.content["state_dict"])
-        datamodule.load_state_dict(checkpoint.data)
+        with naming(f"--ckpt_path {checkpoint.path}"):
+            datamodule.load_state_dict(checkpoint.data)
         model.to(self.trainer.strategy.root_device)
         environment_id, origin = datamodule.environment_id, (datamodule.source, checkpoint.path, checkpoint.content)
         if datamodule.has_simulator:
@@ -277,8 +318,12 @@ class CommandLine(LightningCLI):
         else:
             results = HeldOutResults.of(model, environment_id, *origin)
         target = runs.LOGS / self.run / results_name(checkpoint.path)
+        print(f"\n{in_words(results)}")
+        if target.is_file() and isinstance(before := read_results(target), Results) and before.diverged:
+            print(f"{target} stays as it is: training {before.diverged} This was its last checkpoint before.")
+            return
         results.write(target)
-        print(f"\n{in_words(results)}\nresults           {target}")
+        print(f"results           {target}")
 
     def _write_video(self, model: Strategy, environment_id: str) -> None:
         """A video of the last checkpoint beside the logs; where none can be made, the run is as good without."""
@@ -290,7 +335,7 @@ class CommandLine(LightningCLI):
         else:
             print(f"video             {path}")
 
-    def _dump(self, config: Namespace) -> dict[str, Any]:
+    def _dump(self, config: Namespace) -> Config:
         dumped = yaml.safe_load(self._parser(self.command).dump(config, skip_unset=False))
         return {key: value for key, value in dumped.items() if key not in ("config", "ckpt_path", "run")}
 
@@ -298,4 +343,4 @@ class CommandLine(LightningCLI):
         return None if self.checkpoint is None else self.checkpoint.path
 
     def _resumed(self) -> str:
-        return "" if self.checkpoint is None else f", resumed at optimizer step {self.checkpoint.content['global_step']}"
+        return "" if self.checkpoint is None else f", resumed at optimizer step {self.checkpoint.step}"

@@ -33,7 +33,7 @@ ORDERS = {
     "transposed": lambda array: array.T.copy().T,
     "masked": lambda array: np.ma.masked_array(array, np.zeros(array.shape, bool)),
     "broadcast": lambda array: np.broadcast_to(array[:1], array.shape) if array.ndim and len(array) else array,
-    "read-only": lambda array: np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape) if array.size else array,
+    "read-only": lambda array: np.broadcast_to(array.copy(), array.shape),  # of objects too
 }
 OTHERS = [
     None, 3, -1.5, True, "text", b"bytes", [], (), {}, [[1.0], [1.0, 2.0]], [None, None], [np.zeros(3)], [np.zeros((2, 1))],

@@ -1,5 +1,6 @@
 """Policies, evaluation and collection from Python, against the strategies and loops that they are made of."""
 
+import re
 import subprocess
 import sys
 from collections import deque
@@ -207,8 +208,17 @@ def test_a_run_is_found_by_its_name_and_its_folders(checkpoint, tmp_path, monkey
         assert lightning_bc.load(name).path.samefile("checkpoints/mine/last.ckpt")
     with pytest.raises(InputError, match=r"min: no such checkpoint.*Nearest: mine\."):
         lightning_bc.load("min")
+    assert re.fullmatch(
+        r"Policy\(\w+, 4 to 1 dimensions, of InvertedPendulum-v5, from checkpoints/mine/last\.ckpt\)",
+        repr(lightning_bc.load("mine")),
+    )
     with pytest.raises(InputError, match=r"lightning_logs/unfinished: no such checkpoint, and no last\.ckpt of that run"):
         lightning_bc.load("lightning_logs/unfinished")
+
+
+def test_the_shipped_expert_is_known_to_be_of_its_environment(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    assert lightning_bc.load("checkpoints/experts/HalfCheetah-v5.pt").environment_id == "HalfCheetah-v5"
 
 
 def test_an_experts_file_is_a_policy_that_does_not_know_its_environment(tmp_path):
@@ -381,3 +391,15 @@ def test_a_file_that_does_not_say_its_environment_asks_for_it(tmp_path):
     with pytest.raises(InputError, match="without a path: does not say"):
         lightning_bc.Demonstrations(None)
     assert lightning_bc.Demonstrations().environment_id == "HalfCheetah-v5"
+
+
+def test_episodes_without_a_time_limit_end_where_they_are_told_to():
+    gymnasium.register("Endless-v0", "gymnasium.envs.classic_control:PendulumEnv")
+    still = lambda observations: np.zeros((len(observations), 1), np.float32)  # noqa: E731
+    with pytest.raises(InputError, match="max_episode_steps 0: wanted at least 1"):
+        lightning_bc.evaluate(still, "Endless-v0", episodes=1, max_episode_steps=0)
+    assert lightning_bc.evaluate(still, "Endless-v0", episodes=2, max_episode_steps=7).lengths.tolist() == [7, 7]
+    made = lightning_bc.collect("Endless-v0", still, pairs=12, max_episode_steps=5, progress=False)
+    assert made.lengths.tolist() == [5, 5, 2]
+    with pytest.raises(InputError, match="Pendulum-v1 has a time limit of its own, 200 steps"):
+        lightning_bc.evaluate(still, "Pendulum-v1", episodes=1, max_episode_steps=7)

@@ -17,7 +17,7 @@ from lightning_bc.arguments import found_configurations
 from lightning_bc.cli import main
 
 COMMANDS = (
-    *("fit", "validate", "test", "evaluate", "collect", "inspect", "convert", "play", "export", "sweep", "report"),
+    *("fit", "validate", "test", "evaluate", "collect", "inspect", "convert", "play", "export", "study", "sweep", "report"),
 )
 
 
@@ -88,7 +88,7 @@ def test_the_trainers_flags_that_help_shows_are_the_trainers():
     assert trainer_flags.SHOWN.keys() <= inspect.signature(Trainer).parameters.keys()
 
 
-@pytest.mark.parametrize("command", ["collect", "play", "export", "sweep", "report", "test", "validate"])
+@pytest.mark.parametrize("command", ["collect", "play", "export", "study", "sweep", "report", "test", "validate"])
 def test_each_command_has_its_own_help(command, capsys):
     assert f"python -m lightning_bc {command}" in help_of(capsys, command)
 

@@ -51,6 +51,22 @@ def refusal(name, environment_id=PENDULUM):
     return str(caught.value)
 
 
+def test_a_function_with_the_parameter_is_told_whether_a_sample_is_asked_for(program):
+    program("""
+        import torch
+
+        def balance(observations, deterministic=True):
+            return 0 * observations[:, :1] if deterministic else torch.rand(len(observations), 1)
+    """)
+    expert = load_expert("teacher:balance", PENDULUM)
+    observations, rows = torch.zeros(50, 4), torch.arange(50)
+    assert (expert.player().act(observations, rows) == 0).all()
+    torch.manual_seed(0)
+    wanted = torch.rand(50, 1)
+    torch.manual_seed(0)
+    torch.testing.assert_close(expert.player(deterministic=False).act(observations, rows), wanted)
+
+
 def test_a_function_is_given_arrays_and_answers_for_each_observation(program):
     program()
     observations = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))

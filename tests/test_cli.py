@@ -199,6 +199,13 @@ def test_other_data_than_the_checkpoints_is_refused(data, capsys):
         (["fit", "--model", "MSE", "--data.batchsize", "5"], ["data.batchsize", "data.batch_size"]),
         (["fit", "--model", "MSE", "--model.optimizer.weightdecay", "5"], ["weightdecay", "weight_decay"]),
         (["fit", "--model", "GausianMixture"], ["GausianMixture", "GaussianMixture"]),
+        (["fit", "--model", "mse"], ["unknown: mse. Nearest known: MSE."]),
+        (["fit", "--model", "GMM"], ["unknown: GMM. Known: AIRL, Autoregressive", "GaussianMixture"]),
+        (["fit", "--model", "MSE", "--model.network", "CNN"], ["unknown: CNN. Known: MLP, ResidualMLP."]),
+        (["fit", "--run", "mine"], ["--run mine: no run of this name has a checkpoint", "add --config or --model"]),
+        (["test", "--run", "mine"], ["--run mine: no run of this name has a checkpoint, checkpoints/mine/last.ckpt"]),
+        (["validate", "--model", "MSE", "--run", "mine"], ["--run mine: no run of this name"]),
+        (["fit", "--model", "MSE", "--data.path", "chetah.npz"], ["chetah.npz: no such", "Nearest there: cheetah.npz"]),
         (["fit", "--model", "MSE", "--data.batch_size", "0"], ["--data.batch_size 0", "at least 1"]),
         (["fit", "--model", "MSE", "--rollouts.eval_freq", "0"], ["--rollouts.eval_freq 0", "at least 1"]),
         (["test", "--model", "MSE"], ["--ckpt_path"]),
@@ -207,11 +214,12 @@ def test_other_data_than_the_checkpoints_is_refused(data, capsys):
         (["collect", "--env", "HalfCheetah-v5", "--expert", "nowhere.pt"], ["nowhere.pt", "no such expert"]),
         (["collect", "--env", "InvertedPendulum-v5", "--expert", "cheetah.pt"], ["cheetah.pt", "17", "4"]),
     ],
-    ids=lambda value: " ".join(value) if value[0] in ("fit", "test", "collect") else "",
+    ids=lambda value: " ".join(value) if value[0] in ("fit", "test", "validate", "collect") else "",
 )
 def test_bad_input_is_refused_with_its_remedy(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write("cheetah.pt", actor_state(17, 6))
+    Path("cheetah.npz").touch()
     error = refused(capsys, *arguments)
     for word in words:
         assert word in error

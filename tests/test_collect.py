@@ -201,6 +201,12 @@ def test_existing_file_is_refused_and_untouched(experts, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_name_under_which_the_file_could_not_be_read_is_refused(experts, tmp_path):
+    message = refusal("Hopper-v5", str(experts["Hopper-v5"]), str(tmp_path / "out.npz"), 100)
+    assert "out.npz: wanted a file that ends in .pt." in message
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

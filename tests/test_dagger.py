@@ -84,6 +84,11 @@ def test_no_label_is_asked_for_that_nothing_learns_from_until_the_run_is_lengthe
     assert len(torch.load("checkpoints/mine/last.ckpt")["Demonstrations"]["collected"][2]) == 3
 
 
+def test_what_of_the_demonstrations_is_left_out_at_first_is_said(dagger, capsys):
+    run_of(["--model", "MSE", *dagger(rounds=1), "--data.episodes", "2"])
+    assert "learns from 20 of the 120 pairs (2 episodes of 12; 0 held out)" in capsys.readouterr().out
+
+
 def test_with_beta_one_the_expert_plays(dagger):
     observations, _ = collected(run_of(["--model", "MSE", *dagger(beta=1.0, rounds=1)]))
     first = int(np.random.SeedSequence((0, 2)).generate_state(1)[0]) % 500_000_000

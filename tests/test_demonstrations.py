@@ -252,7 +252,7 @@ def test_mean_reward_stands_in_for_an_absent_expert_and_says_so(tmp_path):
     path = write_pairs(tmp_path / "cheetah.pt", expert_returns=None)
     references = set_up(path).references
     assert references.expert_return == 9000.0
-    assert references.expert_source == "mean_reward of the data file (no expert at hand)"
+    assert references.expert_source == "mean return of the data file (no expert at hand)"
 
 
 def test_what_was_read_is_said_where_a_format_leaves_it_open(tmp_path, capsys):

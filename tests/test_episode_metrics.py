@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +52,22 @@ def test_two_metrics_of_one_name_are_refused():
         episode_metric("reward", "another")(return_mean)
 
 
+def test_a_metric_of_one_environment_is_measured_and_recorded_for_there_alone():
+    @episode_metric(unit="reward", meaning="median of R", recorded=True, environments=("Reach-v0",))
+    def median(episodes, references):
+        return np.median(episodes.returns)
+
+    assert recording_is_needed("boxes:Reach-v0")
+    assert not recording_is_needed("InvertedPendulum-v5")
+    nobody = References(-5.0, math.nan, "nobody")
+    assert measure_all(replace(PLAYED, environment_id="boxes:Reach-v0"), nobody)["median"] == 4.0
+    assert "median" not in measure_all(PLAYED, nobody)
+
+
 def test_a_metric_of_ones_own_is_on_the_curve_and_in_the_results(tmp_path, monkeypatch):
     """Also one that reads what was observed, which is recorded for it alone."""
     monkeypatch.chdir(tmp_path)
-    assert not recording_is_needed()
+    assert not recording_is_needed("InvertedPendulum-v5")
 
     @episode_metric(unit="environment steps", meaning="max_i T_i", recorded=True)
     def longest_episode(episodes, references):

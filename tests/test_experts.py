@@ -174,6 +174,15 @@ def test_the_shipped_expert_of_another_environment_is_refused_though_its_dimensi
         load_expert(SHIPPED, "Walker2d-v5")
 
 
+def test_an_expert_of_ones_own_may_lie_beside_the_shipped_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "checkpoints" / "experts"
+    folder.mkdir(parents=True)
+    saved(folder / "mysac.pt", actor_state(17, 6))
+    monkeypatch.setattr("lightning_bc.demonstrations.experts.SHIPPED_EXPERTS", folder)
+    assert load_expert("checkpoints/experts/mysac.pt", "HalfCheetah-v5").action_dim == 6
+
+
 def test_missing_file_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     message = refusal(tmp_path / "nobody.pt")

@@ -31,6 +31,21 @@ def test_the_perfect_end_carries_noise_to_the_data(monkeypatch):
     assert stats.kstest(ends + 0.02, stats.norm(MEAN, SCALE).cdf).pvalue < 0.01
 
 
+@pytest.mark.parametrize(("spacing", "last"), [(1.0, 1 / 50), (3.0, 1 / 50**3)])
+def test_the_spacing_shortens_the_last_steps_and_leads_to_the_data_too(spacing, last, monkeypatch):
+    strategy = one_dimensional(act_steps=50, spacing=spacing)
+    times = [strategy.time_of(step) for step in range(51)]
+    assert times[0] == 0
+    assert times[-1] == 1
+    assert times == sorted(times)
+    assert times[-1] - times[-2] == pytest.approx(last)
+    monkeypatch.setattr(strategy, "end", perfect_end)
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        ends = strategy.act(torch.zeros(1000, 1), deterministic=False)[:, 0].arctanh().numpy()
+    assert stats.kstest(ends, stats.norm(MEAN, SCALE).cdf).pvalue > 0.01
+
+
 def test_one_step_to_the_perfect_end_is_the_mean(monkeypatch):
     strategy = one_dimensional(act_steps=1)
     monkeypatch.setattr(strategy, "end", perfect_end)

@@ -72,7 +72,7 @@ def test_what_is_wrong_is_listed(capsys):
     assert "constant observation 2" in printed
     assert "10 of 120 pairs equal an earlier one, among them 1 whole episodes" in printed
     assert "returns mean 7.5, std 4.33013, min 0, max 10" in printed
-    assert "--data.top_fraction 0.75" in printed
+    assert "25% of the episodes return less than 5, and the median one 10. --data.top_fraction 0.75" in printed
     assert "observations[7] holds 1e+30 in dimension 1" in printed
 
 
@@ -82,6 +82,35 @@ def test_a_file_that_does_not_say_its_environment_is_compared_with_known_ones(ca
     assert "warning: the environment is not known" in printed
     assert printed.splitlines()[-1].endswith("--env ENVIRONMENT_ID")
     assert fitting_environments(3, 1) == ["Pendulum-v1"]
+
+
+def write_several(path):
+    """Groups as robomimic's: each episode's observations are a group of two entries; and the entries, side by side."""
+    h5py = pytest.importorskip("h5py", reason="the optional extra hdf5 is not installed")
+    parts = {"object": np.random.rand(120, 1).astype("f4"), "robot": np.random.rand(120, 3).astype("f4")}
+    with h5py.File(path, "w") as opened:
+        for episode in range(12):
+            rows = slice(10 * episode, 10 * episode + 10)
+            opened[f"data/demo_{episode}/actions"] = np.random.rand(10, 1)
+            for key, values in parts.items():
+                opened[f"data/demo_{episode}/obs/{key}"] = values[rows]
+    return path, parts
+
+
+def test_observations_that_are_several_are_chosen_as_fit_chooses_them(capsys):
+    path, parts = write_several("several.hdf5")
+    assert "--data.observation_keys object robot" in refused(capsys, "inspect", path)
+    flags = ["--env", "InvertedPendulum-v5", "--data.observation_keys", "robot", "object"]
+    printed = inspected(capsys, path, *flags)
+    assert "observations are robot (3), object (1), side by side in this order" in " ".join(printed.split())
+    command = shlex.split(printed.splitlines()[-1])
+    main(["fit", *command[4:], *["--trainer.max_steps", "2", "--rollouts.episodes", "1"]])
+
+    assert "--data.observation_keys object robot" in refused(capsys, "convert", path, "--output", "out.pt")
+    main(["convert", path, "--output", "out.pt", *flags])
+    written = read("out.pt")
+    assert torch.equal(written.observations, torch.from_numpy(np.hstack([parts["robot"], parts["object"]])))
+    assert written.origin.observation_keys == ("robot", "object")
 
 
 def test_a_file_alone_has_no_module_imported(capsys, tmp_path, monkeypatch):

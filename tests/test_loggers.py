@@ -60,4 +60,4 @@ def test_without_the_extra_weights_and_biases_says_what_to_install(data, capsys,
     gone = type("Gone", (), {"__bool__": lambda self: False, "__str__": lambda self: "Module not found: 'wandb'"})
     monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", gone())
     command = ["fit", "--data.path", data, *SMALL.split(), "mine", "--trainer.logger", "WandbLogger"]
-    assert "WandbLogger needs wandb, an optional extra: pip install -e '.[wandb]'" in refused(capsys, *command)
+    assert "WandbLogger needs the optional extra wandb: pip install 'lightning_bc[wandb]'" in refused(capsys, *command)

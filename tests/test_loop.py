@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import INTERACTIVE_BUDGET, build_strategy, refused, write_pairs
-from learners import EVERY, LEARNERS, built, descending, faster, tiny, train, transitions
+from learners import EVERY, LEARNERS, built, descending, tiny, train, transitions
 from lightning.pytorch import Callback
 from scipy import stats
 
@@ -155,6 +155,15 @@ def test_actions_are_random_until_learning_starts_and_the_agents_from_then_on(cl
     assert len(given) == 210
     assert (given[200:] == 0.75).all()
     assert stats.kstest(given[:200].ravel(), stats.uniform(-3, 6).cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize(("learning_starts", "said"), [(16, True), (14, False)])
+def test_a_run_that_is_mostly_random_actions_is_warned_of(learning_starts, said, data, monkeypatch):
+    messages = []
+    monkeypatch.setattr(loop.warnings, "warn", lambda message, *_, **__: messages.append(str(message)))
+    train(tiny(GAIL, total_environment_steps=30, learning_starts=learning_starts), path=data)
+    words = f"{learning_starts} of the 30 environment steps are random actions, before the first update"
+    assert any(words in message for message in messages) == said
 
 
 @EVERY
@@ -342,8 +351,9 @@ def balanced(tmp_path_factory):
 def test_the_pole_is_held_up_longer_than_by_chance(cls, balanced):
     """Where episodes terminate, an imitator could learn that dying at once is best: its steps are unlike the expert's."""
     torch.manual_seed(0)
-    options = {"total_environment_steps": 2500, "num_envs": 4, "learning_starts": 500, "batch_size": 64}
-    strategy = build_strategy(cls, 4, (-3.0,), (3.0,), (64, 64), updates_per_step=0.5, optimizer=faster, **options)
+    options = {"total_environment_steps": 1100, "num_envs": 4, "learning_starts": 300, "batch_size": 64}
+    adam = functools.partial(torch.optim.Adam, lr=3e-3)             # for 400 updates
+    strategy = build_strategy(cls, 4, (-3.0,), (3.0,), (64, 64), updates_per_step=0.5, optimizer=adam, **options)
     train(strategy, path=balanced)
     strategy.eval()
     returns = play(strategy, make("InvertedPendulum-v5", 10), SELECTION_BANK.seeds(10)).returns

@@ -30,7 +30,7 @@ def flags(command):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
         main([command, "--help"])
-    return set(re.findall(r"--\w+", printed.getvalue()))
+    return set(re.findall(r"--\w[\w-]*", printed.getvalue()))
 
 
 @pytest.mark.parametrize("command", COMMANDS_OF_PAGES)

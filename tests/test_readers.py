@@ -113,17 +113,21 @@ def test_missing_key_is_named_with_those_found_and_wanted(tmp_path, key):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        pytest.param({"observations": torch.zeros(PAIRS)}, ["(6,)", "(pairs, observation_dim)"], id="rank 1"),
+        pytest.param(
+            {"observations": torch.zeros(PAIRS)}, ["(6,)", "(pairs, observation_dim)", ".reshape(-1, 1)"], id="rank 1"
+        ),
         pytest.param({"actions": torch.zeros(2, 3, 2)}, ["actions", "(2, 3, 2)", "(pairs, action_dim)"], id="rank 3"),
         pytest.param({"rewards": torch.zeros(PAIRS, 2)}, ["rewards", "(6, 2)", "(pairs,)"], id="rewards of rank 2"),
         pytest.param(
-            {"observations": torch.zeros(PAIRS, 3, dtype=torch.int64)}, ["observations", "int64", "float32"], id="integers"
+            {"observations": torch.zeros(PAIRS, 3, dtype=torch.int64)},
+            ["observations has type int64", ".astype('float32')"],
+            id="integers",
         ),
         pytest.param({"actions": torch.zeros(PAIRS, 2) > 0}, ["actions", "bool", "float32"], id="booleans"),
         pytest.param({"actions": torch.zeros(PAIRS, 2) * 1j}, ["actions", "complex64", "float32"], id="complex numbers"),
         pytest.param({"actions": "left"}, ["actions", "str", "wanted an array"], id="a word in place of an array"),
         pytest.param({"observations": [[1.0], [1.0, 2.0]]}, ["observations", "list", "wanted an array"], id="ragged list"),
-        pytest.param({"actions": torch.zeros(PAIRS - 1, 2)}, ["6 observations", "5 actions"], id="fewer actions"),
+        pytest.param({"actions": torch.zeros(PAIRS - 1, 2)}, ["6 observations", "5 actions", "(5, 2)"], id="fewer actions"),
         pytest.param({"rewards": torch.zeros(PAIRS + 1)}, ["7 rewards", "6 pairs"], id="more rewards"),
         pytest.param(
             {"observations": torch.zeros(0, 3), "actions": torch.zeros(0, 2)}, ["empty", "Collect"], id="no pairs"

@@ -79,5 +79,5 @@ def test_without_h5py_the_extra_is_named(file, monkeypatch):
     file.close()
     monkeypatch.setitem(sys.modules, "h5py", None)                  # what an import finds where it is not installed
     for look in (read, peek):
-        with pytest.raises(InputError, match=r"pip install -e '\.\[hdf5\]'"):
+        with pytest.raises(InputError, match=r"pip install 'lightning_bc\[hdf5\]'"):
             look(path)

@@ -69,7 +69,7 @@ def test_unknown_minari_dataset_names_the_local_ones_and_the_download(minari_dat
 
 def test_without_minari_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "minari", None)  # what an import finds where it is not installed
-    assert "pip install -e '.[minari]'" in refusal("minari:pendulum/test-v0")
+    assert "pip install 'lightning_bc[minari]'" in refusal("minari:pendulum/test-v0")
 
 
 BOX = spaces.Box(-9, 9, (2,), np.float64)

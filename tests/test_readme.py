@@ -1,6 +1,5 @@
 """The README's commands run as they stand there, on a small budget; docs/metrics.md names what is really logged."""
 
-import csv
 import json
 import re
 import shlex
@@ -14,6 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_bc.cli import main
 from lightning_bc.demonstrations.collect import default_path
+from lightning_bc.report.study import filled, study_table
+from lightning_bc.runs.plan import Study
+from lightning_bc.runs.store import read_store
 from lightning_bc.strategies import OfflineStrategy, strategies
 
 README = (REPOSITORY / "README.md").read_text()
@@ -32,8 +34,8 @@ PRINTED = {
     "report": "report.html",
 }
 INTERACTIVE_BUDGET = [
-    *["--model.total_environment_steps", "240", "--model.num_envs", "2", "--model.learning_starts", "8"],
-    *["--model.batch_size", "8", "--rollouts.eval_freq", "100", "--rollouts.episodes", "2"],
+    *["--model.total_environment_steps", "60", "--model.num_envs", "2", "--model.learning_starts", "8"],
+    *["--model.batch_size", "8", "--rollouts.eval_freq", "30", "--rollouts.episodes", "2"],
 ]
 
 
@@ -110,35 +112,69 @@ def test_each_command_runs(tmp_path, monkeypatch, capsys):
     assert done == set(PRINTED) - (set() if can_draw() else {"play"})
 
 
-def cells(document, table):
-    """The rows of a table of docs/, by their first cells."""
-    _, _, rest = (REPOSITORY / "docs" / document).read_text().partition(f"<!-- table: {table} -->\n")
-    lines = rest.partition("<!-- end -->")[0].splitlines()
+@pytest.mark.parametrize("page", ["docs/results.md", "docs/action-models.md", "docs/dagger.md", "docs/interaction.md"])
+def test_tables_are_those_of_the_studies_and_a_wrong_number_is_seen(page, monkeypatch):
+    """If they are not, this puts them there:  python -m lightning_bc report --page PAGE"""
+    monkeypatch.chdir(REPOSITORY)
+    text, store = Path(page).read_text(), read_store()
+    assert filled(text, store) == text
+    broken = re.sub(r"\d ±", "0.123 ±", text, count=1)
+    assert filled(broken, store) == text != broken
+
+
+@pytest.mark.parametrize("page", ["docs/results.md", "docs/action-models.md", "docs/dagger.md", "docs/interaction.md"])
+def test_every_interval_in_the_text_is_one_of_a_table(page):
+    tables = "".join(path.read_text() for path in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")))
+    known = set(re.findall(r"\d\.\d{3} ± \d\.\d{3}", "".join(re.findall(r"^\|.*", tables, re.MULTILINE))))
+    assert set(re.findall(r"\d\.\d{3} ± \d\.\d{3}", (REPOSITORY / page).read_text())) <= known
+
+
+MEASURED_OTHERWISE = {
+    "docs/action-models.md": {"0.810", "0.896"},                            # of the machine that the text names
+    "docs/interaction.md": {"0.390"},                                       # a run of IQ-Learn on its own
+}
+"""Normalized scores in the text whose runs are of no study; the text says what they are of."""
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/results.md", "docs/action-models.md", "docs/dagger.md", "docs/interaction.md"]
+)
+def test_every_normalized_score_in_the_text_is_in_a_table_that_a_study_makes(page, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    score = re.compile(r"(?<![\d.,])\d\.\d{3}(?!\d)")
+    store = read_store()
+    tables = [study_table(Study.read(str(path)), store) for path in Path("studies").glob("*.yaml")]
+    text = re.sub(r"```.*?```|^\s*\|.*?$", "", Path(page).read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert set(score.findall(text)) - set(score.findall("".join(tables))) == MEASURED_OTHERWISE.get(page, set())
+
+
+def cells(study):
+    """The rows of a study's table, by their first cells, made from docs/results.csv."""
+    lines = study_table(Study.read(f"studies/{study}.yaml"), read_store()).splitlines()[2:]
     return [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
 
 
-def test_the_chart_repeats_the_tables_of_the_documentation():
+def test_the_chart_repeats_the_tables_of_the_documentation(monkeypatch):
     """Score over demonstrations: the first figure of each cell of two tables of docs/action-models.md."""
-    all_pairs = {row[0]: row[4] for row in cells("action-models.md", "models") if row[1] == "deterministic"}
-    few = {row[0]: row[3:0:-1] for row in cells("action-models.md", "budgets")}
+    monkeypatch.chdir(REPOSITORY)
+    all_pairs = {row[0]: row[4] for row in cells("models") if row[1] == "deterministic"}
+    few = {row[0]: row[3:0:-1] for row in cells("budgets")}
     rows = re.findall(r"^\| ([\w ]+) \| (\d\.\d+) \| (\d\.\d+) \| (\d\.\d+) \| (\d\.\d+) \|$", README, flags=re.MULTILINE)
     assert {name: list(figures) for name, *figures in rows} == {
         name: [cell.split()[0] for cell in (figure, *few[name])] for name, figure in all_pairs.items()
     }
 
 
-def test_the_text_repeats_the_tables_of_the_documentation():
-    acting = {row[0]: row[1].split()[0] for row in cells("interaction.md", "adversarial")}
-    labels = {row[0]: row[5].split()[0] for row in cells("dagger.md", "labels")}
+def test_the_text_repeats_the_tables_of_the_documentation(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    acting = {row[0]: row[1].split()[0] for row in cells("adversarial")}
+    labels = {row[0]: row[5].split()[0] for row in cells("labels")}
     text = " ".join(README.split())
     assert f"GAIL reaches {acting['GAIL']} and AIRL {acting['AIRL']}" in text
     assert f"DAgger {labels['DAgger']} after 10,000 queries" in text
-    with (REPOSITORY / "docs/results/HalfCheetah-v5/chart.csv").open() as file:
-        chart = [row for row in csv.DictReader(file) if "deterministic, 2,376 episodes" in row["demonstrations"]]
-    seconds = {row["method"]: float(row["training_seconds"]) for row in chart}
-    latency = {row["method"]: float(row["action_latency_ms"]) for row in chart}
-    assert f"takes {min(seconds.values()):.0f} s (MSE) to {max(seconds.values()):.0f} s (autoregressive)" in text
-    assert f"one action {latency['MSE']:.2f} ms (MSE) to {latency['Diffusion']:.2f} ms (ten steps of diffusion)" in text
+    models = {row[0]: row for row in cells("models") if row[1] == "deterministic"}
+    assert f"takes {models['MSE'][8]} s (MSE) to {models['Autoregressive'][8]} s (autoregressive)" in text
+    assert f"one action {models['MSE'][9]} ms (MSE) to {models['Diffusion'][9]} ms (ten steps of diffusion)" in text
 
 
 def test_links_lead_to_files():
@@ -152,6 +188,8 @@ def test_metrics_document_names_what_a_run_logs(strategy, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     offline = issubclass(strategies()[strategy], OfflineStrategy)
     budget = FIT_BUDGET if offline else INTERACTIVE_BUDGET
+    if not offline:
+        monkeypatch.setattr(strategies()[strategy], "log_every", 1)  # of 50 updates
     main(["fit", "--model", strategy, "--data.path", write_pendulum("small.pt"), *budget])
     document = (REPOSITORY / "docs" / "metrics.md").read_text()
     logged = scalars(newest_run())

@@ -1,6 +1,8 @@
 """The curve of a run: TensorBoard and curve.csv say the same, and a resumed run has the curve of an uninterrupted one."""
 
 import math
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lightning_bc.callbacks import Rollouts
 from lightning_bc.cli import main
 from lightning_bc.demonstrations import Demonstrations
+from lightning_bc.episodes import play
 from lightning_bc.runs import folders
 from lightning_bc.runs.curve import columns, read_curve
 from lightning_bc.strategies import strategies
@@ -96,6 +99,26 @@ def test_in_python_there_is_no_file_unless_one_is_asked_for(data):
     )
     assert rollouts.point["optimizer_steps"] == 1
     assert not list(Path().rglob("curve.csv"))
+
+
+def test_sigterm_ends_a_run_while_it_plays(data, monkeypatch, capsys):
+    played = []
+
+    def stopped(*arguments, on_step, **options):
+        def and_stop(steps):
+            played.append(steps)
+            if len(played) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)                # Lightning's handler takes a note of it
+            on_step(steps)
+
+        return play(*arguments, on_step=and_stop, **options)
+
+    monkeypatch.setattr("lightning_bc.callbacks.rollouts.play", stopped)
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--model", "MSE", "--data.path", data, *BUDGET.split()])
+    assert end.value.code == 143
+    assert len(played) == 3                                         # not to the end of the episodes
+    assert "stopped; there is no checkpoint yet" in capsys.readouterr().out
 
 
 def points(*halves, steps=10_000, points_a_half=10):

@@ -13,7 +13,7 @@ from lightning_bc.runs.results import Results, results_name
 from lightning_bc.runs.score import in_words, score
 from lightning_bc.strategies import strategies
 
-KEPT = next((REPOSITORY / "docs" / "results" / "runs").glob("SAC-*/results.json"))
+KEPT = REPOSITORY / "tests" / "files" / "SAC-results.json"
 
 
 def test_a_checkpoint_without_a_point_of_the_curve_is_refused_before_anything_is_played():
@@ -34,7 +34,12 @@ def test_the_words_of_a_score_say_what_it_is_measured_against():
     )  # fmt: skip
     words = in_words(results)
     assert "score 5000 +- 10, normalized 0.500, failed episodes 7% (100 test-bank episodes, deterministic actions)" in words
+    sampled = replace(results, sampled_score=506.4, sampled_normalized=0.076)
+    assert "with sampled actions 506, normalized 0.076 (drawn from what the strategy models" in in_words(sampled)
     assert "scale: 0 is random actions (-300), 1 is 10300, the expert's mean action" in words
+    for sampled_returns, is_said in (([value - 1 for value in results.returns], True), (results.returns, False)):
+        said = in_words(replace(results, sampled_returns=sampled_returns))
+        assert ("with sampled actions" in said) == is_said          # a strategy that samples nothing has one score
     unknown = replace(results, references=References(-300.0, math.nan, "no expert known"))
     assert "score 5000 +- 10 (100 test-bank" in in_words(unknown)
     assert "scale: no expert known" in in_words(unknown)

@@ -22,23 +22,40 @@ def test_the_center_is_the_mean_and_from_ten_runs_on_the_interquartile_mean():
     assert center(np.stack([ten, 2 * ten], axis=1)).tolist() == [3.5, 7]
 
 
-def test_an_interval_of_few_runs_is_their_range_and_one_run_has_none():
+def test_an_interval_is_students_t_and_one_run_has_none():
     assert interval(np.array([3.0])) is None
-    for runs in ([1.0, 5.0], [1.0, 2.0, 5.0]):
-        assert interval(np.array(runs)) == (min(runs), max(runs))
+    for runs in ([1.0, 5.0], [1.0, 2.0, 5.0], [4.0, 4.5, 4.1, 4.0, 9.0]):
+        expected = stats.t.interval(0.95, len(runs) - 1, loc=np.mean(runs), scale=stats.sem(runs))
+        assert interval(np.array(runs)) == pytest.approx(expected)
 
 
-def test_an_interval_covers_the_mean_about_as_often_as_it_says():
-    samples = np.random.default_rng(1).normal(7.0, 2.0, size=(9, 1000))
+def test_from_ten_runs_on_it_is_that_of_the_trimmed_mean():
+    runs = np.random.default_rng(3).normal(size=12)
+    low, high = interval(runs)
+    winsorised = np.sort(runs)
+    winsorised[:3], winsorised[-3:] = winsorised[3], winsorised[-4]
+    half = stats.t.ppf(0.975, 5) * winsorised.std(ddof=1) / (0.5 * np.sqrt(12))
+    assert (low, high) == pytest.approx((center(runs) - half, center(runs) + half))
+
+
+@pytest.mark.parametrize("runs", [2, 3, 5, 9, 10, 20])
+def test_an_interval_covers_the_mean_as_often_as_it_says(runs):
+    samples = np.random.default_rng(1).normal(7.0, 2.0, size=(runs, 20_000))
     low, high = interval(samples)
-    assert 0.86 < np.mean((low < 7) & (high > 7)) < 0.95            # percentile intervals of 9 runs are somewhat narrow
+    slack = 0.007 if runs < 10 else 0.02                            # that of a trimmed mean is approximate
+    assert np.mean((low < 7) & (high > 7)) == pytest.approx(0.95, abs=slack)
+
+
+def test_the_range_of_three_runs_which_a_bootstrap_is_covers_the_mean_too_rarely():
+    samples = np.random.default_rng(1).normal(7.0, 2.0, size=(3, 20_000))
+    assert np.mean((samples.min(0) < 7) & (samples.max(0) > 7)) == pytest.approx(0.75, abs=0.01)
 
 
 def test_each_point_of_a_curve_has_the_interval_of_its_own_runs():
     values = np.random.default_rng(2).normal(size=(12, 3))
     low, high = interval(values)
     for column in range(3):
-        assert interval(values[:, column]) == (low[column], high[column])
+        assert interval(values[:, column]) == pytest.approx((low[column], high[column]))
 
 
 def test_equal_runs_have_an_interval_without_width():

@@ -448,6 +448,14 @@ def test_processes_that_srun_started_are_refused():
         settle_scheduler({"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0"})
 
 
+def test_more_processes_than_the_trainer_knows_of_are_refused(data, monkeypatch, capsys):
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    error = refused(capsys, "fit", "--model", "MSE", "--data.path", data, "--run", "new", *SMALL.split())
+    assert "torchrun has started 2 processes of one command, and --trainer.devices says 1." in error
+    assert not Path("lightning_logs/new").exists()
+
+
 def test_a_plain_command_in_an_allocation_of_several_tasks_is_one_process():
     environment = {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "mine", "SLURM_PROCID": "0"}
     settle_scheduler(environment)

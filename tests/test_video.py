@@ -1,6 +1,7 @@
 """Videos: what they show, how long, how fast; and what is said where none can be made."""
 
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -152,7 +153,7 @@ def test_play_shows_learner_and_expert(run, capsys, monkeypatch):
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     torch.save(actor_state(4, 1, scale=3.0), "expert.pt")
     capsys.readouterr()
-    arguments = ["play", "--ckpt_path", f"checkpoints/{run}/last.ckpt", "--output", "videos/two.mp4"]
+    arguments = ["play", "--ckpt_path", run, "--output", "videos/two.mp4"]
     main([*arguments, "--expert", "expert.pt"])
     printed = capsys.readouterr().out
     assert "learner  return" in printed
@@ -204,17 +205,26 @@ def test_without_imageio_ffmpeg_the_remedy_is_named(run, monkeypatch, capsys):
         "lightning_bc.tools.video.find_spec", lambda name: None if name == "imageio_ffmpeg" else find_spec(name)
     )
     error = refused(capsys, "play", "--ckpt_path", f"checkpoints/{run}/last.ckpt", "--output", "one.mp4")
-    assert "pip install -e '.[video]'" in error
+    assert "pip install 'lightning_bc[video]'" in error
+
+
+def test_without_imageio_play_names_the_extra_that_brings_it(run, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "lightning_bc.tools.video")
+    monkeypatch.setitem(sys.modules, "imageio.v2", None)
+    error = refused(capsys, "play", "--ckpt_path", f"checkpoints/{run}/last.ckpt", "--output", "one.mp4")
+    assert "play needs imageio.v2, of the optional extra video: pip install 'lightning_bc[video]'" in error
 
 
 def test_bad_input_is_refused(run, capsys):
     checkpoint = f"checkpoints/{run}/last.ckpt"
     torch.save(actor_state(17, 6), "cheetah.pt")
+    run_of_another_size = ["--ckpt_path", run, "--env", "Hopper-v5", "--output", "one.mp4"]
     for arguments, words in (
         (["--ckpt_path", checkpoint, "--output", "one.png"], "--output one.png: wanted a file that ends in .mp4"),
         (["--ckpt_path", checkpoint, "--output", "one.mp4", "--episodes", "0"], "--episodes 0: wanted a whole number"),
-        (["--ckpt_path", "nowhere.ckpt", "--output", "one.mp4"], "nowhere.ckpt: no such file"),
-        (["--ckpt_path", "cheetah.pt", "--output", "one.mp4"], "is not a checkpoint"),
+        (["--ckpt_path", "nowhere.ckpt", "--output", "one.mp4"], "nowhere.ckpt: no such checkpoint"),
+        (["--ckpt_path", "cheetah.pt", "--output", "one.mp4"], "cheetah.pt: does not say of which environment it is"),
+        (run_of_another_size, f"checkpoints/{run}/last.ckpt: is an expert for 4-dimensional observations; Hopper-v5 has 11"),
         (["--ckpt_path", checkpoint, "--output", "one.mp4", "--expert", "cheetah.pt"], "17-dimensional observations"),
         (["--ckpt_path", checkpoint, "--output", "cheetah.pt/one.mp4"], "its folder cannot be made"),
         (["--ckpt_path", checkpoint, "--output", "one.mp4", "--episods", "2"], "episods"),
@@ -225,5 +235,5 @@ def test_bad_input_is_refused(run, capsys):
 
 @pytest.mark.skipif(find_spec("pygame") is not None, reason="pygame is installed")
 def test_an_environment_without_its_renderer_says_what_is_missing(tmp_path):
-    with pytest.raises(ValueError, match=r"Pendulum-v1 cannot be drawn here: .*pygame"):
+    with pytest.raises(ValueError, match=r"Pendulum-v1 cannot be drawn here: .*pygame.*gymnasium\[classic-control\]"):
         write_video(tmp_path / "one.mp4", "Pendulum-v1", {"learner": Always(0.0)})

@@ -1,6 +1,8 @@
 """Training from a file alone: no environment stands for the robot, or nobody has installed it."""
 
+import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -81,12 +83,38 @@ def test_test_and_fit_say_the_figures_and_what_cannot_be_had(robot, capsys):
         assert "no return: without a simulator nothing was played" in out
 
 
-def test_what_plays_asks_for_an_environment_and_the_report_says_what_it_leaves_out(robot, capsys):
+def test_the_report_has_a_table_of_such_runs_and_no_chart(robot, tmp_path, capsys):
+    pytest.importorskip("plotly", reason="the optional extra report is not installed")
+    copied = tmp_path / "logs" / "of-other-seed"
+    shutil.copytree("lightning_logs/robot", tmp_path / "logs" / "robot")
+    shutil.copytree("lightning_logs/robot", copied)
+    results = json.loads((copied / "results.json").read_text())
+    results["seed"], results["held_out"]["action_mean_absolute_error"] = 1, 3.0
+    (copied / "results.json").write_text(json.dumps(results))
+    capsys.readouterr()
+    main(["report", str(tmp_path / "logs"), "--output", str(tmp_path / "report")])
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "without a simulator: 1 method without a return" in printed.out
+    with (tmp_path / "report/held_out.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    first = json.loads(Path("lightning_logs/robot/results.json").read_text())["held_out"]
+    assert float(row["action_mean_absolute_error"]) == pytest.approx((first["action_mean_absolute_error"] + 3) / 2)
+    assert float(row["loss"]) == pytest.approx(first["loss"])
+    assert [row[name] for name in ("method", "seeds", "held_out_episodes")] == ["MSE", "2", "1"]
+    assert row["demonstrations"] == "robot.pt, 3 episodes, 30 pairs"
+    for name in ("report.md", "report.html"):
+        words = (tmp_path / "report" / name).read_text()
+        assert "These runs have no return" in words
+        assert "robot.pt, 3 episodes, 30 pairs" in words
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["held_out.csv", "report.html", "report.md"]
+
+
+def test_what_plays_asks_for_an_environment(robot, capsys):
     assert "does not say of which environment it is. Give --env." in refused(capsys, "evaluate", "robot")
     error = refused(capsys, "play", "--ckpt_path", "checkpoints/robot/last.ckpt", "--output", "film.mp4")
-    assert "was trained without a simulator. Say with --env where to play it." in error
+    assert "does not say of which environment it is. Give --env." in error
     assert "3-dimensional observations" in refused(capsys, "evaluate", "robot", "--env", "InvertedPendulum-v5")
-    assert "trained without a simulator, no return: held-out loss" in refused(capsys, "report", "lightning_logs")
 
 
 def test_a_run_goes_on_where_it_was(robot):

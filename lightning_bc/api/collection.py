@@ -9,9 +9,8 @@ from lightning_bc.demonstrations.collect import Actions, check_seed, demonstrate
 from lightning_bc.demonstrations.experts import Expert, expert_sha256
 from lightning_bc.demonstrations.readers import torch_file
 from lightning_bc.demonstrations.trajectories import Trajectories
-from lightning_bc.environments import environment_spaces
-from lightning_bc.errors import InputError
-from lightning_bc.files import new_file
+from lightning_bc.environments import environment_spaces, limit_episodes
+from lightning_bc.files import new_pt_file
 
 
 def collect(
@@ -22,6 +21,7 @@ def collect(
     actions: Actions = "sampled",
     seed: int = 0,
     output: str | Path | None = None,
+    max_episode_steps: int | None = None,
     progress: bool = True,
 ) -> Trajectories:
     """Play an expert and return what it saw and did, with the returns that it and random actions have on the test bank.
@@ -35,12 +35,16 @@ def collect(
             only one answer, which all three record.
         seed: of the first episode; episode i has seed + i.
         output: a .pt file to write them to as well; by default none.
+        max_episode_steps: where the environment has no time limit, steps after which an episode is cut off, here and in
+            all that is played later in this process; default 1000.
         progress: show a bar.
 
     Raises:
         InputError: the expert cannot be loaded or does not fit the environment, or the file exists.
     """
     check_seed(pairs, seed)
+    if max_episode_steps is not None:
+        limit_episodes(environment_id, max_episode_steps)
     actor = load(expert, environment_id=environment_id) if isinstance(expert, str | Path) else expert
     player = as_expert(actor, environment_spaces(environment_id))
     path = None if output is None else new_pt_file(output)
@@ -65,14 +69,3 @@ def write_demonstrations(path: str | Path, demonstrations: Trajectories) -> Path
     file = new_pt_file(path)
     torch_file.write(file, demonstrations)
     return file
-
-
-def new_pt_file(path: str | Path) -> Path:
-    """``path``, where a .pt file may be written: see :func:`lightning_bc.files.new_file`.
-
-    Raises:
-        InputError: it exists, has another ending, or its folder cannot be made.
-    """
-    if Path(path).suffix != ".pt":
-        raise InputError(f"{path}: wanted a file that ends in .pt.")
-    return new_file(path)

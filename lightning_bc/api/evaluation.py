@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, Literal
 
 import numpy as np
@@ -13,13 +14,13 @@ from torch import Tensor
 from lightning_bc.api.policy import Policy, device_of, without_gradients
 from lightning_bc.demonstrations.experts import Expert, check_fits
 from lightning_bc.demonstrations.experts.callables import CallableExpert
-from lightning_bc.environments import EnvironmentSpaces, environment_spaces, make
+from lightning_bc.environments import EnvironmentSpaces, environment_spaces, limit_episodes, make
 from lightning_bc.episode_metrics import measure_all, recording_is_needed
 from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, play
 from lightning_bc.errors import InputError
 from lightning_bc.references import References
 
-Function = Callable[[np.ndarray], Any]
+Function = Callable[..., Any]
 """Observations (batch, observation_dim) float32 to actions (batch, action_dim) in the environment's units."""
 
 Bank = Literal["test", "selection"]
@@ -86,19 +87,23 @@ def evaluate(
     deterministic: bool = True,
     references: References | None = None,
     bank: Bank = "test",
+    max_episode_steps: int | None = None,
 ) -> Evaluation:
     """Play episodes, as every score of this package is played, and say how well that went.
 
     Args:
         policy: what :func:`lightning_bc.load` returns, a strategy, an expert, or a function that answers the observations
             of several environments (batch, observation_dim), a float32 NumPy array, with actions (batch, action_dim) in the
-            environment's units. A function remembers nothing: the rows of two calls need not be of the same episodes.
+            environment's units. A function remembers nothing: the rows of two calls need not be of the same episodes. If
+            it has a parameter ``deterministic``, it is told whether its best answer or a sample is asked for.
         environment_id: Gymnasium id; default: that of a loaded policy.
         episodes: how many: the first of the bank.
-        deterministic: the policy's best single answer in place of samples; a function has only one answer.
+        deterministic: the policy's best single answer in place of samples; most functions have only one answer.
         references: what returns are measured against, such as ``Demonstrations.references``; default: those that a loaded
             policy's checkpoint holds for this environment.
         bank: "test" for final figures alone; "selection" for all that is chosen by its outcome.
+        max_episode_steps: where the environment has no time limit, steps after which an episode is cut off, here and in
+            all that is played later in this process; default 1000.
 
     Raises:
         InputError: the environment is not known, does not fit the policy, or the policy's answers are no actions there.
@@ -111,6 +116,8 @@ def evaluate(
         raise InputError(f"episodes={episodes}: wanted at least 1.")
     if bank not in ("test", "selection"):
         raise InputError(f'bank="{bank}": wanted "test" or "selection".')
+    if max_episode_steps is not None:
+        limit_episodes(environment_id, max_episode_steps)
     if references is None:
         same = known is not None and known.environment_id == environment_id
         references = (known.references if known is not None and same else None) or UNKNOWN
@@ -119,7 +126,11 @@ def evaluate(
     module = actor.strategy if isinstance(actor, Policy) else actor
     with closing(make(environment_id, min(episodes, TEST_EPISODES))) as environments, without_gradients(module):
         played = play(
-            actor.player(deterministic), environments, seeds, record=recording_is_needed(), device=device_of(module)
+            actor.player(deterministic),
+            environments,
+            seeds,
+            record=recording_is_needed(environment_id),
+            device=device_of(module),
         )
     metrics = measure_all(played, references)
     return Evaluation(environment_id, deterministic, bank, played.returns, played.lengths, references, metrics)
@@ -155,9 +166,9 @@ class _FunctionExpert(CallableExpert):
         self.spaces = spaces
         self._tolerance = 1e-5 * (spaces.action_high - spaces.action_low)  # float32 rounding of an affine map
 
-    def __call__(self, observations: Tensor) -> Tensor:
+    def __call__(self, observations: Tensor, deterministic: bool = True) -> Tensor:
         """Actions (batch, action_dim) float32 for ``observations`` (batch, observation_dim)."""
-        actions = super().__call__(observations).numpy()
+        actions = super().__call__(observations, deterministic).numpy()
         low, high = self.spaces.action_low, self.spaces.action_high
         outside = (actions < low - self._tolerance) | (actions > high + self._tolerance)
         if outside.any():
@@ -173,8 +184,9 @@ class _FunctionExpert(CallableExpert):
 def _in_numpy(function: Function) -> Function:
     """The same with NumPy's arrays in place of torch's tensors as answers."""
 
-    def answer(observations: np.ndarray) -> Any:
-        actions = function(observations)
+    @wraps(function)                                                # whose parameters say whether it has samples
+    def answer(*arguments: Any, **named: Any) -> Any:
+        actions = function(*arguments, **named)
         return actions.detach().cpu().numpy() if isinstance(actions, Tensor) else actions
 
     return answer

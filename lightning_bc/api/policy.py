@@ -1,6 +1,5 @@
 """A trained policy in a script of one's own: load a checkpoint, and call it with observations."""
 
-import difflib
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,8 +12,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.demonstrations import Demonstrations, load_expert
-from lightning_bc.demonstrations.experts import Expert, callables, exported
+from lightning_bc.demonstrations.experts import Expert, callables, check_fits, environment_of_shipped, exported
 from lightning_bc.episodes import Memoryless, Player
 from lightning_bc.errors import InputError
 from lightning_bc.files import shipped
@@ -64,6 +64,13 @@ class Policy:
         self._bounds = None if None in stated else torch.tensor(np.array(stated, np.float32))  # (2, action_dim)
         self._playing: bool | None = None                           # ``deterministic`` of the present episodes
         self._beginning = np.zeros(0, dtype=bool)                   # (batch,) rows whose episode begins at the next call
+
+    def __repr__(self) -> str:
+        """On one line; a strategy's own fills a page."""
+        described = [type(self.strategy).__name__, f"{self.observation_dim} to {self.action_dim} dimensions"]
+        described += [f"of {self.environment_id}"] if self.environment_id else []
+        described += [f"from {self.path}"] if self.path is not None else []
+        return f"Policy({', '.join(described)})"
 
     @property
     def device(self) -> torch.device:
@@ -181,6 +188,7 @@ def load(
         return _exported(Path(path), strategy, environment_id, device)
     file = _file(path)
     content = _content(file)
+    environment_id = environment_id or environment_of_shipped(file)
     if strategy is not None:
         if content is None:
             raise InputError(f"{file}: is not a checkpoint of a strategy. Leave strategy away.")
@@ -195,19 +203,20 @@ def load(
     if isinstance(actor, nn.Module):
         actor.to(device).eval().requires_grad_(False)
     content = content or {}
-    data, step = content.get(Demonstrations.__qualname__), content.get("global_step")
-    if data is None or environment_id not in (None, data["environment_id"] or None):
+    data, step = content.get(Demonstrations.__qualname__, {}), content.get("global_step")
+    said = data.get("environment_id") or None
+    if "references" not in data or environment_id not in (None, said):
         return Policy(actor, environment_id, path=file, step=step)  # the checkpoint's references are another environment's
-    return Policy(actor, data["environment_id"] or None, References(**data["references"]), file, step)
+    return Policy(actor, said, References.from_dict(data["references"]), file, step)
 
 
 def _exported(folder: Path, strategy: Strategy | None, environment_id: str | None, device: torch.device | str) -> Policy:
     if strategy is not None:
         raise InputError(f"{folder}: is an exported policy, which says what its strategy is. Leave strategy away.")
-    actor = load_expert(folder, environment_id)
-    assert isinstance(actor, Strategy)
-    actor.to(device)
     description = exported.read(folder)
+    actor = exported.rebuilt(folder, description).to(device)
+    if environment_id is not None:
+        check_fits(actor, str(folder), environment_id)
     theirs, step = description["environment_id"], description["step"]
     if environment_id not in (None, theirs):
         return Policy(actor, environment_id, path=folder, step=step)
@@ -220,6 +229,17 @@ def _exported(folder: Path, strategy: Strategy | None, environment_id: str | Non
         )
         theirs = None
     return Policy(actor, theirs, exported.references_of(description), folder, step)
+
+
+def environment_of(policy: Policy) -> str:
+    """Where a policy acts, as its file says.
+
+    Raises:
+        InputError: nothing says it.
+    """
+    if policy.environment_id is None:
+        raise InputError(f"{policy.path}: does not say of which environment it is. Give --env.")
+    return policy.environment_id
 
 
 def device_of(actor: object) -> torch.device:
@@ -262,12 +282,9 @@ def _file(path: str | Path) -> Path:
     for folder in names:
         if (folder / "last.ckpt").is_file():
             return folder / "last.ckpt"
-    runs = [found.parent.name for found in folders.CHECKPOINTS.glob("*/last.ckpt")]
-    near = difflib.get_close_matches(path.name, runs, n=2)
-    nearest = f" Nearest: {', '.join(near)}." if near else ""
     raise InputError(
         f"{path}: no such checkpoint{', and no last.ckpt of that run' if names else ''}. Wanted a file, the folder of a "
-        f"run, or the name of a run in {folders.CHECKPOINTS}/.{nearest}"
+        f"run, or the name of a run in {folders.CHECKPOINTS}/.{folders.nearest_runs(path.name)}"
     )
 
 
@@ -276,7 +293,7 @@ def is_checkpoint(path: str | Path) -> bool:
     return _content(Path(path)) is not None
 
 
-def _content(path: Path) -> dict[str, Any] | None:
+def _content(path: Path) -> StateDict | None:
     """What a checkpoint of ours holds, its tensors mapped and not read; None for other files, of which experts know."""
     try:
         content = torch.load(shipped(path), map_location="cpu", weights_only=True, mmap=True)

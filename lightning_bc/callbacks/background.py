@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -14,6 +15,7 @@ from lightning_bc.acting import CannotBeFrozenError
 from lightning_bc.environments import usable_cores
 from lightning_bc.episode_metrics import recording_is_needed
 from lightning_bc.episodes import SELECTION_BANK
+from lightning_bc.errors import DivergedError, NotFiniteError
 from lightning_bc.rollout_workers import Played, Workers
 from lightning_bc.runs.curve import Point
 from lightning_bc.strategies import Strategy
@@ -50,7 +52,7 @@ class Background:
     """
 
     def __init__(self, workers: int, environment_id: str, episodes: int) -> None:
-        self.episodes, self.most = episodes, 2 * workers
+        self.environment_id, self.episodes, self.most = environment_id, episodes, 2 * workers
         self.pending: deque[Pending] = deque()
         self.seconds_waited = 0.0
         self._workers = Workers(workers, environment_id, episodes)
@@ -61,7 +63,7 @@ class Background:
         module.eval()
         player = module.remembering(module.frozen())
         module.train(was_training)
-        future = self._workers.submit(player, SELECTION_BANK.seeds(self.episodes), recording_is_needed())
+        future = self._workers.submit(player, SELECTION_BANK.seeds(self.episodes), recording_is_needed(self.environment_id))
         self.pending.append(Pending(step, axes, future))
 
     def arrived(self, most: int, look: Callable[[], None]) -> Iterator[tuple[Pending, Played]]:
@@ -69,10 +71,14 @@ class Background:
 
         Raises:
             InputError: a worker failed, was killed or hangs.
+            DivergedError: an action, an observation or a return is not finite.
         """
         while self.pending and (len(self.pending) > most or self.pending[0].future.done()):
             started = time.perf_counter()
-            played = self._workers.result(self.pending[0].future, look)
+            try:
+                played = self._workers.result(self.pending[0].future, look)
+            except NotFiniteError as error:
+                raise DivergedError(self.pending[0].step, str(error).rstrip(".")) from error
             self.seconds_waited += time.perf_counter() - started
             yield self.pending.popleft(), played
 
@@ -105,7 +111,8 @@ def workers_that_pay(module: Strategy, seconds: float, eval_freq: int) -> int:
     """How many are worth their start, where a point takes ``seconds`` here; 0 for none."""
     if module.run_length is None:
         return 0
-    cores, points = usable_cores(), (module.run_length - module.position) // eval_freq
+    cores = min(usable_cores(), torch.get_num_threads())            # OMP_NUM_THREADS leaves the others to somebody else
+    points = (module.run_length - module.position) // eval_freq
     if cores == 1 or seconds * points < PAYS_AFTER:
         return 0
     return min(cores, points, MOST_WORKERS)

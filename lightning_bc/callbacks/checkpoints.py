@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
@@ -12,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_bc.aliases import Config, StateDict
 from lightning_bc.callbacks.rollouts import Rollouts
-from lightning_bc.errors import InputError
+from lightning_bc.errors import DivergedError, InputError, takes_state
 from lightning_bc.files import write, write_text
 from lightning_bc.strategies import Strategy
 
@@ -98,6 +99,7 @@ class Checkpoints(Checkpoint):
         if hasattr(loader, "state_dict"):                           # who draws for itself has none
             checkpoint["loader"] = loader.state_dict()
 
+    @takes_state
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: StateDict) -> None:
         """Keep the loader's place until there is a loader."""
         self._loader_state = checkpoint.get("loader")
@@ -106,14 +108,21 @@ class Checkpoints(Checkpoint):
         """What was saved so far."""
         return {"saved_step": self.saved_step, "best_merit": self.best_merit, "run_length": self.run_length}
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Go on from there."""
         self.saved_step, self.best_merit = state["saved_step"], state["best_merit"]
         self.run_length = state["run_length"]
 
     def _save(self, trainer: Trainer) -> None:
+        """Save, if what would be saved is finite.
+
+        Raises:
+            DivergedError: it is not.
+        """
         if trainer.global_step == self.saved_step:
             return
+        _refuse_divergence(trainer)
         self.saved_step = trainer.global_step
         if self.rollouts.is_waiting_for(self.saved_step):
             self._waiting[self.saved_step] = self._snapshot(trainer)
@@ -149,6 +158,24 @@ class Checkpoints(Checkpoint):
                 trainer.strategy.save_checkpoint(checkpoint, self.directory / "best.ckpt")
         if newest is not None:
             trainer.strategy.save_checkpoint(newest, self.last_path)
+
+
+def _refuse_divergence(trainer: Trainer) -> None:
+    """Look whether weights and what optimizers remember are finite; the gradients that made them may not have been.
+
+    Raises:
+        DivergedError: naming what is not.
+    """
+    assert isinstance(trainer.lightning_module, Strategy)
+    module: Strategy = trainer.lightning_module
+    remembered = [values for one in trainer.optimizers for state in one.state.values() for values in state.values()]
+    for name, tensors in (
+        ("a weight", list(module.parameters())),
+        ("what the optimizer remembers of gradients", [x for x in remembered if torch.is_tensor(x) and x.ndim]),
+    ):
+        largest = torch.stack(torch._foreach_norm(tensors, torch.inf)) if tensors else torch.zeros(1)  # type: ignore[arg-type]
+        if not largest.isfinite().all():
+            raise DivergedError(module.steps_taken["optimizer_steps"], f"{name} is {float(largest[~largest.isfinite()][0])}")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -14,6 +14,7 @@ The learner goes on from where it is, it is not trained anew.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,12 @@ from torch import Tensor
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import ClosedUnitInterval, PositiveInt
+from lightning_bc.callbacks.rollouts import honour_signals
 from lightning_bc.demonstrations.experts import Expert, load_expert
 from lightning_bc.demonstrations.trajectories import recorded
 from lightning_bc.environments import Environments, make
 from lightning_bc.episodes import SELECTION_BANK, Player, play
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, takes_state
 from lightning_bc.strategies import OfflineStrategy, data_of
 from lightning_bc.strategies.contract import Data
 
@@ -119,6 +121,7 @@ class DAgger(Callback):
         """Where the rounds stand; the pairs are with the data."""
         return {"rounds_done": self.rounds_done}
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Go on from there."""
         self.rounds_done = state["rounds_done"]
@@ -149,6 +152,7 @@ class DAgger(Callback):
             record=True,
             label=expert.player(replan=True),
             device=learner.device,
+            on_step=partial(honour_signals, learner.trainer),
         )
         learner.train()
         labelled = recorded(played)

@@ -22,6 +22,7 @@ from lightning_bc.callbacks.validations import space_validations
 from lightning_bc.environments import Environments, limit_episodes, make
 from lightning_bc.episode_metrics import measure_all, recording_is_needed
 from lightning_bc.episodes import SELECTION_BANK, play
+from lightning_bc.errors import DivergedError, NotFiniteError, takes_state
 from lightning_bc.runs.curve import HELD_OUT_LOSS, RETURN, Curve, Point
 from lightning_bc.strategies import OfflineStrategy, Strategy, data_of
 from lightning_bc.strategies.contract import Data
@@ -119,6 +120,7 @@ class Rollouts(Callback):
     ) -> None:
         """Log what training measured, and play when a multiple of ``eval_freq`` was reached or crossed."""
         assert isinstance(module, Strategy)
+        module.refuse_divergence()
         if trainer.global_step % module.log_every == 0:
             measured = trainer.callback_metrics.items()
             self._log(trainer, {name: float(value) for name, value in measured if name.startswith("train/")})
@@ -152,6 +154,7 @@ class Rollouts(Callback):
             self._take(trainer, 0)
         checkpoint["point"] = self.point
 
+    @takes_state
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: StateDict) -> None:
         """Go on from the last point."""
         self.point = checkpoint["point"]
@@ -162,6 +165,7 @@ class Rollouts(Callback):
         """Where the curve stands."""
         return {"last_step": self.last_step, "last_position": self.last_position, **self.stalled.state_dict()}
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Go on with the curve."""
         self.last_step, self.last_position = state["last_step"], state["last_position"]
@@ -221,7 +225,7 @@ class Rollouts(Callback):
         if self._background is None:
             return
         waited = self._background.seconds_waited
-        for pending, played in self._background.arrived(most, partial(_honour_signals, trainer, 0)):
+        for pending, played in self._background.arrived(most, partial(honour_signals, trainer, 0)):
             measured = measure_all(played.episodes, data_of(trainer).references)
             point = {
                 **pending.axes,
@@ -268,7 +272,11 @@ class Rollouts(Callback):
         return self._point(module, data, started, {f"validation/{name}": value for name, value in measured.items()})
 
     def _play(self, trainer: Trainer, module: Strategy) -> Point:
-        """One point of the curve."""
+        """One point of the curve.
+
+        Raises:
+            DivergedError: an action, an observation or a return is not finite.
+        """
         data, started = data_of(trainer), time.perf_counter()
         was_training = module.training
         module.eval()
@@ -276,14 +284,17 @@ class Rollouts(Callback):
             player, device = module.remembering(module.frozen()), torch.device("cpu")
         except CannotBeFrozenError:
             player, device = module.player(), module.device
-        episodes = play(
-            player,
-            self._environments,
-            SELECTION_BANK.seeds(self.episodes),
-            record=recording_is_needed(),
-            device=device,
-            on_step=partial(_honour_signals, trainer),
-        )
+        try:
+            episodes = play(
+                player,
+                self._environments,
+                SELECTION_BANK.seeds(self.episodes),
+                record=recording_is_needed(data.environment_id),
+                device=device,
+                on_step=partial(honour_signals, trainer),
+            )
+        except NotFiniteError as error:
+            raise DivergedError(module.steps_taken["optimizer_steps"], str(error).rstrip(".")) from error
         module.train(was_training)
         measured = measure_all(episodes, data.references)
         return self._point(module, data, started, {f"rollout/{name}": value for name, value in measured.items()})
@@ -306,7 +317,7 @@ class Rollouts(Callback):
         }
 
 
-def _honour_signals(trainer: Trainer, steps: int) -> None:
+def honour_signals(trainer: Trainer, steps: int) -> None:
     """End the run where SIGTERM has come: Lightning looks only between batches, and playing may take long."""
     if trainer.received_sigterm:
         raise SIGTERMException

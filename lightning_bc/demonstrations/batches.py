@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_bc.aliases import StateDict
 from lightning_bc.demonstrations.mixture import Mixture, permutation
 from lightning_bc.demonstrations.windows import Windows
+from lightning_bc.errors import takes_state
 
 Batch = tuple[Tensor, ...]
 """(observations (batch, observation_dim), actions (batch, action_dim)); of windows as :meth:`Windows.cut` returns them."""
@@ -157,6 +158,7 @@ class Batches:
             "pairs_before_start": self._pairs_before_start,
         }
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Go on from a position."""
         self.position, self.extensions = state["position"], state["extensions"]

@@ -13,14 +13,14 @@ from tqdm import tqdm
 
 from lightning_bc import versions
 from lightning_bc.bounds import PositiveInt
-from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, Expert, expert_sha256, load_expert
+from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, Expert, expert_sha256, load_expert, shipped_expert
 from lightning_bc.demonstrations.readers import torch_file
 from lightning_bc.demonstrations.reference_returns import random_returns
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories, joined, recorded
 from lightning_bc.environments import Environments, environment_spaces, episode_limit, limit_episodes, make, resolved
 from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, play
 from lightning_bc.errors import InputError
-from lightning_bc.files import new_file, shipped
+from lightning_bc.files import new_pt_file, owning, shipped
 
 Actions = Literal["sampled", "deterministic", "exploratory"]
 
@@ -43,7 +43,7 @@ def collect(
         env: Gymnasium environment id, for example HalfCheetah-v5.
         expert: the expert: the file of a CleanRL SAC or TD3 actor, a stable-baselines3 .zip or a checkpoint of this package,
             or the name of a function, package.module:function.
-        output: file to write; default data/ENV-ACTIONS-PAIRS.pt.
+        output: .pt file to write; default data/ENV-ACTIONS-PAIRS.pt.
         pairs: how many pairs; the last episode is cut there.
         actions: "sampled" plays and records samples of the stochastic actor; "deterministic" plays and records its mean;
             "exploratory" plays samples and records the mean, which teaches recovery (Laskey 2017, DART,
@@ -55,21 +55,23 @@ def collect(
         The file written.
 
     Raises:
-        InputError: if the expert cannot be loaded or does not fit the environment, or if the file exists.
+        InputError: if the expert cannot be loaded or does not fit the environment, or if the file exists or is no
+            .pt file.
     """
     check_seed(pairs, seed)
     env = resolved(env)
     if max_episode_steps is not None:
         limit_episodes(env, max_episode_steps)
     actor = load_expert(expert, env)
-    path = new_file(output or default_path(env, actions, pairs))
+    path = new_pt_file(output or default_path(env, actions, pairs))
 
-    started = time.perf_counter()
-    made = demonstrate(actor, env, pairs, actions, seed, f"collecting {path.name}")
-    seconds = time.perf_counter() - started
-    made = with_reference_returns(made, actor, env)
-    origin = replace(made.origin, path=str(path), expert=str(expert), expert_sha256=expert_sha256(expert))
-    torch_file.write(path, replace(made, origin=origin))
+    with owning(path):
+        started = time.perf_counter()
+        made = demonstrate(actor, env, pairs, actions, seed, f"collecting {path.name}")
+        seconds = time.perf_counter() - started
+        made = with_reference_returns(made, actor, env)
+        origin = replace(made.origin, path=str(path), expert=str(expert), expert_sha256=expert_sha256(expert))
+        torch_file.write(path, replace(made, origin=origin))
     print(
         f"{path}: {pairs:,} pairs of {len(made.lengths):,} episodes in {seconds:.0f} s "
         f"({pairs / seconds:,.0f} pairs/s). Return of the demonstrations {made.mean_return:.0f} +- "
@@ -90,16 +92,17 @@ def collect_missing(env: str, path: str) -> None:
     Raises:
         InputError: no expert is shipped.
     """
-    expert = shipped(SHIPPED_EXPERTS / f"{env}.pt")
     if Path(path).exists():
         return
-    if not expert.is_file():
+    expert = shipped_expert(env)
+    if expert is None:
+        missing = shipped(SHIPPED_EXPERTS / f"{env}.pt")
         raise InputError(
-            f"{path}: no such file, and no expert for {env} is shipped to collect it with ({expert} is missing). "
+            f"{path}: no such file, and no expert for {env} is shipped to collect it with ({missing} is missing). "
             "Name your own demonstrations with --data.path, or collect them with\n"
             f"    python -m lightning_bc collect --env {shlex.quote(env)} --expert EXPERT.pt"
         )
-    collect(env, str(expert), path)
+    collect(env, expert, path)
 
 
 def check_seed(pairs: int, seed: int) -> None:

@@ -12,25 +12,16 @@ from torch.utils.data import DataLoader
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import NonNegativeInt, PositiveInt, UnitIntervalAboveZero, UnitIntervalBelowOne
-from lightning_bc.demonstrations import quality, without_simulator
-from lightning_bc.demonstrations.batches import Batch, Batches, Nothing, batches_per_pass
+from lightning_bc.demonstrations import quality, several, without_simulator
+from lightning_bc.demonstrations.batches import Batch, Batches, Nothing
 from lightning_bc.demonstrations.collect import collect_missing, default_path
 from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT, Budget, Wanted, check_wanted, split
-from lightning_bc.demonstrations.mixture import Mixture, check_shares
+from lightning_bc.demonstrations.mixture import check_shares
 from lightning_bc.demonstrations.reference_returns import references
-from lightning_bc.demonstrations.several import (
-    Joined,
-    error_of,
-    in_units,
-    origin_of,
-    paths_of,
-    read_all,
-    stated_environment,
-)
+from lightning_bc.demonstrations.serving import optimizer_steps, served
 from lightning_bc.demonstrations.trajectories import Trajectories
-from lightning_bc.demonstrations.windows import Windows
 from lightning_bc.environments import environment_spaces
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, takes_state
 from lightning_bc.references import References
 from lightning_bc.strategies.contract import Data, Needs, Transitions
 
@@ -49,12 +40,12 @@ class Demonstrations(LightningDataModule):
     epoch at each pass.
 
     Args:
-        path: file, folder, or minari:DATASET_ID; see ``readers``;
-            the default file is collected by ``fit`` when it is missing and an expert for the environment is shipped. null
-            reads nothing, and is what strategies that need no demonstrations have by default; returns are then measured
-            against the shipped expert, if there is one. Several, [a.pt,b.npz], are joined; each is first taken as if it
-            were alone: episodes, subsample, validation_fraction, episode_length, top_fraction, scale_actions and
-            clip_actions hold for every file by itself. See ``several`` for what returns are then measured against.
+        path: file, folder, or minari:DATASET_ID; see ``readers``; the default file is collected by ``fit`` when it is
+            missing and an expert for the environment is shipped. null reads nothing, and is what strategies that need no
+            demonstrations have by default; returns are then measured against the shipped expert, if there is one. Several,
+            [a.pt,b.npz], are joined; each is first taken as if it were alone: episodes, subsample, validation_fraction,
+            episode_length, top_fraction, scale_actions and clip_actions hold for every file. See ``several`` for what
+            returns are then measured against.
         environment_id: Gymnasium id of the environment; default: the one that the file says it is of, and HalfCheetah-v5
             for the default file. The command line sets it from --env.
         episodes: use only the first n episodes (the demonstration budget).
@@ -107,9 +98,9 @@ class Demonstrations(LightningDataModule):
         simulator: bool = True,
     ) -> None:
         super().__init__()
-        paths = paths_of(path)
+        paths = several.paths_of(path)
         if environment_id is None and simulator:
-            environment_id = DEFAULT_ENVIRONMENT if "{env}" in "".join(paths) else stated_environment(paths)
+            environment_id = DEFAULT_ENVIRONMENT if "{env}" in "".join(paths) else several.stated_environment(paths)
         environment_id = environment_id or ""                       # without a simulator
         self.environment_id, self.batch_size, self.seed, self.group_size = environment_id, batch_size, seed, group_size
         self.paths = [one.replace("{env}", environment_id) for one in paths]
@@ -130,7 +121,7 @@ class Demonstrations(LightningDataModule):
         self.observation_dim = self.spaces.observation_dim          # these three are what a strategy is built from
         self.action_low = [float(bound) for bound in self.spaces.action_low]
         self.action_high = [float(bound) for bound in self.spaces.action_high]
-        self.source: dict[str, Any] = {}                            # what was learnt from, for results
+        self.source: StateDict = {}                                 # what was learnt from, for results
         self._loader: Batches | Nothing = Nothing()
         self._collected: Batch = ()                                 # added while learning: observations, actions, lengths
 
@@ -180,8 +171,10 @@ class Demonstrations(LightningDataModule):
                 f"--trainer.limit_train_batches {self.trainer.limit_train_batches}: is not supported, since many batches "
                 "share one training step. Train on less with --trainer.max_steps or --data.episodes."
             )
-        by_steps = wanted.max_steps if wanted.max_epochs is None else None
-        self._loader = self._batches(self.split[0], self.batch_size, self.group_size, by_steps, wanted.max_steps)
+        mixture = None if self.shares is None else self._joined.mixture(self.shares, self.budget.subsample)
+        self._loader = served(
+            self._training, self.split[0].lengths, wanted, self.batch_size, self.seed, self.group_size, mixture, trains=True
+        )
         if self._collected:                                         # of a run that is resumed
             self._loader.extend(*(column.to(wanted.device) for column in self._collected))
         return self._loader
@@ -218,10 +211,11 @@ class Demonstrations(LightningDataModule):
 
     def _held_out(self, sampled: int | None = None) -> Batches:
         """All the held-out pairs, or so many of them, evenly spaced."""
-        validation, rows = self.split[1], None
+        made, wanted, rows = self.split[1], Wanted.by(self.trainer), None
         if sampled is not None:
-            rows = torch.arange(sampled, device=Wanted.by(self.trainer).device) * self._pairs_held_out // sampled
-        return self._batches(validation, VALIDATION_BATCH, len(validation), rows=rows)
+            rows = torch.arange(sampled, device=wanted.device) * self._pairs_held_out // sampled
+        pairs = made.pairs(self.budget.subsample, wanted.device)
+        return served(pairs, made.lengths, wanted, VALIDATION_BATCH, self.seed, len(made), rows=rows)
 
     def state_dict(self) -> StateDict:
         """What a test needs to know of the data, and a resumed run to recognise it; never the data."""
@@ -232,6 +226,7 @@ class Demonstrations(LightningDataModule):
             "collected": self._collected,
         }
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Take over references; refuse to go on with other data.
 
@@ -240,11 +235,9 @@ class Demonstrations(LightningDataModule):
         """
         before, now = state["source"].get("sha256"), self.source.get("sha256")
         if self.source and before != now:
-            raise InputError(
-                f"{self.path}: is not the file that this run began with (SHA-256 {now}, at its start {before}). "
-                "Bring that file back, or start a new run without --ckpt_path."
-            )
-        self.source, self.references = state["source"], References(**state["references"])
+            words = f"is not the file that this run began with (SHA-256 {now}, at its start {before})"
+            raise InputError(f"{self.path}: {words}. Bring that file back, or start a new run without --ckpt_path.")
+        self.source, self.references = state["source"], References.from_dict(state["references"])
         self._collected = state["collected"]
 
     # What others ask of the data: see lightning_bc.strategies.contract.Data
@@ -268,11 +261,7 @@ class Demonstrations(LightningDataModule):
     @property
     def optimizer_steps(self) -> int | None:
         """Optimizer steps of the whole run under the Trainer's settings; None where these set no end."""
-        wanted = Wanted.by(self.trainer)
-        if wanted.max_epochs is None:
-            return wanted.max_steps
-        steps = wanted.max_epochs * batches_per_pass(len(self.training_observations), self.batch_size, wanted.world_size)
-        return steps if wanted.max_steps is None else min(steps, wanted.max_steps)
+        return optimizer_steps(len(self.training_observations), self.batch_size, Wanted.by(self.trainer))
 
     @property
     def training_observations(self) -> Tensor:
@@ -295,22 +284,24 @@ class Demonstrations(LightningDataModule):
         """Returns of the random policy and of the expert; played or read at the first call."""
         if not self.has_simulator:
             return without_simulator.REFERENCES
-        return references(self.environment_id, origin_of(self._files) if self.paths else None, error_of(self._files))
+        made = several.origin_of(self._files) if self.paths else None
+        return references(self.environment_id, made, several.error_of(self._files))
 
     # What is made once, when it is first asked for
 
     @cached_property
     def _as_read(self) -> list[Trajectories]:
-        return read_all(self.paths, self.observation_keys, [*self.spaces.observation_parts] if self.has_simulator else [])
+        of_space = [*self.spaces.observation_parts] if self.has_simulator else []
+        return several.read_all(self.paths, self.observation_keys, of_space)
 
     @cached_property
     def _files(self) -> list[Trajectories]:
-        return in_units(self._as_read, self.spaces, self.scale_actions, self.clip_actions)
+        return several.in_units(self._as_read, self.spaces, self.scale_actions, self.clip_actions)
 
     @cached_property
-    def _joined(self) -> Joined:
+    def _joined(self) -> several.Joined:
         wanted = Wanted.by(self.trainer)
-        return Joined(self._files, [split(file, self.spaces, wanted, self.budget) for file in self._files])
+        return several.Joined(self._files, [split(file, self.spaces, wanted, self.budget) for file in self._files])
 
     @property
     def split(self) -> tuple[Trajectories, Trajectories]:
@@ -320,37 +311,6 @@ class Demonstrations(LightningDataModule):
     @cached_property
     def _training(self) -> Batch:
         return self.split[0].pairs(self.budget.subsample, Wanted.by(self.trainer).device)
-
-    def _batches(
-        self,
-        made: Trajectories,
-        batch_size: int,
-        group_size: int,
-        num_batches: int | None = None,
-        stop: int | None = None,
-        rows: Tensor | None = None,
-    ) -> Batches:
-        wanted = Wanted.by(self.trainer)
-        windows = Windows(made.lengths, wanted.history, wanted.horizon, wanted.device) if wanted.has_windows else None
-        is_training, every = made is self.split[0], self.budget.subsample
-        observations, actions = self._training if is_training else made.pairs(every, wanted.device)
-        mixture = None
-        if is_training and self.shares is not None:
-            mixture = Mixture(tuple(len(part.rows(every)) for part, _ in self._joined.splits), tuple(self.shares))
-        return Batches(
-            observations,
-            actions,
-            batch_size,
-            self.seed,
-            windows=windows,
-            mixture=mixture,
-            rows=rows,
-            group_size=group_size,
-            num_batches=num_batches,
-            stop=stop,
-            rank=wanted.rank,
-            world_size=wanted.world_size,
-        )
 
 
 if TYPE_CHECKING:

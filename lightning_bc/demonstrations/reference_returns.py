@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, load_expert
+from lightning_bc.demonstrations.experts import load_expert, shipped_expert
 from lightning_bc.demonstrations.trajectories import Origin
 from lightning_bc.environments import environment_spaces, make
 from lightning_bc.episodes import TEST_BANK, TEST_EPISODES, Policy, play
-from lightning_bc.files import shipped
 from lightning_bc.references import References
 
 CLEARLY = 3.0
@@ -52,13 +51,13 @@ def references(environment_id: str, demonstrations: Origin | None, error: float 
         expert = np.array(origin.expert_returns)
         return _scale(random, _mean(expert), _error(expert), "expert's mean action, 100 test-bank episodes")
     if origin.mean_return is not None:
-        return _scale(random, origin.mean_return, error, "mean_reward of the data file (no expert at hand)")
-    path = shipped(SHIPPED_EXPERTS / f"{environment_id}.pt")
-    if not path.is_file():
+        return _scale(random, origin.mean_return, error, "mean return of the data file (no expert at hand)")
+    name = shipped_expert(environment_id)
+    if name is None:
         unsaid = "no demonstrations are read" if demonstrations is None else "the data file has no mean_reward or rewards"
         return References(_mean(random), math.nan, f"unknown: {unsaid} and no expert is shipped")
     environments = make(environment_id, TEST_EPISODES)
-    expert = play(load_expert(path, environment_id).player(), environments, TEST_BANK.seeds(TEST_EPISODES)).returns
+    expert = play(load_expert(name, environment_id).player(), environments, TEST_BANK.seeds(TEST_EPISODES)).returns
     environments.close()
     return _scale(random, _mean(expert), _error(expert), "shipped expert's mean action, 100 test-bank episodes")
 

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.demonstrations.fitting import check_fits, in_bounds, in_order_of_space
+from lightning_bc.demonstrations.mixture import Mixture
 from lightning_bc.demonstrations.readers import peek, read
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories, joined
 from lightning_bc.environments import EnvironmentSpaces
@@ -149,6 +150,10 @@ class Joined:
         origin = origin_of(self.files)
         training, validation = zip(*self.splits, strict=True)
         return together(training, origin), together(validation, origin)
+
+    def mixture(self, shares: Sequence[float], subsample: int) -> Mixture:
+        """The training pairs of each file, every ``subsample``-th, in given shares."""
+        return Mixture(tuple(len(training.rows(subsample)) for training, _ in self.splits), tuple(shares))
 
     def summary(self, pairs: int) -> str:
         """In words, how much of the files the ``pairs`` are that are trained on."""

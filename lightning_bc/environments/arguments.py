@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_bc.aliases import StateDict
+from lightning_bc.aliases import Infos, StateDict
 from lightning_bc.environments.tasks import BoolArray
+from lightning_bc.errors import InputError
 
 
 def seeds_of(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:
@@ -25,7 +26,7 @@ def seeds_of(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int
     return [None if one is None else int(one) for one in seed]
 
 
-def reset_mask_of(options: dict[str, Any] | None, num_envs: int) -> BoolArray | None:
+def reset_mask_of(options: Infos | None, num_envs: int) -> BoolArray | None:
     """The mask (num_envs,) in the ``options`` argument of ``reset``; None resets all.
 
     Raises:
@@ -60,9 +61,9 @@ def check_at_least_one(name: str, number: int) -> None:
 
 
 def check_environment(state: StateDict, environment_id: str) -> None:
-    """Raise ValueError unless the saved ``state`` is of the environment ``environment_id``."""
+    """Raise InputError unless the saved ``state`` is of the environment ``environment_id``."""
     if state["environment_id"] != environment_id:
-        raise ValueError(
+        raise InputError(
             f"The saved state is of {state['environment_id']}; these sub-environments are {environment_id}. "
             "Continue with the environment that the run began with."
         )

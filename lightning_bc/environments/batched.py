@@ -6,7 +6,6 @@ environments (tests/test_environments.py compares them); tasks.py holds what a t
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import gymnasium
 import mujoco
@@ -20,7 +19,7 @@ from gymnasium.vector.utils import batch_space
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
-from lightning_bc.aliases import StateDict
+from lightning_bc.aliases import Infos, StateDict
 from lightning_bc.environments.arguments import (
     check_actions,
     check_at_least_one,
@@ -31,6 +30,7 @@ from lightning_bc.environments.arguments import (
 )
 from lightning_bc.environments.loading import quiet_model_loading
 from lightning_bc.environments.tasks import TASKS, BoolArray, FloatArray, Task, task_of
+from lightning_bc.errors import InputError, takes_state
 
 
 class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
@@ -81,7 +81,7 @@ class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
-        self._environment_id = environment_id
+        self.environment_id = environment_id
         self._substeps = environment.frame_skip
         self._seconds_per_step = environment.dt
         limit = None if reference.spec is None else reference.spec.max_episode_steps
@@ -108,8 +108,8 @@ class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
         return self._observations.copy()
 
     def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[FloatArray, dict[str, Any]]:
+        self, *, seed: int | Sequence[int | None] | None = None, options: Infos | None = None
+    ) -> tuple[FloatArray, Infos]:
         """Start new episodes.
 
         Args:
@@ -134,7 +134,7 @@ class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
 
     def step(
         self, actions: NDArray, active: BoolArray | None = None
-    ) -> tuple[FloatArray, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
+    ) -> tuple[FloatArray, FloatArray, BoolArray, BoolArray, Infos]:
         """Step the active sub-environments; the others stand still.
 
         Args:
@@ -202,7 +202,7 @@ class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
     def state_dict(self) -> StateDict:
         """The whole state, of plain values and tensors, so that ``torch.load(..., weights_only=True)`` reads it."""
         return {
-            "environment_id": self._environment_id,
+            "environment_id": self.environment_id,
             "simulations": torch.from_numpy(self._batch.state.copy()),              # (num_envs, mjSTATE_INTEGRATION)
             "x_positions": torch.from_numpy(self._x_positions.copy()),
             "observations": torch.from_numpy(self._observations.copy()),
@@ -211,17 +211,18 @@ class BatchedMujoco(VectorEnv[FloatArray, NDArray, NDArray]):
             "generators": [generator.bit_generator.state for generator in self._generators],
         }
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Continue exactly where :meth:`state_dict` was called, in this or in another process.
 
         Raises:
-            ValueError: the state is of another environment, of another number of sub-environments, or of a model with
+            InputError: the state is of another environment, of another number of sub-environments, or of a model with
                 another state size (another version of mujoco or gymnasium).
         """
-        check_environment(state, self._environment_id)
+        check_environment(state, self.environment_id)
         simulations: FloatArray = state["simulations"].cpu().numpy()
         if simulations.shape != self._batch.state.shape:
-            raise ValueError(
+            raise InputError(
                 f"The saved state is of (sub-environments, state size) {simulations.shape}; {self._batch.state.shape} "
                 "is needed. Continue with the same number of sub-environments and the same versions of mujoco and "
                 "gymnasium."

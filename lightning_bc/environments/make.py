@@ -1,4 +1,4 @@
-"""Environment id -> sub-environments to play in: batched physics where a task exists, else gymnasium one by one."""
+"""Environment id -> sub-environments to play in: in batches where that is possible, else gymnasium one by one."""
 
 import difflib
 import functools
@@ -13,6 +13,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from lightning_bc.environments.batched import BatchedMujoco
+from lightning_bc.environments.gates import BatchedGates, gates_of
 from lightning_bc.environments.loading import quiet_model_loading
 from lightning_bc.environments.one_by_one import OneByOne
 from lightning_bc.environments.tasks import TASKS, task_of
@@ -70,16 +71,17 @@ class EnvironmentSpaces:
         return len(self.action_low)
 
 
-Environments = BatchedMujoco | OneByOne
+Environments = BatchedMujoco | BatchedGates | OneByOne
 """What :func:`make` returns."""
 
 
 def make(environment_id: str, num_envs: int, threads: int | None = None) -> Environments:
     """Make ``num_envs`` sub-environments that play the same task.
 
-    Either class that this returns takes ``step(actions, active)`` and ``reset(seed=..., options={"reset_mask": ...})``,
+    Each class that this returns takes ``step(actions, active)`` and ``reset(seed=..., options={"reset_mask": ...})``,
     restarts an episode in the step that ends it, leaves its last observation in ``infos["final_obs"]``, and has
-    ``observations``, ``state_dict``, ``load_state_dict`` and ``restores_exactly``: see :class:`BatchedMujoco`.
+    ``environment_id``, ``observations``, ``state_dict``, ``load_state_dict`` and ``restores_exactly``: see
+    :class:`BatchedMujoco`.
 
     Args:
         environment_id: a Gymnasium id such as ``HalfCheetah-v5``, or ``module:Id-v0`` to import its module first.
@@ -93,6 +95,8 @@ def make(environment_id: str, num_envs: int, threads: int | None = None) -> Envi
     environment_spaces(environment_id)                              # imports its module; raises where it cannot be used
     if task_of(environment_id) is not None:
         return BatchedMujoco(environment_id, num_envs, threads)
+    if gates_of(environment_id) is not None:
+        return BatchedGates(environment_id, num_envs)
     return OneByOne(environment_id, num_envs, episode_limit(environment_id))
 
 
@@ -103,6 +107,8 @@ def limit_episodes(environment_id: str, steps: int) -> None:
         InputError: the environment has a time limit, of another length.
         UnusableEnvironmentError: the environment cannot be used.
     """
+    if steps < 1:
+        raise InputError(f"max_episode_steps {steps}: wanted at least 1.")
     own = environment_spaces(environment_id).max_episode_steps
     if own not in (None, steps):
         raise InputError(
@@ -122,7 +128,7 @@ def episode_limit(environment_id: str) -> int | None:
     if environment_id not in _limits:
         warnings.warn(
             f"{environment_id} has no time limit: its episodes are cut off after {DEFAULT_LIMIT} steps. Say how many with "
-            "--rollouts.max_episode_steps in fit, --max_episode_steps in collect and evaluate.",
+            "--rollouts.max_episode_steps in fit, with max_episode_steps in collect and evaluate.",
             stacklevel=2,
         )
         _limits[environment_id] = DEFAULT_LIMIT
@@ -178,6 +184,8 @@ def environment_spaces(environment_id: str) -> EnvironmentSpaces:
     task = task_of(environment_id)
     if task is not None:
         can_terminate: bool | None = task.can_terminate
+    elif gates_of(environment_id) is not None:
+        can_terminate = True
     else:
         can_terminate = False if environment_id in NEVER_TERMINATE else None
     return EnvironmentSpaces(

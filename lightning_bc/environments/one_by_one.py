@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers import FlattenObservation, TimeLimit
 from numpy.typing import NDArray
 
-from lightning_bc.aliases import StateDict
+from lightning_bc.aliases import Infos, StateDict
 from lightning_bc.environments.arguments import (
     check_actions,
     check_at_least_one,
@@ -23,7 +23,7 @@ from lightning_bc.environments.arguments import (
 )
 from lightning_bc.environments.loading import quiet_model_loading
 from lightning_bc.environments.tasks import BoolArray, FloatArray
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, takes_state
 
 
 class OneByOne(VectorWrapper):
@@ -58,7 +58,7 @@ class OneByOne(VectorWrapper):
                 wrappers=[*limit, FlattenObservation],
             )
         super().__init__(environments)
-        self._environment_id = environment_id
+        self.environment_id = environment_id
         shape = (num_envs, spaces.flatdim(self.single_observation_space))
         self._observations: NDArray = np.zeros(shape, self.single_observation_space.dtype)
         self._steps = 0                                             # environment steps, so that each save seeds anew
@@ -69,8 +69,8 @@ class OneByOne(VectorWrapper):
         return self._observations.copy()
 
     def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray, dict[str, Any]]:
+        self, *, seed: int | Sequence[int | None] | None = None, options: Infos | None = None
+    ) -> tuple[NDArray, Infos]:
         """Start new episodes; arguments, returns and errors as :meth:`BatchedMujoco.reset`.
 
         Other entries of ``options`` than the mask go to the environments.
@@ -85,7 +85,7 @@ class OneByOne(VectorWrapper):
 
     def step(
         self, actions: NDArray, active: BoolArray | None = None
-    ) -> tuple[NDArray, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
+    ) -> tuple[NDArray, FloatArray, BoolArray, BoolArray, Infos]:
         """Step the active sub-environments; arguments, returns and errors as :meth:`BatchedMujoco.step`."""
         actions = np.asarray(actions)
         check_actions(actions, (self.num_envs, spaces.flatdim(self.single_action_space)))
@@ -112,7 +112,7 @@ class OneByOne(VectorWrapper):
         """A reward, also one in an array of one element, as environments that compute in batches give it."""
         if np.size(reward) != 1:
             raise InputError(
-                f"{self._environment_id}: gave a reward of shape {np.shape(reward)}; one number is needed. Put a "
+                f"{self.environment_id}: gave a reward of shape {np.shape(reward)}; one number is needed. Put a "
                 "gymnasium.RewardWrapper around it that sums it."
             )
         return np.asarray(reward, dtype=float).item()
@@ -123,17 +123,18 @@ class OneByOne(VectorWrapper):
             int(np.random.SeedSequence((abs(entropy), self._steps)).generate_state(1)[0])
             for entropy in self.env.np_random_seed
         ]
-        return {"environment_id": self._environment_id, "seeds": seeds, "steps": self._steps}
+        return {"environment_id": self.environment_id, "seeds": seeds, "steps": self._steps}
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Start new episodes from the saved seeds, and warn that the saved ones are lost.
 
         Raises:
-            ValueError: the state is of another environment or of another number of sub-environments.
+            InputError: the state is of another environment or of another number of sub-environments.
         """
-        check_environment(state, self._environment_id)
+        check_environment(state, self.environment_id)
         warnings.warn(
-            f"{self._environment_id} cannot save its state: its {self.num_envs} episodes in progress restart from new "
+            f"{self.environment_id} cannot save its state: its {self.num_envs} episodes in progress restart from new "
             "start states, so the run continues, but not bit by bit as if it had never stopped.",
             UserWarning,
             stacklevel=2,

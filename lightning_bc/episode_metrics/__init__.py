@@ -7,7 +7,8 @@ A metric is a function in a file of this folder, which is found by itself:
         return float(np.median(episodes.returns))
 
 It is then ``rollout/return_median`` on the curve (TensorBoard and curve.csv), ``metrics.return_median`` in results.json, and
-a row of docs/metrics.md. In the meanings, N is the number of episodes, R_i the return and T_i the length of episode i.
+a row of docs/metrics.md. In the meanings, N is the number of episodes, R_i the return and T_i the length of episode i. What
+makes sense in some environments alone says which, ``environments=("Gates-v0",)``, and is measured there alone.
 """
 
 import functools
@@ -31,23 +32,31 @@ class EpisodeMetric:
         unit: of the number; "1" where it has none.
         meaning: the equation, or in words.
         recorded: whether it reads the episodes' observations, actions or rewards, which are kept only where a metric asks.
+        environments: ids, without their module, of the environments that it is of; none for all of them.
     """
 
     measure: Measure
     unit: str
     meaning: str
     recorded: bool = False
+    environments: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """The function's name."""
         return self.measure.__name__
 
+    def is_of(self, environment_id: str) -> bool:
+        """Whether it is measured in this environment."""
+        return not self.environments or environment_id.rpartition(":")[2] in self.environments
+
 
 _known: dict[str, EpisodeMetric] = {}
 
 
-def episode_metric(unit: str, meaning: str, recorded: bool = False) -> Callable[[Measure], Measure]:
+def episode_metric(
+    unit: str, meaning: str, recorded: bool = False, environments: tuple[str, ...] = ()
+) -> Callable[[Measure], Measure]:
     """Make a function an episode metric: see :class:`EpisodeMetric`.
 
     Raises:
@@ -55,7 +64,7 @@ def episode_metric(unit: str, meaning: str, recorded: bool = False) -> Callable[
     """
 
     def register(measure: Measure) -> Measure:
-        metric = EpisodeMetric(measure, unit, meaning, recorded)
+        metric = EpisodeMetric(measure, unit, meaning, recorded, environments)
         other = _known.setdefault(metric.name, metric).measure
         if other.__module__ != measure.__module__:
             raise ValueError(
@@ -79,10 +88,16 @@ def episode_metrics() -> dict[str, EpisodeMetric]:
 
 
 def measure_all(episodes: Episodes, references: References) -> dict[str, float]:
-    """Every episode metric of ``episodes``, by its name."""
-    return {name: float(metric.measure(episodes, references)) for name, metric in episode_metrics().items()}
+    """Every episode metric of the episodes' environment, by its name."""
+    measured = {name: metric for name, metric in episode_metrics().items() if metric.is_of(episodes.environment_id)}
+    return {name: float(metric.measure(episodes, references)) for name, metric in measured.items()}
 
 
-def recording_is_needed() -> bool:
-    """Whether a metric reads observations, actions or rewards."""
-    return any(metric.recorded for metric in episode_metrics().values())
+def recording_is_needed(environment_id: str) -> bool:
+    """Whether a metric of this environment reads observations, actions or rewards."""
+    return any(metric.recorded for metric in episode_metrics().values() if metric.is_of(environment_id))
+
+
+def special_metrics(environment_id: str) -> list[str]:
+    """Names of the metrics of this environment that others have not."""
+    return [name for name, metric in episode_metrics().items() if metric.environments and metric.is_of(environment_id)]

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from lightning_bc.episode_metrics import special_metrics
 from lightning_bc.references import References
 from lightning_bc.report import statistics
 from lightning_bc.report.labels import (
@@ -96,22 +97,39 @@ class Method:
         """One entry of results.json of every run, (runs,); NaN where it is null."""
         return np.array([getattr(run.results, key) for run in self.runs], dtype=float)
 
+    @property
+    def diverged(self) -> int:
+        """How many of the runs came to a number that is not finite. Then there is no mean: that of others is no answer."""
+        return sum(run.results.diverged is not None for run in self.runs)
+
     @cached_property
     def score(self) -> float:
-        """Centre of the runs' scores: mean, from 10 runs on the interquartile mean."""
+        """Centre of the runs' scores: mean, from 10 runs on the interquartile mean; NaN where a run diverged."""
         return float(statistics.center(self.over_runs("score")))
+
+    @property
+    def rank(self) -> float:
+        """What sorts methods, the best first and last those of which a run diverged."""
+        return math.inf if self.diverged else -self.score
 
     @cached_property
     def score_interval(self) -> list[float] | None:
-        """Its 95% interval; None for one run."""
-        ends = statistics.interval(self.over_runs("score"))
+        """Its 95% interval; None for one run, and where a run diverged."""
+        ends = None if self.diverged else statistics.interval(self.over_runs("score"))
         return None if ends is None else [float(end) for end in ends]
+
+    @cached_property
+    def special(self) -> dict[str, float]:
+        """The metrics that only this environment has, with sampled actions, means over runs; NaN where not known."""
+        measured = [run.results.sampled_metrics for run in self.runs]
+        names = special_metrics(self.runs[0].results.environment_id)
+        return {f"sampled_{name}": float(np.mean([run.get(name, math.nan) for run in measured])) for name in names}
 
     @cached_property
     def row(self) -> Row:
         """The row as numbers."""
         scores, normalized = self.over_runs("score"), self.over_runs("normalized")
-        ends = statistics.interval(normalized)
+        ends = None if self.diverged else statistics.interval(normalized)
         low, high = (None, None) if ends is None else map(float, ends)
         return Row(
             method=self.strategy,
@@ -121,7 +139,7 @@ class Method:
             expert_queries=self.over_runs("expert_queries").mean(),
             environment_steps=self.over_runs("environment_steps").mean(),
             final_return_mean=scores.mean(),
-            final_return_std=scores.std(ddof=1) if len(scores) > 1 else None,
+            final_return_std=scores.std(ddof=1) if len(scores) > 1 and not self.diverged else None,
             normalized=float(statistics.center(normalized)),
             normalized_low=low,
             normalized_high=high,
@@ -157,22 +175,30 @@ class Chart:
         return self.methods[0]
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the cells."""
+        return *COLUMNS, *(name.replace("_", " ").capitalize() for name in self.best.special)
+
+    @property
     def decimals(self) -> int:
         """Decimals of a return: four figures of the distance between random and expert."""
         reference = self.references
         scale = abs(reference.expert_return - reference.random_return) if reference.has_expert else abs(self.best.score)
-        return int(np.clip(3 - math.floor(math.log10(scale)), 0, 3)) if scale else 0
+        return int(np.clip(3 - math.floor(math.log10(scale)), 0, 3)) if scale > 0 else 0
 
     def show_return(self, value: float) -> str:
         """A return in words."""
-        return f"{value:,.{self.decimals}f}"
+        return "diverged" if math.isnan(value) else f"{value:,.{self.decimals}f}"
 
     def cells(self, method: Method) -> list[str]:
-        """The row in words, under ``COLUMNS``."""
+        """The row in words, under ``columns``."""
         row = method.row
         spread = "" if row.final_return_std is None else f" ± {self.show_return(row.final_return_std)}"
-        episodes = sum(len(run.results.returns) for run in method.runs)
+        episodes = sum(run.results.episodes for run in method.runs)
         known = self.references.has_expert
+        normalized = show_interval(row.normalized, row.normalized_low, row.normalized_high)
+        if method.diverged:
+            normalized = "diverged"
         return [
             method.strategy,
             ", ".join(in_words(method.distinguishing).values()),
@@ -180,17 +206,20 @@ class Chart:
             f"{row.expert_queries:,.0f}",
             f"{row.environment_steps:,.0f}",
             f"{self.show_return(row.final_return_mean)}{spread} ({_seeds(method)})",
-            show_interval(row.normalized, row.normalized_low, row.normalized_high) if known else "no expert",
+            normalized if known else "no expert",
             self.show_return(row.worst_seed),
             f"{round(row.failed_episodes * episodes)} of {episodes}" if known else "no expert",
             show_duration(row.training_seconds),
-            f"{row.action_latency_ms:.2f} ms",
+            "" if math.isnan(row.action_latency_ms) else f"{row.action_latency_ms:.2f} ms",
             row.notes,
+            *("" if math.isnan(value) else f"{value:.3f}" for value in method.special.values()),
         ]
 
     def sentence(self) -> str:
         """What was reached, and with what: parameters that distinguish, data, and what was asked for while learning."""
         best, known = self.best, self.references.has_expert
+        if best.diverged:
+            return "Of every method a seed diverged."
         row = best.row
         details = [
             ", ".join(in_words(best.distinguishing).values()) or "default parameters" * (not best.parameters),
@@ -207,12 +236,12 @@ class Chart:
         return f"With {told} a return of {self.show_return(best.score)} was reached ({interval}{normalized})."
 
 
-# From runs to charts
-
-
 def make_charts(records: Iterable[Record]) -> list[Chart]:
-    """Sort runs into charts: one for each environment and expert, in the order of their names."""
-    records = list(records)
+    """Sort runs into charts: one for each environment and expert, in the order of their names.
+
+    Runs of a search are left out: the best of them is the best of many, so part of its score is chance.
+    """
+    records = [record for record in records if not record.config.get("search")]
     scales: dict[tuple[str, References], list[FinishedRecord]] = {}
     for record in records:
         if isinstance(record, FinishedRecord):
@@ -228,7 +257,7 @@ def make_charts(records: Iterable[Record]) -> list[Chart]:
             expert = references.expert_return
             digits = ".0f" if abs(expert) >= 100 else ".3g"
             name += f", expert return {expert:{digits}}" if references.has_expert else " without expert"
-        methods = sorted(_methods(runs, unfinished), key=lambda method: -method.score)
+        methods = sorted(_methods(runs, unfinished), key=lambda method: method.rank)
         charts.append(Chart(name, references, tuple(methods)))
     return sorted(charts, key=lambda chart: chart.name)
 
@@ -254,18 +283,20 @@ def _methods(runs: Sequence[FinishedRecord], unfinished: Sequence[Record]) -> li
         newest = {run.seed: run for run in group}                   # records are read oldest first
         repeated = len(group) - len(newest)
         lost = sum(run.over("seconds") is None for run in newest.values())
+        diverged = sum(run.results.diverged is not None for run in newest.values())
         missing = sum(waiting[settings] for settings in {_settings(run, path=True) for run in group})
         notes = (
             "interquartile mean" * (len(newest) >= statistics.FEWEST_FOR_INTERQUARTILE_MEAN),
             f"{missing} unfinished, not counted" if missing else "",
             f"{repeated} repeated with the same seed, the newest counts" if repeated else "",
             f"{lost} without a readable curve" if lost else "",
+            f"{diverged} of {counted(len(newest), 'seed')} diverged" if diverged else "",
         )
         methods.append(
             Method(
                 strategy=strategy_name(group[0].config),
                 parameters=changed_parameters(group[0].config),
-                demonstrations=demonstrations_in_words(group[0]),
+                demonstrations=demonstrations_in_words(group[0].results.data),
                 runs=tuple(newest[seed] for seed in sorted(newest)),
                 notes=tuple(filter(None, notes)),
             )

@@ -4,11 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+import numpy as np
+
 from lightning_bc.report import statistics
 from lightning_bc.report.chart import Method
 
 MATRIX_SIZE = 12
 """Methods in a table of each against each; more of them cannot be read."""
+
+LOWEST = -1e300
+"""The score of a run that diverged: under every other, and equal to that of another which did."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ def improvements(methods: Sequence[Method]) -> list[Improvement]:
     """
     found = []
     for one, other in combinations((method for method in methods if len(method.runs) > 1), 2):
-        scores = one.over_runs("score"), other.over_runs("score")
+        scores = [np.nan_to_num(method.over_runs("score"), nan=LOWEST) for method in (one, other)]
         probability = float(statistics.probability_of_improvement(*scores))
         low, high = statistics.probability_interval(*scores)
         found += [

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_bc.report.parameters import Chosen, Parameters, class_name, teachers
-from lightning_bc.runs.records import FinishedRecord
+from lightning_bc.runs.results import Source
 
 
 def strategy_name(config: Chosen) -> str:
@@ -14,9 +14,8 @@ def strategy_name(config: Chosen) -> str:
     return " with ".join(class_name(chosen) for chosen in (config["model"], *teachers(config)))
 
 
-def demonstrations_in_words(run: FinishedRecord) -> tuple[str, ...]:
-    """What a run learnt from: kind of actions (or the file's name), episodes, pairs."""
-    data = run.results.data
+def demonstrations_in_words(data: Source | None) -> tuple[str, ...]:
+    """What was learnt from: kind of actions (or the file's name), episodes, pairs."""
     if data is None:
         return ("none",)
     kind = data.actions or " + ".join(re.split(r"[/\\:]", path)[-1] for path in data.files or [data.path])

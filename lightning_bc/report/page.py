@@ -5,17 +5,19 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import quote
 
 import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader
 from plotly.offline import get_plotlyjs
 
+from lightning_bc.report import held_out
 from lightning_bc.report.bands import Band
-from lightning_bc.report.chart import COLUMNS, Chart
+from lightning_bc.report.chart import Chart
 from lightning_bc.report.comparison import Improvement, matrix
 from lightning_bc.report.evaluations import Evaluated
+from lightning_bc.report.held_out import HeldOutRow
 from lightning_bc.report.page_curves import Legend, panel_figure, vertical_range
 from lightning_bc.report.panels import Panel
 from lightning_bc.report.styles import colour_of
@@ -46,9 +48,23 @@ class Section:
     played: Sequence[Evaluated] = ()
 
 
-def write_page(
-    path: Path, sections: Sequence[Section], axis: str, output: Path, *, logs: str, counted: int, left_out: Mapping[str, str]
-) -> None:
+class Shown(TypedDict):
+    """What the page shows beside the charts.
+
+    Attributes:
+        logs: the folder of runs.
+        counted: how many runs are in charts.
+        held_out: the rows of those without a simulator.
+        left_out: what is not counted or not whole, with the reason.
+    """
+
+    logs: str
+    counted: int
+    held_out: Sequence[HeldOutRow]
+    left_out: Mapping[str, str]
+
+
+def write_page(path: Path, sections: Sequence[Section], axis: str, output: Path, shown: Shown) -> None:
     """Write the page.
 
     Args:
@@ -56,14 +72,12 @@ def write_page(
         sections: one for each chart, in their order.
         axis: what the curves are drawn over.
         output: the folder where the page will lie, from which it links to the runs' configurations.
-        logs: the folder of runs.
-        counted: how many runs were.
-        left_out: what is not counted or not whole, with the reason.
+        shown: what is beside the charts.
     """
     template = Environment(loader=PackageLoader("lightning_bc.report", "."), autoescape=True).get_template("page.html")
     contents = [_content(section, axis, output, number) for number, section in enumerate(sections)]
-    shown = {"sections": contents, "columns": COLUMNS, "whole": _WHOLE, "logs": logs, "counted": counted}
-    path.write_text(template.render(shown, left_out=left_out, library=get_plotlyjs()))
+    fixed = {"whole": _WHOLE, "held_out_table": held_out, "library": get_plotlyjs()}
+    path.write_text(template.render(shown, sections=contents, **fixed))
 
 
 def _content(section: Section, axis: str, output: Path, number: int) -> dict[str, object]:

@@ -54,7 +54,7 @@ def make_panels(chart: Chart) -> list[Panel]:
 
 def _panels(title: str, methods: Sequence[Method], amount: bool = True) -> list[Panel]:
     """One panel, or several by rank; none of no methods. With ``amount``, its title says what was learnt from."""
-    methods = sorted(methods, key=lambda method: -method.score)
+    methods = sorted(methods, key=lambda method: method.rank)
     if amount and methods:
         title += f": {_amount(methods)}"
     found = []

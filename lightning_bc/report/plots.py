@@ -91,7 +91,7 @@ def draw_method(path: Path, chart: Chart, method: Method, curve: Band, axis: str
 def _save(figure: Figure, path: Path, named: Sequence[tuple[Axes, list[End]]]) -> None:
     """Write names, which need the final size of the axes, and the file."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)                                  # else savefig lays out, and draws, once more
     for axes, ends in named:
         label_ends(axes, ends, NAMES_FROM)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {})

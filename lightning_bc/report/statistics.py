@@ -1,7 +1,11 @@
 """Statistics over runs. A run is one number, its score; its episodes never enter here.
 
-What is computed and why follows Agarwal 2021 (Deep Reinforcement Learning at the Edge of the Statistical Precipice,
-https://arxiv.org/abs/2108.13264): intervals by bootstrap over runs, the interquartile mean, the probability of improvement.
+The interquartile mean and the probability of improvement follow Agarwal 2021 (Deep Reinforcement Learning at the Edge of
+the Statistical Precipice, https://arxiv.org/abs/2108.13264). Its intervals do not: they are percentiles of a bootstrap, for
+tens of runs of several tasks. Of the 3 to 5 runs of a row here such percentiles are little more than the range of the runs,
+which holds the mean in 75% of cases with 3 runs, not in 95% (tests/test_statistics.py). So the interval of a row is
+Student's t, which is exact where scores are normally distributed, however few they are. It may reach beyond the best
+possible score. From 10 runs on, where it is that of the interquartile mean, it holds it in about 93%.
 """
 
 from collections.abc import Sequence
@@ -33,24 +37,26 @@ def center(values: np.ndarray, axis: int = 0) -> np.ndarray:
 
 
 def interval(values: np.ndarray, axis: int = 0) -> tuple[np.ndarray, np.ndarray] | None:
-    """95% interval of :func:`center`: percentiles of what it becomes when runs are drawn anew with replacement.
+    """95% interval of :func:`center`, Student's t over runs.
 
-    It never leaves the range of the runs, and of two or three runs it is that range: too narrow rather than too wide.
+        center +- t_0.975(k - 1) se,    k runs that are not left out
+
+    where se = sqrt(n) / k times the standard deviation of the n runs, winsorised where some are left out: these count as the
+    nearest that is not (Tukey and McLaughlin 1963).
 
     Returns:
         Lower and upper end; None for a single run, which says nothing of its spread.
     """
-    if values.shape[axis] < 2:
+    runs = values.shape[axis]
+    if runs < 2:
         return None
-    drawn = stats.bootstrap(
-        (values,),
-        center,
-        axis=axis,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),                               # the same runs give the same report
-    )
-    return drawn.confidence_interval.low, drawn.confidence_interval.high
+    cut = runs // 4 if runs >= FEWEST_FOR_INTERQUARTILE_MEAN else 0
+    kept = runs - 2 * cut
+    ordered = np.sort(values, axis)
+    winsorised = np.clip(ordered, ordered.take([cut], axis), ordered.take([runs - 1 - cut], axis))
+    error = winsorised.std(axis, ddof=1) * np.sqrt(runs) / kept     # without cuts, std / sqrt(runs)
+    half = stats.t.ppf(0.975, kept - 1) * error
+    return center(values, axis) - half, center(values, axis) + half
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -5,6 +5,7 @@ digits. It names both of its folders: lightning_logs/<run>/ (config.yaml, curve.
 checkpoints/<run>/ (last.ckpt, best.ckpt).
 """
 
+import difflib
 import secrets
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ import yaml
 from lightning_bc.aliases import Config, StateDict
 from lightning_bc.demonstrations.readers import stem
 from lightning_bc.errors import InputError
+from lightning_bc.files import refuse_damaged
 
 LOGS = Path("lightning_logs")
 CHECKPOINTS = Path("checkpoints")
@@ -59,6 +61,13 @@ def last_checkpoint(run: str) -> Path:
     return CHECKPOINTS / run / "last.ckpt"
 
 
+def nearest_runs(run: str) -> str:
+    """Behind a name that no run with a checkpoint has: those that are spelt alike, in words; empty where there are none."""
+    runs = [found.parent.name for found in CHECKPOINTS.glob("*/last.ckpt")]
+    near = difflib.get_close_matches(run, runs, n=2)
+    return f" Nearest: {', '.join(near)}." if near else ""
+
+
 def results_path(run: str) -> Path:
     """Where a finished run's results lie."""
     return LOGS / run / RESULTS_FILE
@@ -81,6 +90,12 @@ def open_checkpoint(path: str | Path, flag: str = "--ckpt_path") -> StateDict:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{flag} {path}: no such file. Checkpoints lie in {CHECKPOINTS}/RUN/last.ckpt.")
+    try:
+        refuse_damaged(path)
+    except InputError as error:
+        others = [other.name for other in sorted(path.parent.glob("*.ckpt")) if other != path]
+        words = f" Beside it lies {', '.join(others)}." if others else ""
+        raise InputError(f"{flag} {error}{words}") from error
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -3,14 +3,13 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from lightning_bc import versions
 from lightning_bc.aliases import Config
 from lightning_bc.errors import InputError
 from lightning_bc.files import write_text
 from lightning_bc.runs import score
-from lightning_bc.runs.results import Results
+from lightning_bc.runs.results import Results, Source, built
 from lightning_bc.strategies.base import Strategy
 from lightning_bc.strategies.offline.base import VALIDATION
 
@@ -51,7 +50,7 @@ class HeldOutResults:
     seconds: float
     training_seconds: float
     seed: int
-    data: dict[str, Any]
+    data: Source
     versions: dict[str, str]
 
     @classmethod
@@ -86,7 +85,7 @@ class HeldOutResults:
             seconds=point["seconds"],
             training_seconds=point["training_seconds"],
             seed=checkpoint["config"]["seed_everything"],
-            data=dict(source),
+            data=built(Source, source),
             versions=versions(),
         )
 
@@ -104,7 +103,7 @@ class HeldOutResults:
 
     def in_a_line(self) -> str:
         """The figures alone."""
-        figures, episodes = self.held_out, self.data["validation_episodes"]
+        figures, episodes = self.held_out, self.data.validation_episodes
         return (
             f"held-out loss {figures['loss']:.4g}, error of the deterministic action: mean absolute "
             f"{figures['action_mean_absolute_error']:.4g}, root mean squared "
@@ -125,9 +124,10 @@ def read_results(path: Path) -> Results | HeldOutResults:
     if not isinstance(content, dict) or "held_out" not in content:
         return Results.read(path)
     try:
-        results = HeldOutResults(**content)
-        results.in_words()
-    except (TypeError, KeyError, ValueError) as error:
+        results: HeldOutResults = built(HeldOutResults, content)
+        if missing := sorted(VALIDATION.keys() - results.held_out.keys()):
+            raise InputError(f"lacks held_out.{missing[0]}")
+    except InputError as error:
         raise InputError(f"{path}: is damaged ({error}). Write it anew: python -m lightning_bc test --run RUN.") from error
     return results
 

@@ -61,16 +61,32 @@ class FinishedRecord(Record):
     results: Results
 
 
-def read_records(logs: Path) -> tuple[list[Record], dict[str, str]]:
+@dataclass(frozen=True)
+class HeldOutRecord:
+    """A finished run without a simulator, which has no return to be compared by.
+
+    Attributes:
+        folder: lightning_logs/<run>.
+        config: its config.yaml.
+        results: its results.json.
+    """
+
+    folder: Path
+    config: Config
+    results: HeldOutResults
+
+
+def read_records(logs: Path) -> tuple[list[Record], list[HeldOutRecord], dict[str, str]]:
     """Read every run under ``logs``, oldest first.
 
     Returns:
-        The runs, those with a score as :class:`FinishedRecord`, and for each file that cannot be used what is wrong with
-        it. Left out are runs without a readable configuration, with a broken results.json, and those without a simulator,
-        whose figures are named; one whose curve.csv is broken has no curve.
+        The runs, those with a score as :class:`FinishedRecord`; those without a simulator; and for each file that cannot be
+        used what is wrong with it. Left out are runs without a readable configuration and with a broken results.json; one
+        whose curve.csv is broken has no curve.
     """
     folders = {path.parent for name in (CONFIG_FILE, RESULTS_FILE, CURVE_FILE) for path in logs.rglob(name)}
     records: list[Record] = []
+    held_out: list[HeldOutRecord] = []
     broken: dict[str, str] = {}
     for folder in sorted(folders, key=lambda folder: (started_at(folder.name), folder)):
         path = folder / CONFIG_FILE
@@ -81,8 +97,8 @@ def read_records(logs: Path) -> tuple[list[Record], dict[str, str]]:
         except (OSError, ValueError, yaml.YAMLError) as error:
             broken[str(path)] = _in_a_line(path, error)
             continue
-        if isinstance(results, HeldOutResults):                     # no return to compare it by
-            broken[str(folder)] = f"trained without a simulator, no return: {results.in_a_line()}"
+        if isinstance(results, HeldOutResults):
+            held_out.append(HeldOutRecord(folder, config, results))
             continue
         curve: dict[str, np.ndarray] = {}
         path = folder / CURVE_FILE
@@ -94,7 +110,7 @@ def read_records(logs: Path) -> tuple[list[Record], dict[str, str]]:
             records.append(Record(folder, config, None, curve))
         else:
             records.append(FinishedRecord(folder, config, results, curve))
-    return records, broken
+    return records, held_out, broken
 
 
 def _read_config(path: Path) -> Config:

@@ -3,11 +3,12 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from lightning_bc.episodes import TEST_EPISODES
 from lightning_bc.errors import InputError
 from lightning_bc.files import write_text
 from lightning_bc.references import References
@@ -52,21 +53,29 @@ class Results:
     checkpoint: str = field(metadata=_of("", "file that was scored"))
     environment_id: str = field(metadata=_of("", "Gymnasium id"))
     strategy: str = field(metadata=_of("", "class name"))
-    score: float = field(metadata=_of("reward", "mean of `returns`"))
-    score_std: float = field(metadata=_of("reward", "their standard deviation, sqrt((1/100) sum_i (R_i - score)^2)"))
+    score: float = field(metadata=_of("reward", "mean of `returns`; null where the run diverged", nullable=True))
+    score_std: float = field(
+        metadata=_of("reward", "their standard deviation, sqrt((1/100) sum_i (R_i - score)^2)", nullable=True)
+    )
     normalized: float = field(metadata=_of("1", "(score - random_return) / (expert_return - random_return)", nullable=True))
     failed_episodes: float = field(
         metadata=_of(
             "share, 0 to 1", "(1/100) times the number of i with R_i < expert_return - abs(expert_return) / 2", nullable=True
         )
     )
-    sampled_score: float = field(metadata=_of("reward", "mean of `sampled_returns`"))
+    sampled_score: float = field(metadata=_of("reward", "mean of `sampled_returns`", nullable=True))
     sampled_normalized: float = field(metadata=_of("1", "the same scale for `sampled_score`", nullable=True))
     references: References = field(metadata=_of("", "what `normalized` is measured against:"))
     action_latency_ms: dict[str, float] = field(
-        metadata=_of("ms", "median time of one call, per played action, by number of observations in the call: `1` and `10`")
+        metadata=_of(
+            "ms",
+            "median time of one call, per played action, by number of observations in the call: `1` and `10`",
+            nullable=True,
+        )
     )
-    network_evaluations: float = field(metadata=_of("", "evaluations of the network per played deterministic action"))
+    network_evaluations: float = field(
+        metadata=_of("", "evaluations of the network per played deterministic action", nullable=True)
+    )
     parameters: int = field(metadata=_of("", "number of the strategy's parameters"))
     test_seeds: list[int] = field(metadata=_of("", "first and last seed of the test bank"))
     returns: list[float] = field(
@@ -84,6 +93,13 @@ class Results:
     versions: dict[str, str] = field(
         metadata=_of("", "of lightning_bc, python, mujoco, gymnasium, torch and lightning when the score was played")
     )
+    search: str | None = field(
+        default=None, metadata=_of("", "name of the `sweep` that tried the run; such a run is in no table; else null")
+    )
+    diverged: str | None = field(
+        default=None,
+        metadata=_of("", "which number was not finite, and at which step, where training stopped for it; else null"),
+    )
     metrics: dict[str, float] = field(
         default_factory=dict,
         metadata=_of("", "every metric of episodes by its name, over the same episodes as `returns`", nullable=True),
@@ -91,6 +107,11 @@ class Results:
     sampled_metrics: dict[str, float] = field(
         default_factory=dict, metadata=_of("", "the same over those of `sampled_returns`", nullable=True)
     )
+
+    @property
+    def episodes(self) -> int:
+        """How many episodes of the test bank the score is over; those of a run that diverged count as failed."""
+        return TEST_EPISODES if self.diverged else len(self.returns)
 
     def as_dict(self) -> dict[str, object]:
         """Plain values as JSON has them: null for NaN, an empty object for no demonstrations."""
@@ -108,7 +129,9 @@ class Results:
         Raises:
             InputError: a key is missing or its value is of another type.
         """
-        results: Results = _built(cls, {**content, "data": content.get("data", {}) or None}, "")
+        results: Results = built(cls, {**content, "data": content.get("data", {}) or None})
+        if math.isnan(results.score) and not results.diverged:
+            raise InputError("score is 'None', wanted float")
         return results
 
     @classmethod
@@ -161,8 +184,12 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _built(kind: Any, value: Any, name: str, nullable: bool = False) -> Any:
-    """``value``, read from JSON, as a ``kind``: a dataclass, list, dict, union or plain type."""
+def built(kind: Any, value: Any, name: str = "", nullable: bool = False) -> Any:
+    """``value``, read from JSON, as a ``kind``: a dataclass, list, dict, union or plain type.
+
+    Raises:
+        InputError: an entry is missing or of another type.
+    """
     if is_dataclass(kind) and isinstance(value, Mapping):
         build: Any = kind
         hints, given = get_type_hints(kind), {}
@@ -170,10 +197,8 @@ def _built(kind: Any, value: Any, name: str, nullable: bool = False) -> Any:
             dotted = f"{name}.{entry.name}".lstrip(".")
             if entry.name in value:
                 null = entry.metadata.get("nullable", False)
-                given[entry.name] = _built(hints[entry.name], value[entry.name], dotted, null)
-            elif entry.default_factory is dict:
-                given[entry.name] = {}
-            else:
+                given[entry.name] = built(hints[entry.name], value[entry.name], dotted, null)
+            elif entry.default is MISSING and entry.default_factory is MISSING:
                 raise InputError(f"lacks {dotted}")
         return build(**given)
     if kind is float:
@@ -184,11 +209,11 @@ def _built(kind: Any, value: Any, name: str, nullable: bool = False) -> Any:
     elif isinstance(kind, UnionType):
         if value is None and NoneType in get_args(kind):
             return None
-        return _built(next(part for part in get_args(kind) if part is not NoneType), value, name, nullable)
+        return built(next(part for part in get_args(kind) if part is not NoneType), value, name, nullable)
     elif get_origin(kind) is list and isinstance(value, list):
-        return [_built(get_args(kind)[0], inner, f"{name}[{number}]", nullable) for number, inner in enumerate(value)]
+        return [built(get_args(kind)[0], inner, f"{name}[{number}]", nullable) for number, inner in enumerate(value)]
     elif get_origin(kind) is dict and isinstance(value, Mapping):
-        return {key: _built(get_args(kind)[1], inner, f"{name}.{key}", nullable) for key, inner in value.items()}
+        return {key: built(get_args(kind)[1], inner, f"{name}.{key}", nullable) for key, inner in value.items()}
     elif isinstance(kind, type) and isinstance(value, kind) and not isinstance(value, bool):
         return value
     wanted = kind.__name__ if isinstance(kind, type) else str(kind)

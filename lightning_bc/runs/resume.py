@@ -47,7 +47,14 @@ def with_own_configuration(command: str, args: Sequence[str]) -> list[str]:
     if path is None and "--run" in given:
         path = str(folders.last_checkpoint(folders.check_name(given["--run"], "--run")))
         if not Path(path).is_file():
-            return list(args)
+            is_described = bool(given.keys() & {"-c", "--config", "--model"})
+            if (command == "fit" and is_described) or {"-h", "--help"} & set(args):
+                return list(args)
+            way_out = " To start one, add --config or --model." if command == "fit" else ""
+            raise InputError(
+                f"--run {given['--run']}: no run of this name has a checkpoint, {path}."
+                f"{folders.nearest_runs(given['--run'])}{way_out}"
+            )
     if path in (None, "last") or given.keys() & {"-c", "--config", "--model"}:
         return list(args)
     content = folders.open_checkpoint(path)

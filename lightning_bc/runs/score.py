@@ -11,7 +11,7 @@ from lightning_bc import versions
 from lightning_bc.acting import CannotBeFrozenError
 from lightning_bc.aliases import Config
 from lightning_bc.environments import Environments, make
-from lightning_bc.episode_metrics import measure_all, recording_is_needed
+from lightning_bc.episode_metrics import measure_all, recording_is_needed, special_metrics
 from lightning_bc.episodes import TEST_BANK, TEST_EPISODES, Episodes, Policy, play
 from lightning_bc.errors import InputError
 from lightning_bc.references import References
@@ -50,7 +50,6 @@ def score(
             f"{path}: holds no point of the curve, so nothing says how long it was trained. It was saved by an earlier "
             "version or without lightning_bc's Rollouts; train it anew with python -m lightning_bc fit."
         )
-    point = checkpoint["point"]
     strategy.eval()
     with closing(make(environment_id, TEST_EPISODES)) as environments:
         played = {deterministic: _play(strategy, environments, deterministic) for deterministic in (True, False)}
@@ -58,33 +57,70 @@ def score(
     best, sampled = measured[True], measured[False]
     return Results.from_dict(
         {
-            "run": checkpoint["run"],
+            **_about(strategy, environment_id, references, source, checkpoint),
             "checkpoint": str(path),
-            "environment_id": environment_id,
-            "strategy": type(strategy).__name__,
             "score": best["return_mean"],
             "score_std": best["return_std"],
             "normalized": best["normalized_return"],
             "failed_episodes": best["failed_episodes"],
             "sampled_score": sampled["return_mean"],
             "sampled_normalized": sampled["normalized_return"],
-            "references": references.as_dict(),
             "action_latency_ms": {str(batch): latency(strategy, batch) for batch in (1, 10)},
             "network_evaluations": network_evaluations(strategy),
-            "parameters": sum(parameter.numel() for parameter in strategy.parameters()),
-            "test_seeds": [TEST_BANK.first, TEST_BANK.first + TEST_EPISODES - 1],
             "returns": played[True].returns.tolist(),
             "sampled_returns": played[False].returns.tolist(),
-            **{name: int(point[name]) for name in ("optimizer_steps", "environment_steps", "expert_queries", "pairs")},
-            "seconds": point["seconds"],
-            "training_seconds": point["training_seconds"],
-            "seed": checkpoint["config"]["seed_everything"],
-            "data": source,
-            "versions": versions(),
             "metrics": best,
             "sampled_metrics": sampled,
         }
     )
+
+
+def diverged(
+    strategy: Strategy, environment_id: str, references: References, source: Config, path: Path, run: Config, what: str
+) -> Results:
+    """The results of a run that came to something that is no finite number: no score, and every episode failed.
+
+    Args:
+        strategy: as it learnt.
+        environment_id: as in :func:`score`, and so are ``references`` and ``source``.
+        path: the last checkpoint, whose weights are still finite; it may not be there.
+        run: what a checkpoint would hold of the run: its name, its configuration and the last point of its curve.
+        what: was not finite, and when.
+    """
+    nothing = ("score", "score_std", "normalized", "sampled_score", "sampled_normalized", "network_evaluations")
+    return Results.from_dict(
+        {
+            **_about(strategy, environment_id, references, source, run),
+            **dict.fromkeys(nothing),
+            "checkpoint": str(path),
+            "failed_episodes": 1.0,
+            "action_latency_ms": {"1": None, "10": None},
+            "returns": [],
+            "sampled_returns": [],
+            "diverged": what,
+        }
+    )
+
+
+def _about(
+    strategy: Strategy, environment_id: str, references: References, source: Config, checkpoint: Config
+) -> dict[str, object]:
+    """What results say of a run besides how well it plays."""
+    point = checkpoint["point"]
+    return {
+        "run": checkpoint["run"],
+        "environment_id": environment_id,
+        "strategy": type(strategy).__name__,
+        "references": references.as_dict(),
+        "parameters": sum(parameter.numel() for parameter in strategy.parameters()),
+        "test_seeds": [TEST_BANK.first, TEST_BANK.first + TEST_EPISODES - 1],
+        **{name: int(point.get(name, 0)) for name in ("optimizer_steps", "environment_steps", "expert_queries", "pairs")},
+        **{name: float(point.get(name, 0)) for name in ("seconds", "training_seconds")},
+        "seed": checkpoint["config"]["seed_everything"],
+        "data": source,
+        "versions": versions(),
+        "search": checkpoint["config"].get("search"),
+    }
 
 
 def _play(strategy: Strategy, environments: Environments, deterministic: bool) -> Episodes:
@@ -93,27 +129,42 @@ def _play(strategy: Strategy, environments: Environments, deterministic: bool) -
         strategy.player(deterministic),
         environments,
         TEST_BANK.seeds(TEST_EPISODES),
-        record=recording_is_needed(),
+        record=recording_is_needed(environments.environment_id),
         device=strategy.device,
     )
 
 
 def in_words(results: Results) -> str:
     """What the terminal shows of a score."""
+    if results.diverged:
+        return f"no score: {results.diverged}"
     references = results.references
     normalized = sampled = failed = scale = ""
     if references.has_expert:
         normalized, sampled = (f", normalized {value:.3f}" for value in (results.normalized, results.sampled_normalized))
         failed = f", failed episodes {results.failed_episodes:.0%}"
         scale = f"0 is random actions ({references.random_return:.0f}), 1 is {references.expert_return:.0f}, the "
+    samples = (
+        f"with sampled actions {results.sampled_score:.0f}{sampled} (drawn from what the strategy models, noise included; "
+        "the score is that of the deterministic ones)\n"
+    )
+    same = results.sampled_returns == results.returns               # nothing is sampled, and there is nothing more to say
     return (
         f"score {results.score:.0f} +- {results.score_std:.0f}{normalized}{failed} "
         "(100 test-bank episodes, deterministic actions)\n"
-        f"with sampled actions {results.sampled_score:.0f}{sampled} (drawn from what the strategy models, noise included; "
-        "the score is that of the deterministic ones)\n"
-        f"scale: {scale}{references.expert_source}\n"
+        f"{'' if same else samples}"
+        f"{special_in_words(results)}scale: {scale}{references.expert_source}\n"
         f"checkpoint        {results.checkpoint}"
     )
+
+
+def special_in_words(results: Results) -> str:
+    """A line of the metrics that only this environment has; nothing where there are none."""
+    names = special_metrics(results.environment_id)
+    shown = ", ".join(
+        f"{name.replace('_', ' ')} {results.metrics[name]:.3f} | {results.sampled_metrics[name]:.3f}" for name in names
+    )
+    return f"{shown} (deterministic | sampled actions)\n" * bool(names)
 
 
 def latency(strategy: Strategy, batch: int) -> float:

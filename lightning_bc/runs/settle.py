@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class Opened:
             InputError: it cannot be read, or is not one that ``fit`` has saved.
         """
         content = folders.open_checkpoint(path)
-        if Demonstrations.__qualname__ not in content:
+        if "environment_id" not in content.get(Demonstrations.__qualname__, {}):
             raise InputError(f"--ckpt_path {path}: is not whole: its data state is missing. Use another checkpoint.")
         return cls(path, content)
 
@@ -51,6 +51,11 @@ class Opened:
     def run(self) -> str:
         """The run that it is of."""
         return self.content["run"]
+
+    @property
+    def step(self) -> int:
+        """Lightning's step that it stands at."""
+        return self.content["global_step"]
 
     @property
     def config(self) -> Config:
@@ -132,8 +137,29 @@ def new_name(strategy: str, data: Sequence[str], seed: int) -> str:
     if "LOCAL_RANK" not in os.environ:
         os.environ[RUN_VARIABLE] = folders.new_name(strategy, data, seed)
     elif RUN_VARIABLE not in os.environ:
-        raise InputError("processes that torchrun or a scheduler starts cannot agree on a new name: give --run NAME.")
+        raise InputError(
+            "processes that torchrun or a scheduler starts cannot agree on a new name: give --run NAME, and torchrun, which "
+            "takes --run for a flag of its own, two dashes before the module: torchrun -m -- lightning_bc fit."
+        )
     return os.environ[RUN_VARIABLE]
+
+
+def refuse_other_processes(environment: Mapping[str, str], world_size: int) -> None:
+    """Refuse more or fewer processes than the Trainer knows of: each would train by itself, all in one run's folders.
+
+    Args:
+        environment: the variables of the process, among them torchrun's.
+        world_size: how many processes the Trainer trains on.
+
+    Raises:
+        InputError: torchrun has started another number.
+    """
+    if "TORCHELASTIC_RUN_ID" not in environment or (started := int(environment["WORLD_SIZE"])) == world_size:
+        return
+    raise InputError(
+        f"torchrun has started {started} processes of one command, and --trainer.devices says {world_size}. Start one "
+        f"without torchrun: it uses several devices. Or let --trainer.devices, times --trainer.num_nodes, be {started}."
+    )
 
 
 def finished_results(

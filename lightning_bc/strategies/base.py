@@ -14,7 +14,7 @@ from lightning_bc.acting import Frozen, freeze
 from lightning_bc.aliases import StateDict
 from lightning_bc.border import Border
 from lightning_bc.episodes import Memory, Memoryless, Player, Policy
-from lightning_bc.errors import InputError
+from lightning_bc.errors import DivergedError, InputError, takes_state
 from lightning_bc.networks import Network
 from lightning_bc.strategies.contract import Metric, Needs, data_of
 from lightning_bc.strategies.optimizers import Cosine
@@ -98,6 +98,7 @@ class Strategy(LightningModule, ABC):
         self.optimizer, self.schedule = optimizer, schedule
         self.border = Border(observation_dim, action_low, action_high)
         self._random_state: StateDict | None = None
+        self.losses: list[tuple[int, str, Tensor]] = []             # of the last training step: optimizer step, name, value
 
     def set_windows(self, history: int, horizon: int, chunk: int) -> None:
         """Declare the sizes of windows.
@@ -194,6 +195,22 @@ class Strategy(LightningModule, ABC):
         scheduler = Cosine(optimizer, T_max=steps or int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def refuse_divergence(self) -> None:
+        """Look whether all ``losses`` of the last training step are finite: once, since each look waits for the device.
+
+        Raises:
+            DivergedError: naming the first that is not.
+        """
+        losses, self.losses = self.losses, []
+        finite = torch.stack([loss.float() for _, _, loss in losses]).isfinite() if losses else torch.ones(1)
+        if not finite.all():
+            step, name, loss = losses[int(finite.logical_not().nonzero()[0])]
+            raise DivergedError(step, f"{name} is {float(loss)}")
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
+        """Stop where a loss is not finite; :class:`lightning_bc.callbacks.Rollouts` does so before it plays."""
+        self.refuse_divergence()
+
     def on_save_checkpoint(self, checkpoint: StateDict) -> None:
         """Lightning saves no random state; an exact resume needs it."""
         checkpoint["strategy"] = type(self).__name__
@@ -201,6 +218,7 @@ class Strategy(LightningModule, ABC):
         if self.device.type == "cuda":
             checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state(self.device)
 
+    @takes_state
     def on_load_checkpoint(self, checkpoint: StateDict) -> None:
         """Keep the saved random state until training starts."""
         self._random_state = checkpoint.get("random_state")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import NonNegativeFloat, PositiveFloat
+from lightning_bc.errors import takes_state
 
 
 class DefaultAdamW(torch.optim.AdamW):
@@ -54,6 +55,7 @@ class Cosine(torch.optim.lr_scheduler.CosineAnnealingLR):
     state would bring the old length back, and its recursion from lr_t to lr_(t + 1) the old learning rate.
     """
 
+    @takes_state
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Take the step of a checkpoint; the length is this run's. The optimizer's state was loaded before."""
         length, steps = self.T_max, state_dict["last_epoch"]

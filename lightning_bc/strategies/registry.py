@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.errors import InputError
+from lightning_bc.files import refuse_damaged
 from lightning_bc.strategies.base import Strategy
 
 FOLDERS = ("offline", "online")
@@ -110,6 +111,7 @@ def load_strategy(path: str | Path) -> Strategy:
     Raises:
         InputError: if it is no checkpoint of a known strategy, or what it says of the strategy does not fit its weights.
     """
+    refuse_damaged(path)
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     cls = strategy_of_checkpoint(path, checkpoint)
     settings = {name: value for name, value in checkpoint.get("hyper_parameters", {}).items() if name != "_class_path"}

@@ -7,17 +7,18 @@ from dataclasses import replace
 import torch
 from tqdm import tqdm
 
-from lightning_bc.api.collection import new_pt_file, write_demonstrations
+from lightning_bc.api.collection import write_demonstrations
 from lightning_bc.demonstrations import Trajectories, read
-from lightning_bc.demonstrations.fitting import check_fits, with_usual_episodes
 from lightning_bc.demonstrations.several import check_alike, origin_of, paths_of, together
 from lightning_bc.environments import environment_spaces
 from lightning_bc.errors import InputError
+from lightning_bc.files import new_pt_file
+from lightning_bc.tools.reading import AS_IT_IS, DataFlags, read_of
 
 COLUMNS = ("observations", "actions", "lengths", "rewards", "terminated", "final_observations")
 
 
-def convert(files: list[str], output: str, env: str | None = None) -> None:
+def convert(files: list[str], output: str, env: str | None = None, data: DataFlags = AS_IT_IS) -> None:
     """Write data files of any format that ``fit --data.path`` takes as one .pt file, and check what was written.
 
     Args:
@@ -25,13 +26,14 @@ def convert(files: list[str], output: str, env: str | None = None) -> None:
         output: the .pt file to write; it must not exist.
         env: Gymnasium id of the environment; it is written down. Where a file does not say which of its episodes terminated
             or, in an environment that always plays to its time limit, where they end, this is inferred from it.
+        data: what of each file is read, as ``fit`` has it.
 
     Raises:
         InputError: a file cannot be read, they do not fit each other or the environment, or the output exists.
     """
     path = new_pt_file(output)                                      # refused before anything is read
     bar = tqdm(paths_of(files), desc="reading", unit=" files", delay=1, disable=None, leave=False)  # on a terminal alone
-    parts = [_of_environment(read(file), env) for file in bar]
+    parts = [_read(file, env, data) for file in bar]
     check_alike(parts)
     made = together(parts, origin_of(parts))
     write_demonstrations(path, made)
@@ -48,13 +50,12 @@ def convert(files: list[str], output: str, env: str | None = None) -> None:
         print("no file says of which environment it is; --env writes it down")
 
 
-def _of_environment(made: Trajectories, env: str | None) -> Trajectories:
-    """The same with what the environment says, where it is given."""
+def _read(file: str, env: str | None, data: DataFlags) -> Trajectories:
+    """A file, with what the environment says, where it is given."""
     if env is None:
-        return made
+        return read_of(file, None, data)
     spaces = environment_spaces(env)
-    check_fits(made, spaces)
-    made = with_usual_episodes(made, spaces)
+    made = read_of(file, spaces, data)
     if made.terminated is None and made.knows_episodes:
         made = made.with_terminations_inferred(spaces.max_episode_steps, spaces.can_terminate)
     return replace(made, origin=replace(made.origin, environment_id=env))

@@ -11,11 +11,13 @@ from typing import Any
 from lightning_bc import versions
 from lightning_bc.api import Evaluation, Policy, evaluate, load
 from lightning_bc.api.evaluation import Bank
+from lightning_bc.api.policy import environment_of
 from lightning_bc.bounds import PositiveInt
 from lightning_bc.demonstrations.experts import check_fits, expert_sha256
 from lightning_bc.environments import limit_episodes, resolved
+from lightning_bc.episode_metrics import special_metrics
 from lightning_bc.episodes import TEST_EPISODES
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, needs_extra
 from lightning_bc.files import new_file, write_text
 
 PICTURES = (".svg", ".png", ".pdf")
@@ -60,7 +62,7 @@ def evaluate_files(
     env = None if env is None else resolved(env)
     given = [one for name in policies for one in _load_all(name, env)]
     loaded = [one.policy for one in given]
-    environments = [env or _environment_of(policy) for policy in loaded]
+    environments = [env or environment_of(policy) for policy in loaded]
     if picture is not None and len(set(environments)) > 1:
         several = ", ".join(sorted(set(environments)))
         raise InputError(f"--plot {plot}: a picture shows one environment, and these are {several}.")
@@ -83,6 +85,8 @@ def evaluate_files(
             policy, environment_id, episodes, deterministic=deterministic, references=references, bank=bank
         )
         print(_row(one, result, width), flush=True)
+        if special := special_metrics(environment_id):
+            print("  " + ", ".join(f"{name.replace('_', ' ')} {result.metrics[name]:.4f}" for name in special))
         rows.append(_entry(one, result))
     kind = "deterministic" if deterministic else "sampled"
     print(f"{episodes} {bank}-bank episodes each of {', '.join(dict.fromkeys(environments))}, {kind} actions")
@@ -102,7 +106,7 @@ def _new_picture(plot: str) -> Path:
     try:
         importlib.import_module("lightning_bc.report.plots")
     except ModuleNotFoundError as error:
-        raise InputError(f"--plot needs {error.name}, an optional extra: pip install 'lightning_bc[report]'") from error
+        raise needs_extra("--plot", "report", str(error.name)) from error
     path = new_file(plot)
     if path.suffix not in PICTURES:
         raise InputError(f"--plot {plot}: wanted a file ending in {', '.join(PICTURES)}.")
@@ -143,12 +147,6 @@ def _steps_in(files: list[Path]) -> list[int] | list[None]:
     if len(files) < 2 or len(apart) > 1 or None in apart:
         return [None] * len(files)
     return [int(match[2]) for match in found if match]
-
-
-def _environment_of(policy: Policy) -> str:
-    if policy.environment_id is None:
-        raise InputError(f"{policy.path}: does not say of which environment it is. Give --env.")
-    return policy.environment_id
 
 
 def _knows_expert(policy: Policy) -> bool:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lightning_bc.demonstrations import read
+from lightning_bc.demonstrations import peek
 from lightning_bc.demonstrations.action_noise import action_noise
-from lightning_bc.demonstrations.fitting import beyond_bounds, check_fits, seem_scaled, with_usual_episodes
+from lightning_bc.demonstrations.fitting import beyond_bounds, seem_scaled
 from lightning_bc.demonstrations.quality import Findings, Outlier, constant_dimensions, groups_of_equal, outliers
 from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.environments import EnvironmentSpaces, UnusableEnvironmentError, environment_spaces
+from lightning_bc.tools.reading import AS_IT_IS, DataFlags, read_of
 
 MOST_LISTED = 10
 """Outlying values and constant dimensions per line; further ones are counted."""
@@ -34,12 +35,13 @@ CLASSIC = ("MountainCarContinuous-v0", "Pendulum-v1")
 """Environments beside the MuJoCo ones of version 5 that a file without a name is compared with."""
 
 
-def inspect(file: str, env: str | None = None) -> None:
+def inspect(file: str, env: str | None = None, data: DataFlags = AS_IT_IS) -> None:
     """Print what a file of demonstrations holds, what may be wrong with it, and the command that learns from it.
 
     Args:
         file: a file, a folder or minari:DATASET_ID, as ``fit --data.path`` takes it.
         env: Gymnasium id of its environment; default: what the file says.
+        data: what of the file is read, as ``fit`` has it.
 
     Raises:
         InputError: the file cannot be read, or does not fit that environment.
@@ -50,11 +52,10 @@ def inspect(file: str, env: str | None = None) -> None:
             bar.update()
             bar.set_description(following)
 
-        made = read(file)
-        done("environment")
-        spaces, environment = _environment(made, env)
-        if spaces is not None:
-            made = with_usual_episodes(made, spaces)
+        said = peek(file).environment_id
+        spaces, environment = _environment(said, env)
+        done("values")
+        made = read_of(file, spaces, data)
         found = Findings(made)
         done("ranges")
         table = [*_ranges("observation", made.observations), *_ranges("action", made.actions, spaces)]
@@ -68,13 +69,13 @@ def inspect(file: str, env: str | None = None) -> None:
         done("noise")
         noise = _noise(found)
         warned, flags = _advice(found, spaces)
-        if env is None and made.origin.environment_id is None:
+        if env is None and said is None:
             warned.append(UNKNOWN_ENVIRONMENT)
         bar.update()
     lines = [
         ("file", file),
         ("read as", made.origin.layout + (f"; {made.origin.note}" if made.origin.note else "")),
-        ("environment", environment),
+        ("environment", environment or _unknown(said, made)),
         ("pairs", f"{len(made):,}: {made.observations.shape[1]} observation and {made.actions.shape[1]} action dimensions"),
         *_episodes(made, spaces),
         ("expert", _expert(made)),
@@ -86,26 +87,27 @@ def inspect(file: str, env: str | None = None) -> None:
     ]
     facts = [_hanging(f"{name:18}", words) for name, words in lines]
     told = [_hanging("warning: ", words) for words in warned]
-    command = _command(file, env or made.origin.environment_id, flags)
+    command = _command(file, env or said, [*data.in_words, *flags])
     print("\n".join([*facts, "", *table, "", *told, *[""] * bool(told), "Learn from it:", f"    {command}"]))
 
 
-def _environment(made: Trajectories, env: str | None) -> tuple[EnvironmentSpaces | None, str]:
-    """Spaces of the environment, where it is known and here, and what is known in words."""
-    said = made.origin.environment_id
-    chosen = env or said
-    if chosen is not None and (env is not None or ":" not in chosen):  # a file alone does not have a module imported
-        try:
-            spaces = environment_spaces(chosen)
-        except UnusableEnvironmentError as error:
-            if env is not None:
-                raise
-            return None, f"{chosen}, which is not here: {error}"
-        check_fits(made, spaces)
-        return spaces, f"{chosen}, as {'the file' if said else '--env'} says"
+def _environment(said: str | None, env: str | None) -> tuple[EnvironmentSpaces | None, str]:
+    """Spaces of the environment, where it is known and here, and in words how it is known; none where it is not."""
+    if env is not None:
+        return environment_spaces(env), f"{env}, as {'the file' if said else '--env'} says"
+    if said is None or ":" in said:                                 # a file alone does not have a module imported
+        return None, ""
+    try:
+        return environment_spaces(said), f"{said}, as the file says"
+    except UnusableEnvironmentError as error:
+        return None, f"{said}, which is not here: {error}"
+
+
+def _unknown(said: str | None, made: Trajectories) -> str:
+    """What is known of an environment whose spaces are not."""
     fitting = ", ".join(fitting_environments(made.observations.shape[1], made.actions.shape[1]))
     words = "the file does not say" if said is None else f"{said}, as the file says; give it with --env to compare bounds"
-    return None, f"{words}; the dimensions fit {fitting or 'none of Gymnasium (MuJoCo v5 and classic control)'}"
+    return f"{words}; the dimensions fit {fitting or 'none of Gymnasium (MuJoCo v5 and classic control)'}"
 
 
 def fitting_environments(observation_dim: int, action_dim: int) -> list[str]:
@@ -248,12 +250,13 @@ def _advice(found: Findings, spaces: EnvironmentSpaces | None) -> tuple[list[str
             "where episodes end is unknown, so nothing can be held out; say how long they are with --data.episode_length N."
         )
     elif made.rewards is not None and len(made.lengths) > 1:
-        returns = made.returns
-        poor = float((returns < returns.median() - returns.median().abs() / 2).double().mean())
+        returns, median = made.returns, float(made.returns.median())
+        far_below = median - abs(median) / 2
+        poor = float((returns < far_below).double().mean())
         if poor >= POOR_SHARE:
             warned.append(
-                f"{poor:.0%} of the episodes return less than half of what the median one does. --data.top_fraction "
-                f"{max(0.05, round(1 - poor, 2)):g} learns from the others alone."
+                f"{poor:.0%} of the episodes return less than {far_below:,.4g}, and the median one {median:,.4g}. "
+                f"--data.top_fraction {max(0.05, round(1 - poor, 2)):g} learns from the others alone."
             )
     return warned, flags
 

@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_bc.api import Policy, evaluate
 from lightning_bc.episodes import Player
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, needs_extra
 from lightning_bc.files import sha256
 from lightning_bc.strategies import Strategy
 
@@ -124,7 +124,7 @@ def noise_dim(strategy: Strategy) -> int:
 def check_extra() -> None:
     """Raise InputError unless what writes and runs graphs is installed."""
     if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
-        raise InputError(f"--onnx true needs {', '.join(missing)}, an optional extra: pip install -e '.[onnx]'")
+        raise needs_extra("--onnx true", "onnx", ", ".join(missing))
 
 
 def write(folder: Path, strategy: Strategy) -> dict[str, Any]:

@@ -6,6 +6,7 @@ environment, which draws each moment. Several policies play the same episodes an
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,14 +25,13 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from lightning_bc.api import load
+from lightning_bc.api.policy import environment_of
 from lightning_bc.bounds import PositiveInt
-from lightning_bc.demonstrations import Demonstrations
-from lightning_bc.demonstrations.experts import Expert, exported, load_expert
+from lightning_bc.demonstrations.experts import Expert, check_fits, load_expert
 from lightning_bc.environments import make, quiet_model_loading
 from lightning_bc.episodes import SELECTION_BANK, play
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, needs_extra
 from lightning_bc.files import new_file
-from lightning_bc.runs.folders import open_checkpoint
 
 SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".gif")
 """Of containers for H.264, and of animated pictures."""
@@ -59,7 +59,8 @@ def film(
     The episodes are the first of the selection bank, with deterministic actions, one after another.
 
     Args:
-        ckpt_path: the checkpoint, for example checkpoints/RUN/last.ckpt, or a folder that ``export`` has written.
+        ckpt_path: the checkpoint, for example checkpoints/RUN/last.ckpt, the name of a run, or whatever else ``evaluate``
+            plays.
         output: the video to write: .mp4, .mkv, .mov or .avi, or a small animated picture: .gif.
         episodes: how many.
         expert: an expert, as ``collect --expert`` takes it, that plays the same episodes at the learner's side.
@@ -72,8 +73,10 @@ def film(
     """
     if Path(output).suffix not in SUFFIXES:
         raise InputError(f"--output {output}: wanted a file that ends in {', '.join(SUFFIXES)}.")
-    environment_id = env or _environment_of(ckpt_path)
-    policies = {"learner": load_expert(ckpt_path, environment_id)}
+    learner = load(ckpt_path, environment_id=env)
+    environment_id = env or environment_of(learner)
+    check_fits(learner, ckpt_path, environment_id)
+    policies: dict[str, Expert] = {"learner": learner}
     if expert is not None:
         policies["expert"] = load_expert(expert, environment_id)
     path = new_file(output)
@@ -81,18 +84,6 @@ def film(
     for name, values in returns.items():
         print(f"{name:8} return {', '.join(f'{value:.0f}' for value in values)}")
     print(f"video    {path}")
-
-
-def _environment_of(ckpt_path: str) -> str:
-    if exported.is_folder(ckpt_path):
-        environment_id = load(ckpt_path).environment_id
-        if environment_id is None:
-            raise InputError(f"--ckpt_path {ckpt_path}: says of no environment that can be made without importing a module.")
-        return environment_id
-    environment_id = str(open_checkpoint(ckpt_path)[Demonstrations.__qualname__]["environment_id"])
-    if not environment_id:
-        raise InputError(f"--ckpt_path {ckpt_path}: was trained without a simulator. Say with --env where to play it.")
-    return environment_id
 
 
 def write_video(
@@ -123,7 +114,7 @@ def write_video(
         InputError: nothing can be drawn here; the message says what is missing.
     """
     if find_spec("imageio_ffmpeg") is None:
-        raise InputError("videos are written with imageio-ffmpeg, which is not installed: pip install -e '.[video]'")
+        raise needs_extra("a video", "video", "imageio-ffmpeg")
     seeds = SELECTION_BANK.seeds(episodes)
     environments = [_drawing(environment_id) for _ in policies]
     played = []                                                     # of each policy, the actions of each episode
@@ -171,7 +162,9 @@ def _drawing(environment_id: str) -> gymnasium.Env:
         environment.reset(seed=SELECTION_BANK.first)
         environment.render()
     except Exception as error:                                      # each renderer has errors of its own
-        raise InputError(f"{environment_id} cannot be drawn here: {error}") from error
+        # pip before 23.3 takes an extra only as metadata spells it, gymnasium[classic-control]
+        words = re.sub(r"(?<=gymnasium\[)\w+(?=\])", lambda extra: extra[0].replace("_", "-"), str(error))
+        raise InputError(f"{environment_id} cannot be drawn here: {words}") from error
     return environment
 
 

@@ -7,17 +7,28 @@ import zipfile
 from pathlib import Path
 from typing import Protocol
 
+import gymnasium
 import torch
 
 from lightning_bc.demonstrations.experts import callables, exported, stable_baselines3
 from lightning_bc.demonstrations.experts.cleanrl import CleanRLActor
-from lightning_bc.environments import environment_spaces
+from lightning_bc.demonstrations.experts.scripted import SCRIPTED_EXPERTS
+from lightning_bc.environments import environment_spaces, gates_of
 from lightning_bc.episodes import Player
 from lightning_bc.errors import InputError
-from lightning_bc.files import sha256, shipped
+from lightning_bc.files import refuse_damaged, sha256, shipped
 from lightning_bc.strategies import load_strategy
 
-__all__ = ["SHIPPED_EXPERTS", "CleanRLActor", "Expert", "check_fits", "expert_sha256", "load_expert"]
+__all__ = [
+    "SHIPPED_EXPERTS",
+    "CleanRLActor",
+    "Expert",
+    "check_fits",
+    "environment_of_shipped",
+    "expert_sha256",
+    "load_expert",
+    "shipped_expert",
+]
 
 SHIPPED_EXPERTS = Path("checkpoints/experts")
 
@@ -36,6 +47,14 @@ class Expert(Protocol):
     def player(self, deterministic: bool = True, replan: bool = False) -> Player:
         """What plays it: see :meth:`lightning_bc.strategies.Strategy.player`."""
         ...
+
+
+def shipped_expert(environment_id: str) -> str | None:
+    """The expert that comes with the package for this environment, as ``--expert`` takes it; None where there is none."""
+    if gates_of(environment_id) is not None:
+        return SCRIPTED_EXPERTS[environment_id.rpartition(":")[2]]
+    path = shipped(SHIPPED_EXPERTS / f"{environment_id}.pt")
+    return str(path) if path.is_file() else None
 
 
 def load_expert(expert: str | Path, environment_id: str | None = None) -> Expert:
@@ -63,13 +82,21 @@ def load_expert(expert: str | Path, environment_id: str | None = None) -> Expert
     if exported.is_folder(path):
         loaded: Expert = exported.load(path)
     else:
+        refuse_damaged(path)
         loaded = stable_baselines3.load(path, spaces) if stable_baselines3.is_file(path) else _load_torch_file(path)
     if environment_id is not None:
-        of = path.stem if path.parent.resolve() == shipped(SHIPPED_EXPERTS).resolve() else None
+        of = environment_of_shipped(path)
         if of is not None and of != environment_id.rpartition(":")[2]:
             raise InputError(f"{path}: is the shipped expert of {of}, not of {environment_id}. Name another.")
         check_fits(loaded, str(path), environment_id)
     return loaded
+
+
+def environment_of_shipped(path: str | Path) -> str | None:
+    """The Gymnasium id of the environment that an expert that comes with the package is of; None for other files."""
+    path = shipped(path)
+    is_ours = path.parent.resolve() == shipped(SHIPPED_EXPERTS).resolve() and path.stem in gymnasium.registry
+    return path.stem if is_ours else None                           # one may keep experts of one's own there
 
 
 def check_fits(actor: Expert, name: str, environment_id: str) -> None:

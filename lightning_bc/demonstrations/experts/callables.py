@@ -1,17 +1,19 @@
 """Any callable as an expert: ``package.module:function``, a program of the user's that is imported and called.
 
-    function(observations) -> actions
+    function(observations) -> actions        or        function(observations, deterministic) -> actions
 
 ``observations`` are a NumPy array (batch, observation_dim) float32, as the environment gives them; ``actions`` are an array
-(batch, action_dim), or what NumPy makes one of, in the environment's units.
+(batch, action_dim), or what NumPy makes one of, in the environment's units. A function with a parameter ``deterministic`` is
+told whether its best answer or a sample is asked for.
 """
 
 import importlib
+import inspect
 import re
 import sys
 import traceback
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +34,22 @@ def is_name(text: str) -> bool:
 
 
 class CallableExpert:
-    """A function of the user's that is checked at every answer; it has one answer, and so nothing to sample.
+    """A function of the user's that is checked at every answer.
 
     Args:
         name: of the function, for messages.
-        function: from observations (batch, observation_dim) to actions (batch, action_dim), both arrays.
+        function: from observations (batch, observation_dim) to actions (batch, action_dim), both arrays; whether it has
+            samples, its parameter ``deterministic`` says.
         observation_dim: length of an observation.
         action_dim: length of an action.
     """
 
-    def __init__(self, name: str, function: Callable[[np.ndarray], Any], observation_dim: int, action_dim: int) -> None:
+    def __init__(self, name: str, function: Callable[..., Any], observation_dim: int, action_dim: int) -> None:
         self.name, self.function = name, function
         self.observation_dim, self.action_dim = observation_dim, action_dim
+        self.has_samples = _has_parameter(function, "deterministic")
 
-    def __call__(self, observations: Tensor) -> Tensor:
+    def __call__(self, observations: Tensor, deterministic: bool = True) -> Tensor:
         """Actions (batch, action_dim) float32 for ``observations`` (batch, observation_dim), on the same device.
 
         Raises:
@@ -53,7 +57,8 @@ class CallableExpert:
         """
         given = observations.cpu().numpy().copy()                   # what the function writes into is its own
         try:
-            actions = np.asarray(self.function(given), dtype=np.float32)
+            answer = self.function(given, deterministic=deterministic) if self.has_samples else self.function(given)
+            actions = np.asarray(answer, dtype=np.float32)
         except Exception as error:                                  # whatever the user's program raises
             place = traceback.extract_tb(error.__traceback__)[-1]
             raise InputError(
@@ -75,8 +80,8 @@ class CallableExpert:
         return torch.from_numpy(actions).to(observations.device)
 
     def player(self, deterministic: bool = True, replan: bool = False) -> Player:
-        """What plays it; it has one answer to every observation, whatever is asked for."""
-        return Memoryless(self)
+        """What plays it; without samples it has one answer to every observation, whatever is asked for."""
+        return Memoryless(partial(self, deterministic=deterministic))
 
 
 def load(name: str, spaces: EnvironmentSpaces | None) -> CallableExpert:
@@ -102,6 +107,13 @@ def source_file(name: str) -> Path | None:
     """The file of a callable's module; None where it has none."""
     file = getattr(_module(name), "__file__", None)
     return None if file is None else Path(file)
+
+
+def _has_parameter(function: Callable[..., Any], name: str) -> bool:
+    try:
+        return name in inspect.signature(function).parameters
+    except ValueError:                                              # some functions written in C do not say
+        return False
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -142,13 +142,17 @@ def references_of(description: Mapping[str, Any]) -> References | None:
 
 
 def load(folder: str | Path) -> Strategy:
-    """Rebuild the strategy; it acts bit by bit as the one that was exported. What only learning needs starts anew.
+    """Read the description and rebuild the strategy: see :func:`read` and :func:`rebuilt`."""
+    return rebuilt(folder, read(folder))
+
+
+def rebuilt(folder: str | Path, description: Mapping[str, Any]) -> Strategy:
+    """The strategy of a description; it acts bit by bit as the one that was exported. What only learning needs starts anew.
 
     Raises:
-        InputError: see :func:`read`; or the strategy or the network is not known, or does not fit the settings or the
-            weights.
+        InputError: the strategy or the network is not known, or does not fit the settings or the weights.
     """
-    description, path = read(folder), Path(folder) / DESCRIPTION
+    path = Path(folder) / DESCRIPTION
     cls = _known(path, "strategy", description["strategy"], strategies())
     settings = _checked(path, "hyper_parameters", cls, description["hyper_parameters"], _NOT_SETTINGS)
     if (network := description["network"]) is not None:

@@ -191,7 +191,7 @@ def load(path: Path, spaces: EnvironmentSpaces | None) -> StableBaselines3Actor:
     return actor
 
 
-def _texts(data: dict[str, Any], key: str) -> dict[str, Any]:
+def _texts(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """What ``data`` says in text of the object ``key``."""
     value = data.get(key)
     if not isinstance(value, dict):
@@ -199,7 +199,7 @@ def _texts(data: dict[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-def _refuse_other_policies(data: dict[str, Any], state: Mapping[str, Tensor]) -> None:
+def _refuse_other_policies(data: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
     options = _texts(data, "policy_kwargs")
     for key in ("observation_space", "action_space"):
         kind = str(_texts(data, key).get(":type:"))
@@ -242,7 +242,7 @@ def _layout(state: Mapping[str, Tensor]) -> Layout:
     return layout
 
 
-def _activation(options: dict[str, Any], default: type[nn.Module]) -> type[nn.Module]:
+def _activation(options: Mapping[str, Any], default: type[nn.Module]) -> type[nn.Module]:
     """The activation function that the text of ``policy_kwargs`` names, else the algorithm's default."""
     if "activation_fn" not in options:
         return default
@@ -252,7 +252,9 @@ def _activation(options: dict[str, Any], default: type[nn.Module]) -> type[nn.Mo
     return ACTIVATIONS[named[1]]
 
 
-def _bounds(space: dict[str, Any], observation_dim: int, spaces: EnvironmentSpaces | None) -> tuple[np.ndarray, np.ndarray]:
+def _bounds(
+    space: Mapping[str, Any], observation_dim: int, spaces: EnvironmentSpaces | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper bounds of actions, (action_dim,); the environment's, where it is known, since the file rounds them."""
     said = [_numbers(str(space.get(key))) for key in ("low", "high")]
     if spaces is None:

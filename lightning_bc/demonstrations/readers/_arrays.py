@@ -43,7 +43,15 @@ def matrix_of(path: str, key: str, value: Any, rows: str) -> Tensor:
     wanted = f"({rows}, {'observation_dim' if key.endswith('observations') else 'action_dim'})"
     found = tensor_of(path, key, value, f"an array of shape {wanted}")
     if not found.is_floating_point():
-        raise InputError(f"{path}: {key} has type {found.dtype}, wanted floating point (float32).")
+        raise InputError(
+            f"{path}: {key} has type {str(found.dtype).removeprefix('torch.')}, wanted floating point (float32). Where they "
+            "are quantities, write them with .astype('float32')."
+        )
+    if found.ndim == 1:
+        raise InputError(
+            f"{path}: {key} has shape {tuple(found.shape)}, wanted {wanted}. Where each is a single number, write them with "
+            ".reshape(-1, 1)."
+        )
     return _finite(path, key, found, 2, wanted)
 
 

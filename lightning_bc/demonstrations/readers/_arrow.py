@@ -10,7 +10,7 @@ import numpy as np
 
 from lightning_bc.demonstrations.readers import _checks
 from lightning_bc.demonstrations.readers._names import known
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, needs_extra
 from lightning_bc.files import sha256
 
 
@@ -26,7 +26,7 @@ def opened(path: str, file: Path) -> Iterator[Any]:
         import pyarrow.ipc
         import pyarrow.parquet
     except ImportError as error:
-        raise InputError(f"{path}: reading it needs the optional extra: pip install 'lightning_bc[lerobot]'") from error
+        raise needs_extra(f"{path}: reading it", "lerobot") from error
     try:
         yield pyarrow
     except InputError:

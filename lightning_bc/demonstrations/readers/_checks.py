@@ -21,6 +21,7 @@ Whatever converts to float32, int64 or bool without another meaning is read. Wha
 where episodes end, is in :mod:`lightning_bc.demonstrations.readers._names`; further keys are never looked at.
 """
 
+import difflib
 import numbers
 import shlex
 from collections.abc import Mapping
@@ -57,8 +58,11 @@ def existing(path: str) -> Path:
         InputError: there is none.
     """
     if not Path(path).is_file():
+        beside = [file.name for file in Path(path).absolute().parent.glob("*") if file.is_file()]
+        near = difflib.get_close_matches(Path(path).name, beside, n=2, cutoff=0.7)
+        nearest = f" Nearest there: {', '.join(near)}." if near else ""
         raise InputError(
-            f"{path}: no such demonstration file. Collect it with\n"
+            f"{path}: no such demonstration file.{nearest} Collect it with\n"
             f"    python -m lightning_bc collect --env ENVIRONMENT_ID --expert EXPERT.pt --output {shlex.quote(str(path))}\n"
             "or name another file with --data.path."
         )
@@ -121,7 +125,10 @@ def trajectories(path: str, content: Mapping[str, Any], sha256: str, one_episode
     observations, actions = (matrix_of(path, key, content[key], "pairs") for key in NEEDED)
     pairs = len(observations)
     if len(actions) != pairs:
-        raise InputError(f"{path}: {pairs} observations but {len(actions)} actions; each observation needs its action.")
+        raise InputError(
+            f"{path}: {pairs} observations but {len(actions)} actions, of shapes {tuple(observations.shape)} and "
+            f"{tuple(actions.shape)}; each observation needs its action, (pairs, dimensions)."
+        )
     rewards = column_of(path, "rewards", content["rewards"], "pairs") if "rewards" in content else None
     if rewards is not None and len(rewards) != pairs:
         raise InputError(f"{path}: {len(rewards)} rewards for {pairs} pairs; each pair needs its reward.")

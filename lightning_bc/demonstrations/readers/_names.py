@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_bc.aliases import Columns
 from lightning_bc.demonstrations.readers._arrays import flags_of, is_whole, lengths_of, tensor_of
 from lightning_bc.errors import InputError
 
@@ -51,7 +52,7 @@ def known(names: Iterable[str]) -> dict[str, str]:
     return {key: names[0] for key, names in used.items() if names}
 
 
-def named(content: Mapping[str, Any]) -> dict[str, Any]:
+def named(content: Mapping[str, Any]) -> Columns:
     """``content`` under our keys, without what is not known or None."""
     present = [name for name, value in content.items() if value is not None]
     return {key: content[name] for key, name in known(present).items()}
@@ -63,7 +64,7 @@ def layout_of(content: Mapping[str, Any]) -> str:
     return ", ".join(key if key == name else f"{key} ({name})" for key, name in used.items())
 
 
-def arranged(path: str, content: Mapping[str, Any], one_episode: bool = False) -> dict[str, Any]:
+def arranged(path: str, content: Mapping[str, Any], one_episode: bool = False) -> Columns:
     """``content`` under the keys of the checks, which say what is wrong with shapes.
 
     ``one_episode`` says that the arrays are one, unless they say themselves where episodes end.
@@ -102,7 +103,7 @@ def arranged(path: str, content: Mapping[str, Any], one_episode: bool = False) -
     return found if terminated is None else found | {"terminated": terminated}
 
 
-def _last_rows(path: str, found: dict[str, Any], flags: Mapping[str, Tensor], following: Tensor | None) -> Tensor | None:
+def _last_rows(path: str, found: Columns, flags: Mapping[str, Tensor], following: Tensor | None) -> Tensor | None:
     """The row of each episode's last step, (episodes,), or None where nothing says it. What says it leaves ``found``."""
     pairs = len(found["actions"])
     lengths, starts, splits = (found.pop(key, None) for key in ("episode_lengths", "episode_starts", "indices"))

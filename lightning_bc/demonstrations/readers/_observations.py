@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_bc.aliases import Columns
 from lightning_bc.demonstrations.readers._arrays import tensor_of
 from lightning_bc.demonstrations.readers._names import known
 from lightning_bc.errors import InputError
@@ -151,7 +152,7 @@ def _entries(value: Any, depth: int = 0) -> Mapping[str, Any] | None:
         value = {key: [step[key] for step in value] for key in shared}     # one dictionary per step
     if not isinstance(value, Mapping):
         return None
-    found: dict[str, Any] = {}
+    found: Columns = {}
     for key, entry in value.items():
         nested = _entries(entry, depth + 1)
         found |= {str(key): entry} if nested is None else {f"{key}/{name}": part for name, part in nested.items()}

@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from lightning_bc.aliases import Columns
 from lightning_bc.demonstrations.readers import _checks, _episodes
 from lightning_bc.demonstrations.readers._names import NAMES, known
 from lightning_bc.demonstrations.readers._observations import ANY, ObservationKeys
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, needs_extra
 from lightning_bc.files import sha256
 
 ANSWERS_TO = (".hdf5", ".h5")
@@ -43,7 +44,7 @@ def _opened(path: str) -> Iterator[Any]:
     try:
         import h5py
     except ImportError as error:
-        raise InputError(f"{path}: reading HDF5 files needs the optional extra: pip install -e '.[hdf5]'") from error
+        raise needs_extra(f"{path}: reading HDF5 files", "hdf5") from error
     try:
         with h5py.File(file) as opened:
             yield opened
@@ -64,7 +65,7 @@ def _groups(file: Any) -> list[Any]:
 
 def _columns(group: Any, keys: Any) -> Mapping[str, Any]:
     """The arrays of ``keys``, under the file's names; those in groups of observations are read where they are chosen."""
-    found: dict[str, Any] = {}
+    found: Columns = {}
     for key, name in known(group).items():
         if key in keys and not _is_group(group[name]):
             found[name] = group[name][()]
@@ -73,7 +74,7 @@ def _columns(group: Any, keys: Any) -> Mapping[str, Any]:
     return found
 
 
-def _entries(group: Any) -> dict[str, Any]:
+def _entries(group: Any) -> Columns:
     """A group of observations, and groups in it, as dictionaries in the order of their names."""
     return {name: _entries(item) if _is_group(item) else item for name, item in sorted(group.items())}
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_bc.aliases import Columns
 from lightning_bc.demonstrations.readers import _arrow, _checks, _episodes
 from lightning_bc.demonstrations.readers._names import NAMES
 from lightning_bc.demonstrations.readers._observations import ANY, Entry, ObservationKeys
@@ -85,7 +86,7 @@ def _entry(kind: Any) -> Entry:
     return Entry(tuple(shape), "image" if str(kind).startswith("struct") else names.get(str(kind), str(kind)))
 
 
-def _steps(path: str, tables: Sequence[Any]) -> dict[str, Any]:
+def _steps(path: str, tables: Sequence[Any]) -> Columns:
     """LeRobot's columns under the usual names, sorted by episode and frame.
 
     Raises:
@@ -98,7 +99,7 @@ def _steps(path: str, tables: Sequence[Any]) -> dict[str, Any]:
     columns = {name: np.concatenate([_arrow.array_of(path, name, table.column(name)) for table in tables]) for name in names}
     episodes, frames = (columns.pop(name, None) for name in ("episode_index", "frame_index"))
     observations = {name: columns.pop(name) for name in names if name.startswith(_PREFIX)}
-    content: dict[str, Any] = {"observations": observations, "actions": columns.get("action")}
+    content: Columns = {"observations": observations, "actions": columns.get("action")}
     content["rewards"], success = columns.get("next.reward"), columns.get("next.success")
     if episodes is None or frames is None or not len(episodes):
         return {key: value for key, value in content.items() if value is not None}

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from lightning_bc.aliases import Columns
 from lightning_bc.demonstrations.readers import _episodes
 from lightning_bc.demonstrations.readers._observations import ANY, Entry, ObservationKeys, note_of
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, needs_extra
 
 ANSWERS_TO = ("minari:",)
 
@@ -42,7 +43,7 @@ def peek(path: str) -> Origin:
     return _origin(path, _dataset(path))
 
 
-def _episode(observed: spaces.Space[Any], acted: spaces.Space[Any], episode: Any) -> dict[str, Any]:
+def _episode(observed: spaces.Space[Any], acted: spaces.Space[Any], episode: Any) -> Columns:
     """The arrays of an episode; Minari keeps one more observation than actions: the one after the last step."""
     return {
         "observations": flattened(observed, episode.observations),
@@ -83,9 +84,7 @@ def _dataset(path: str) -> Any:
     try:
         import minari
     except ImportError as error:
-        raise InputError(
-            f"{path}: reading Minari datasets needs the optional extra: pip install -e '.[minari]'"
-        ) from error
+        raise needs_extra(f"{path}: reading Minari datasets", "minari") from error
     try:
         return minari.load_dataset(dataset_id)
     except Exception as error:

@@ -63,6 +63,8 @@ def write(path: str | Path, made: Trajectories) -> None:
 
 def _load(path: str, mmap: bool) -> Any:
     file = _checks.existing(path)
+    if not mmap:
+        files.refuse_damaged(file)
     try:
         with torch.serialization.safe_globals(_NUMPY_GLOBALS):
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(file))

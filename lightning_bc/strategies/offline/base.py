@@ -97,6 +97,7 @@ class OfflineStrategy(Strategy):
         optimizer: Any = self.optimizers()
         scheduler: Any = self.lr_schedulers()
         sums: dict[str, Tensor] = {}
+        self.losses = []
         for batch in batches:
             loss, metrics = self.loss(*self.across(batch))
             optimizer.zero_grad()
@@ -106,6 +107,7 @@ class OfflineStrategy(Strategy):
             optimizer.step()
             if scheduler is not None:
                 scheduler.step()
+            self.losses.append((self.global_step, "the loss", loss.detach()))
             for name, value in {"loss": loss.detach(), **metrics}.items():
                 sums[name] = sums.get(name, 0) + value
         self.log_dict({f"train/{name}": value / len(batches) for name, value in sums.items()}, logger=False)

@@ -12,7 +12,13 @@ so a velocity is known as soon as the path's end is. A network predicts that end
 Its minimiser is the mean velocity at each point, and following it from u_0 ~ Normal(0, I) transports the noise to the
 conditional distribution of the action (Lipman 2023, Flow Matching, https://arxiv.org/abs/2210.02747; Liu 2023, rectified
 flow, https://arxiv.org/abs/2209.03003). Acting is n steps of Euler's method, and one is allowed: it gives the conditional
-mean of u.
+mean of u. The times between steps are
+
+    t_k = 1 - (1 - k / n)^spacing,    k = 0 ... n
+
+so a spacing above 1 makes the last ones short. Where two ways to act are close beside the noise, whose deviation is 1, their
+paths part near t = 1, and a network that has learnt both ends between them less often after short last steps: measured in
+docs/gates.md.
 
 Why predict the end. The minimiser is the same as that of E || v_theta - (u - e) ||^2, which is this loss weighted by
 1 / (1 - t)^2. But a velocity is nearly all noise, of size 1, and the action is what remains when the noise is subtracted
@@ -31,7 +37,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from lightning_bc.bounds import ClosedUnitInterval, PositiveInt
+from lightning_bc.bounds import ClosedUnitInterval, PositiveFloat, PositiveInt
 from lightning_bc.networks import MLP, TIME_FEATURES, NetworkFactory, sinusoidal_features
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
@@ -50,6 +56,7 @@ class FlowMatching(OfflineStrategy):
         action_high: upper bounds of the actions, (action_dim,).
         network: maps (observations, point on the path, time features) to horizon action_dim outputs.
         act_steps: Euler steps when acting.
+        spacing: 1 for steps of equal length, above it shorter ones towards the action.
         noise_scale: share of the fixed noise that is left at the end of a deterministic action's path.
         history: how many observations the policy sees, the present one last.
         horizon: how many actions, from the present one on, are modelled together.
@@ -72,6 +79,7 @@ class FlowMatching(OfflineStrategy):
         action_high: Sequence[float],
         network: NetworkFactory = MLP,
         act_steps: PositiveInt = 10,
+        spacing: PositiveFloat = 1.0,
         noise_scale: ClosedUnitInterval = 0.03,
         history: PositiveInt = 1,
         horizon: PositiveInt = 1,
@@ -80,7 +88,7 @@ class FlowMatching(OfflineStrategy):
         schedule: Schedule = "cosine",
     ) -> None:
         super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
-        self.act_steps, self.noise_scale = act_steps, noise_scale
+        self.act_steps, self.spacing, self.noise_scale = act_steps, spacing, noise_scale
         self.set_windows(history, horizon, chunk)
         size = horizon * self.action_dim
         self.network = network(history * observation_dim + size + TIME_FEATURES, size)
@@ -90,6 +98,11 @@ class FlowMatching(OfflineStrategy):
     def end(self, observations: Tensor, points: Tensor, time: Tensor) -> Tensor:
         """u_theta: where paths through ``points`` (batch, horizon action_dim) at ``time`` (batch,) end on average."""
         return self.network(torch.cat([observations.flatten(1), points, sinusoidal_features(time)], dim=-1))
+
+    def time_of(self, step: int) -> float:
+        """The time after so many of the steps."""
+        share = step / self.act_steps
+        return share if self.spacing == 1 else 1 - (1 - share) ** self.spacing
 
     def loss(self, observations: Tensor, actions: Tensor, within: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """Squared error of the path's end at a random time."""
@@ -105,7 +118,7 @@ class FlowMatching(OfflineStrategy):
         points = self.start_noise.expand(shape) if deterministic else torch.randn(shape, device=self.device)
         kept = self.noise_scale ** (1 / self.act_steps) if deterministic else 1.0
         for step in range(self.act_steps):
-            now, then = step / self.act_steps, (step + 1) / self.act_steps
+            now, then = self.time_of(step), self.time_of(step + 1)
             end = self.end(observations, points, torch.full(observations.shape[:1], now, device=self.device))
             noise = (points - now * end) / (1 - now)                # where a straight path through point and end began
             points = torch.lerp(kept * noise, end, then)            # kept = 1: Euler's step along v_theta

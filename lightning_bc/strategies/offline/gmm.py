@@ -11,7 +11,10 @@ means can stop learning where they are wrong, as in gaussian.py. Noise that chan
 weights, which choose between narrow and wide components. A floor under the standard deviations keeps a component from
 shrinking onto a single action, where the likelihood is infinite.
 
-Components that start alike get the same gradients and stay alike, so their means start a little apart.
+Components that start alike get the same gradients and stay alike, so their means start a little apart. A component that is
+wide beside the distance between two ways to act covers both: the one whose standard deviation falls first then takes all of
+the weight, and the others get no gradient any more (docs/gates.md). With ``initial_scale`` standard deviations start below
+that distance.
 """
 
 import math
@@ -24,6 +27,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from torch.nn import functional as F
 
 from lightning_bc.bounds import PositiveFloat, PositiveInt
+from lightning_bc.errors import InputError
 from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
@@ -42,6 +46,7 @@ class GaussianMixture(OfflineStrategy):
         network: maps observations to components (1 + action_dim) outputs: weights and means.
         components: number of mixture components.
         minimum_scale: floor of the standard deviations before the tanh.
+        initial_scale: what they start at, above that floor; default: log 2 above it.
         optimizer: which optimizer, with its learning rate and weight decay.
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
@@ -63,6 +68,7 @@ class GaussianMixture(OfflineStrategy):
         network: NetworkFactory = MLP,
         components: PositiveInt = 5,
         minimum_scale: PositiveFloat = 0.1,
+        initial_scale: PositiveFloat | None = None,
         optimizer: OptimizerCallable = DefaultAdamW,
         schedule: Schedule = "cosine",
     ) -> None:
@@ -70,7 +76,12 @@ class GaussianMixture(OfflineStrategy):
         self.components, self.minimum_scale = components, minimum_scale
         self.network = network(self.observation_dim, components * (1 + self.action_dim))
         self.mean_bias = nn.Parameter(0.2 * torch.randn(components, self.action_dim))
-        self.raw_scale = nn.Parameter(torch.zeros(components, self.action_dim))
+        raw = 0.0
+        if initial_scale is not None:
+            if initial_scale <= minimum_scale:
+                raise InputError(f"--model.initial_scale {initial_scale}: wanted above minimum_scale, {minimum_scale}.")
+            raw = math.log(math.expm1(initial_scale - minimum_scale))  # softplus of it is the difference
+        self.raw_scale = nn.Parameter(torch.full((components, self.action_dim), raw))
 
     def parameters_of(self, observations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log weights (batch, components), means before the tanh (batch, components, action_dim), and scales.

@@ -1,6 +1,5 @@
 """What exists only while a strategy acts and learns."""
 
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -8,6 +7,7 @@ from torch import Tensor
 from lightning_bc.aliases import StateDict
 from lightning_bc.border import Border
 from lightning_bc.environments import Environments
+from lightning_bc.errors import DivergedError, takes_state
 from lightning_bc.strategies.base import Metrics
 from lightning_bc.strategies.contract import Transitions
 from lightning_bc.strategies.online.replay import Replay
@@ -32,13 +32,22 @@ class Interaction:
         """Where the sub-environments stand, in their units, (num_envs, observation_dim)."""
         return self._tensor(self.environments.observations)
 
-    def step(self, scaled: Tensor) -> None:
-        """Play ``scaled`` actions (num_envs, action_dim) in [-1, 1], and store what happened."""
+    def step(self, scaled: Tensor, optimizer_steps: int) -> None:
+        """Play ``scaled`` actions (num_envs, action_dim) in [-1, 1], and store what happened.
+
+        Raises:
+            DivergedError: the learner's actions, or what the environment answers, are not finite.
+        """
         observations = self.observations
         played = self.border.unscaled(scaled).cpu().numpy()
         following, rewards, terminated, truncated, infos = self.environments.step(played)
         for ended in np.flatnonzero(terminated | truncated):        # what followed, not the next episode's first
             following[ended] = infos["final_obs"][ended]
+        for name, values in (
+            ("the learner's action", played), ("the environment's reward", rewards), ("its observation", following)
+        ):  # fmt: skip
+            if not np.isfinite(values).all():
+                raise DivergedError(optimizer_steps, f"{name} is {values[~np.isfinite(values)][0]}")
         columns = (self._tensor(column) for column in (rewards, following, terminated))
         self.replay.add(Transitions(observations, scaled, *columns))
 
@@ -50,6 +59,7 @@ class Interaction:
             "measured": self.measured,
         }
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Go on from there."""
         self.replay.load_state_dict(state["replay"])

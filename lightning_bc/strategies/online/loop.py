@@ -22,7 +22,7 @@ from torch import Tensor
 from lightning_bc.aliases import StateDict
 from lightning_bc.environments import make
 from lightning_bc.episodes import SELECTION_BANK
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, takes_state
 from lightning_bc.networks import Network
 from lightning_bc.strategies.base import Metrics, Strategy
 from lightning_bc.strategies.contract import Needs, Transitions, data_of
@@ -182,8 +182,7 @@ class OnlineStrategy(Strategy):
         if self.needs is Needs.TRANSITIONS:
             self.demonstrated = Demonstrated(data.training_transitions, self.border)
         if self._resumed:
-            self.interaction.load_state_dict(self._resumed)
-            self.watch.load_state_dict(self._resumed["watch"])
+            self._go_on(self._resumed)
             self._resumed = {}
         else:
             learning_bank = SELECTION_BANK.first - self.num_envs
@@ -219,6 +218,7 @@ class OnlineStrategy(Strategy):
         """Make ``updates`` updates from the replay."""
         optimizers = dict(zip(self.parts(), self.optimizers(), strict=True))
         first, interaction = self.optimizer_steps, self.interaction
+        self.losses = []
         for number in range(first, first + updates):
             is_last = number == first + updates - 1
             batch = normalised(interaction.replay.sample(self.batch_size), self.border)
@@ -226,6 +226,7 @@ class OnlineStrategy(Strategy):
             self.optimizer_steps += 1
 
     def _descend(self, optimizers: dict[str, Any], is_last: bool, part: str, loss: Tensor) -> None:
+        self.losses.append((self.optimizer_steps + 1, f"the loss of the {part}", loss.detach()))
         is_counted = is_last and part == COUNTED
         optimizer = optimizers[part] if is_counted else optimizers[part].optimizer
         optimizer.zero_grad()
@@ -238,7 +239,7 @@ class OnlineStrategy(Strategy):
             self.demonstrated.fit_border(self.interaction.replay)
 
     def _step(self, scaled: Tensor) -> None:
-        self.interaction.step(scaled)
+        self.interaction.step(scaled, self.optimizer_steps)
         self.environment_steps += self.num_envs
 
     def _stop_at_the_end(self) -> None:
@@ -254,6 +255,7 @@ class OnlineStrategy(Strategy):
         if hasattr(self, "interaction"):
             checkpoint["interaction"] = self.interaction.state_dict() | {"watch": self.watch.state_dict()}
 
+    @takes_state
     def on_load_checkpoint(self, checkpoint: StateDict) -> None:
         """Keep it until training starts."""
         super().on_load_checkpoint(checkpoint)
@@ -261,6 +263,11 @@ class OnlineStrategy(Strategy):
         self.optimizer_steps, self.environment_steps = (
             checkpoint["steps_taken"][name] for name in ("optimizer_steps", "environment_steps")
         )
+
+    @takes_state
+    def _go_on(self, state: StateDict) -> None:
+        self.interaction.load_state_dict(state)
+        self.watch.load_state_dict(state["watch"])
 
     def teardown(self, stage: str) -> None:
         """Let the sub-environments go."""

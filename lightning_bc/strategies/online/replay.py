@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.border import Border
+from lightning_bc.errors import takes_state
 from lightning_bc.strategies.contract import Transitions
 
 
@@ -52,6 +53,7 @@ class Replay:
         """All transitions, and where the ring stands."""
         return {"rows": self._rows[: len(self)].clone(), "added": self._added}
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Go on from there."""
         self._added = state["added"]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_bc.aliases import StateDict
+from lightning_bc.errors import takes_state
 
 
 class Watch:
@@ -30,6 +31,7 @@ class Watch:
         """Both, for checkpoints."""
         return {"means": self.means, "warned_of": self.warned_of}
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Go on from there."""
         self.means, self.warned_of = dict(state["means"]), list(state["warned_of"])

@@ -1,0 +1,32 @@
+"""One process writes a run's folders."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_bc.files import owning
+
+
+class Owner(Callback):
+    """Own a run from its first step on, until :meth:`close`.
+
+    Args:
+        folder: of the run, among the logs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._owned = folder, ExitStack()
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Own it: by now the input has passed every check, and nothing has been written.
+
+        Raises:
+            InputError: another process does.
+        """
+        if trainer.is_global_zero:
+            self._owned.enter_context(owning(self.folder))
+
+    def close(self) -> None:
+        """Let others write it."""
+        self._owned.close()

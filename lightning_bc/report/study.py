@@ -1,0 +1,122 @@
+"""The table of a study, from runs on disk and from docs/results.csv, printed or put between its markers in a page."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lightning_bc.errors import InputError
+from lightning_bc.files import write_text
+from lightning_bc.report import statistics
+from lightning_bc.report.tables import markdown_table
+from lightning_bc.runs.plan import Study
+from lightning_bc.runs.store import STORE, Line, measured, read_store, write_store
+
+MARKERS = re.compile(r"(<!-- study: (\S+) -->\n).*?(<!-- /study -->)", re.DOTALL)
+
+
+def mean_and_interval(values: np.ndarray) -> str:
+    """Centre and 95% interval, both to three decimals."""
+    ends = statistics.interval(values)
+    if ends is None:
+        return f"{values[0]:.3f} (1 seed)"
+    return f"{statistics.center(values):.3f} ± {(ends[1] - ends[0]) / 2:.3f}"
+
+
+FIGURES: dict[str, Callable[[Mapping[str, np.ndarray]], str]] = {
+    "seeds": lambda runs: str(len(runs["score"])),
+    "score": lambda runs: f"{runs['score'].mean():.0f}",
+    "normalized": lambda runs: mean_and_interval(runs["normalized"]),
+    "worst seed": lambda runs: f"{runs['normalized'].min():.3f}",
+    "failed episodes": lambda runs: f"{runs['failed_episodes'] @ runs['episodes']:.0f} of {runs['episodes'].sum():.0f}",
+    "with sampled actions": lambda runs: f"{runs['sampled_normalized'].mean():.3f}",
+    "training, s": lambda runs: f"{np.median(runs['training_seconds']):.0f}",
+    "latency at 1, ms": lambda runs: f"{np.median(runs['latency_ms_1']):.2f}",
+    "at 10, ms": lambda runs: f"{np.median(runs['latency_ms_10']):.2f}",
+    "network evaluations": lambda runs: f"{runs['network_evaluations'][0]:g}",
+    "parameters": lambda runs: f"{runs['parameters'][0]:,.0f}",
+    "expert queries": lambda runs: f"{runs['expert_queries'].mean():,.0f}",
+    "environment steps": lambda runs: f"{runs['environment_steps'].mean():,.0f}",
+}
+"""What a cell's runs are summed up by, each entry of their lines as (runs,)."""
+
+
+def study_table(study: Study, lines: Mapping[str, Line]) -> str:
+    """The table of a study.
+
+    A grid of rows and columns shows normalized with its interval, then the worst seed; where the study names figures, each
+    cell has a line of these. What is not whole says so.
+
+    Args:
+        lines: by run.
+
+    Raises:
+        InputError: a figure is not known.
+    """
+    if unknown := [figure for figure in study.figures if figure not in FIGURES]:
+        raise InputError(f"{study.path}: figures: {unknown[0]}: wanted some of {', '.join(FIGURES)}.")
+    cells: dict[tuple[str, str], list[Line | None]] = {}
+    for fit in study.fits:
+        cells.setdefault((fit.row, fit.column), []).append(lines.get(fit.name))
+    rows = list(dict.fromkeys(row for row, _ in cells))
+    columns = list(dict.fromkeys(column for _, column in cells))
+    if not study.figures:
+        shown = ("normalized", "worst seed")
+        table = [[row, *("; ".join(_shown(cells.get((row, column), []), shown)) for column in columns)] for row in rows]
+        return markdown_table(["", *columns], table)
+    places = [(row, column) for row in rows for column in columns if (row, column) in cells]
+    names = ["", *([""] if len(columns) > 1 else [])]
+    table = [[*place[: len(names)], *_shown(cells[place], study.figures)] for place in places]
+    return markdown_table([*names, *study.figures], table)
+
+
+def _shown(found: Sequence[Line | None], figures: Sequence[str]) -> list[str]:
+    """The figures of a cell."""
+    lines = [line for line in found if line is not None]
+    if not lines:
+        return ["not run" if found else "", *[""] * (len(figures) - 1)] if len(figures) > 2 else ["not run"] * bool(found)
+    runs = {name: np.array([line[name] for line in lines]) for name in lines[0]}
+    diverged = int(np.isnan(runs["score"]).sum())                   # no mean then: that of the others is no answer
+    unknown = f"{diverged} of {len(lines)} seeds diverged" if diverged else ""
+    texts = [unknown if "nan" in (text := FIGURES[figure](runs)) else text for figure in figures]
+    return [*texts[:-1], texts[-1] + f" ({len(lines)} of {len(found)} seeds)" * (len(lines) < len(found))]
+
+
+def report_study(path: str) -> str:
+    """The table of the study in the file ``path``."""
+    study = Study.read(path)
+    return study_table(study, measured(study.fits, read_store()))
+
+
+def fill_page(page: str) -> None:
+    """Put every study's table between its markers in a page, and the runs that it is made of into docs/results.csv.
+
+        <!-- study: studies/models.yaml -->
+        <!-- /study -->
+
+    Raises:
+        InputError: the page cannot be read or has no such markers.
+    """
+    try:
+        text = Path(page).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--page {page}: cannot be read ({error}).") from error
+    if not MARKERS.search(text):
+        raise InputError(f"--page {page}: has no place for a table; wanted <!-- study: FILE --> and <!-- /study -->.")
+    store = read_store()
+    for _, path, _ in MARKERS.findall(text):
+        store |= measured(Study.read(path).fits, store)
+    write_store(store.values(), STORE)
+    write_text(Path(page), filled(text, store))
+
+
+def filled(text: str, lines: Mapping[str, Line]) -> str:
+    """A page with each study's table between its markers, and the commands that make it below."""
+
+    def table(found: re.Match[str]) -> str:
+        path = found[2]
+        made_by = f"\nMade by `python -m lightning_bc study {path}` and `python -m lightning_bc report --study {path}`.\n"
+        return f"{found[1]}{study_table(Study.read(path), lines)}{made_by}{found[3]}"
+
+    return MARKERS.sub(table, text)

@@ -1,0 +1,74 @@
+"""results.csv: a line per run, what tables are made of, so that they can be made where the runs no longer lie."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_bc.errors import InputError
+from lightning_bc.files import write_text
+from lightning_bc.runs import folders
+from lightning_bc.runs.plan import Fit
+from lightning_bc.runs.results import Results
+
+STORE = Path("docs/results.csv")
+WORDS = ("run", "flags", "environment_id", "strategy")
+NUMBERS = (
+    *("seed", "score", "score_std", "normalized", "failed_episodes", "episodes", "sampled_score", "sampled_normalized"),
+    *("latency_ms_1", "latency_ms_10", "network_evaluations", "parameters", "optimizer_steps", "environment_steps"),
+    *("expert_queries", "pairs", "seconds", "training_seconds"),
+)
+
+Line = Mapping[str, str | float]
+"""WORDS and NUMBERS of one run; NaN where nothing is known."""
+
+
+def read_store(path: Path = STORE) -> dict[str, Line]:
+    """The lines, by run; none where there is no such file.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        try:
+            rows = list(csv.DictReader(file))
+            return {row["run"]: row | {name: float(row[name] or "nan") for name in NUMBERS} for row in rows}
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{path}: is damaged ({error}). Take it from the repository again.") from error
+
+
+def write_store(lines: Iterable[Line], path: Path = STORE) -> None:
+    """Write the lines in the order of their runs."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow((*WORDS, *NUMBERS))
+    for line in sorted(lines, key=lambda line: str(line["run"])):
+        writer.writerow([*(line[name] for name in WORDS), *(_text(float(line[name])) for name in NUMBERS)])
+    write_text(path, text.getvalue())
+
+
+def measured(fits: Iterable[Fit], store: Mapping[str, Line]) -> dict[str, Line]:
+    """The line of each fit that is done: from its run's results on disk, else from the store."""
+    found = {}
+    for fit in fits:
+        if fit.is_done():
+            found[fit.name] = line_of(fit, Results.read(folders.results_path(fit.name)))
+        elif fit.name in store:
+            found[fit.name] = store[fit.name]
+    return found
+
+
+def line_of(fit: Fit, results: Results) -> Line:
+    """A run's line."""
+    line: dict[str, Any] = {name: getattr(results, name, math.nan) for name in (*WORDS, *NUMBERS)}
+    line |= {f"latency_ms_{batch}": value for batch, value in results.action_latency_ms.items()}
+    return line | {"run": fit.name, "flags": " ".join(fit.flags), "seed": fit.seed, "episodes": results.episodes}
+
+
+def _text(number: float) -> str:
+    """Empty for NaN, whole numbers without .0, nine figures of others."""
+    return "" if math.isnan(number) else f"{number:.9g}"

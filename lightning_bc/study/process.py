@@ -1,0 +1,41 @@
+"""The process of a fit: how it is started, what it prints, how it failed. Needs the standard library alone."""
+
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+OUTPUT = "output.txt"
+LAST_LINES = 20
+# A fit must not outlive who started it: the same command given again goes on with it. Linux's setpriv sees to that.
+DIE_TOGETHER = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
+
+
+def start(
+    command: Sequence[str], logs: Path, environment: Mapping[str, str], cwd: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a fit in a session of its own: Ctrl-C reaches only who started it, who passes it on.
+
+    Args:
+        logs: the folder whose output.txt takes what it prints.
+        cwd: the working folder, if it is not this process's.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    with (logs / OUTPUT).open("ab") as output:
+        return subprocess.Popen(
+            [*DIE_TOGETHER, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=cwd,
+            start_new_session=True,
+        )
+
+
+def failure(status: int, logs: Path) -> str | None:
+    """The last lines of what a fit printed, if it failed."""
+    if status == 0:
+        return None
+    text = (logs / OUTPUT).read_text(errors="replace")
+    return "\n".join([f"exit status {status}; its last lines:", *text.rstrip().splitlines()[-LAST_LINES:]])

@@ -1,0 +1,272 @@
+"""Studies: which fits a file asks for, how they are run side by side, and that nothing is run twice.
+
+A fit is replaced by a shell command that leaves results, except where the real one is what is tested.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import refused, write_pendulum
+from test_report import BENCHMARK
+
+from lightning_bc.cli import main
+from lightning_bc.errors import InputError
+from lightning_bc.runs.plan import Fit, Study, canonical
+from lightning_bc.runs.results import Results
+from lightning_bc.study import command
+from lightning_bc.study.command import estimate, one_by_one, run_all
+from lightning_bc.study.engine import Local
+
+MODELS = """
+flags: --trainer.max_steps 4
+seeds: 2
+rows:
+  MSE: --model MSE
+  mixture: --model GaussianMixture --data.batch_size 16
+columns:
+  all: --data.path pendulum.pt
+  few: --data.path pendulum.pt --data.episodes 2
+"""
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """A function that makes the command of a fit: after some seconds it leaves results; a line per fit in the file log."""
+    made = BENCHMARK["write_run"](Path("made"), BENCHMARK["default_config"](), 0, 2, 0.5)
+    made.write("results.json")
+
+    def fit(fit, seconds=0.0, status=0):
+        folder = f"lightning_logs/{fit.name}"
+        done = f"cp results.json {folder}/results.json" if status == 0 else f"echo no space left; exit {status}"
+        return ["sh", "-c", f"echo {fit.name} >> log; sleep {seconds}; {done}"]
+
+    monkeypatch.setattr(Fit, "command", fit)
+    return fit
+
+
+def read(text, name="study.yaml"):
+    Path(name).write_text(text)
+    return Study.read(name)
+
+
+def begun():
+    return Path("log").read_text().split() if Path("log").exists() else []
+
+
+# What is asked for
+
+
+def test_a_study_is_rows_by_columns_by_seeds_with_the_first_seed_first():
+    fits = read(MODELS).fits
+    assert [(fit.row, fit.column, fit.seed) for fit in fits] == [
+        *(("MSE", "all", 0), ("MSE", "few", 0), ("mixture", "all", 0), ("mixture", "few", 0)),
+        *(("MSE", "all", 1), ("MSE", "few", 1), ("mixture", "all", 1), ("mixture", "few", 1)),
+    ]
+    expected = "--data.episodes 2 --data.path pendulum.pt --model MSE --trainer.max_steps 4"
+    assert fits[1].flags == tuple(expected.split())
+    assert fits[1].arguments() == ["fit", *fits[1].flags, "--seed_everything", "0", "--run", fits[1].name]
+    assert len({fit.name for fit in fits}) == 8
+
+
+def test_a_row_may_have_flags_of_its_own_for_each_column_and_another_number_of_seeds():
+    rows = "rows:\n  a: {x: --model MSE --seeds 3, y: --model VAE}\n  b: {y: --model VAE}\nseeds: 1\n"
+    assert [(fit.row, fit.column, fit.seed) for fit in read(rows).fits] == [
+        *(("a", "x", 0), ("a", "y", 0), ("b", "y", 0), ("a", "x", 1), ("a", "x", 2)),
+    ]
+    assert [fit.row for fit in read(rows).part(None)] == ["a", "a", "a", "a"]         # the same fit is run once
+
+
+def test_one_fit_has_one_name_wherever_and_in_whatever_order_its_flags_stand():
+    one = canonical(["--data.path", "x", "--config", "a.yaml", "--model.lr=3", "--config", "b.yaml"], "")
+    assert one == canonical(["--config=a.yaml", "-c", "b.yaml", "--model.lr=1", "--model.lr", "3", "--data.path", "x"], "")
+    assert one != canonical(["--config", "b.yaml", "--config", "a.yaml", "--model.lr", "3", "--data.path", "x"], "")
+    callbacks = "--trainer.callbacks+=B --trainer.callbacks.z=1 --trainer.callbacks+=A --trainer.callbacks.y=1"
+    assert canonical(callbacks.split(), "") == (
+        *("--trainer.callbacks+=B", "--trainer.callbacks.z", "1", "--trainer.callbacks+=A", "--trainer.callbacks.y", "1"),
+    )
+    assert Fit(one, 3).name.startswith("b-")
+    assert Fit(one, 3).name.endswith("-3")
+    assert Fit(one, 3).name == Fit(one, 3, "elsewhere", "too").name
+
+
+def test_the_parts_of_a_job_array_are_everything_once():
+    study = read(MODELS)
+    parts = [study.part(f"{part}/3") for part in (1, 2, 3)]
+    assert sorted(fit.name for part in parts for fit in part) == sorted(fit.name for fit in study.fits)
+    assert study.part("0/3") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "wanted rows"),
+        ("rows: [a]", "wanted rows"),
+        ("rows: {a: --model MSE}\ncolums: {}", "unknown: colums. Nearest known: columns"),
+        ("rows: {a: MSE}", "rows: a: 'MSE' stands behind no flag"),
+        ("rows: {a: 3}", "rows: a: 3: wanted flags"),
+        ("rows: {a: --model MSE --seed_everything 3}", "rows: a: --seed_everything is set by the study"),
+        ("rows: {a: --model MSE}\nseeds: 0", "seeds 0: wanted a whole number of at least 1"),
+        ("rows: {a: {z: --model MSE}}\ncolumns: {x: --env Hopper-v5}", "rows: a: z: is none of the columns, x"),
+        ("rows: {a: --model MSE --data.path nowhere.pt}", "a, seed 0: .*nowhere.pt"),
+        ("rows: {a: --model MSE --data.pth nowhere.pt}", "a, seed 0: unknown: --data.pth. Nearest known: --data.path"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_the_first_fit(text, words, capsys):
+    Path("study.yaml").write_text(text)
+    error = refused(capsys, "study", "study.yaml")
+    assert "study.yaml" in error or "seed 0" in error
+    with pytest.raises(InputError, match=words):
+        raise InputError(error)
+    assert not Path("lightning_logs").exists()
+
+
+@pytest.mark.parametrize("flags", ["--jobs 0", "--only 5/4", "--only half", "--job 2"])
+def test_what_the_command_line_says_wrongly_is_refused(flags, capsys):
+    Path("study.yaml").write_text(MODELS)
+    assert flags.split()[0] in refused(capsys, "study", "study.yaml", *flags.split())
+
+
+# How they are run
+
+
+def test_fits_are_run_once_and_what_fails_is_named_while_the_rest_goes_on(fake, monkeypatch, capsys):
+    monkeypatch.setattr(command, "refuse", lambda fits: [])
+    study = read(MODELS)
+    broken = study.fits[2]
+    monkeypatch.setattr(Fit, "command", lambda fit: fake(fit, status=4 * (fit == broken)))
+    with pytest.raises(SystemExit) as exit_info:
+        main(["study", "study.yaml", "--jobs", "2"])
+    assert exit_info.value.code == 1
+    assert sorted(begun()) == sorted(fit.name for fit in study.fits)
+    printed = capsys.readouterr()
+    assert "7 of 8 done, 1 failed" in printed.out
+    assert f"failed: {broken.name} (mixture, all, seed 0)\nexit status 4; its last lines:\nno space left\n" in printed.err
+    assert "study study.yaml --jobs 2" in printed.err
+
+    monkeypatch.setattr(Fit, "command", fake)
+    main(["study", "study.yaml"])                                           # only what failed is run again
+    assert begun()[8:] == [broken.name]
+    Path("study.yaml").write_text(MODELS.replace("seeds: 2", "seeds: 3"))
+    main(["study", "study.yaml", "--only", "1/2"])                          # the study was extended
+    main(["study", "study.yaml", "--only", "2/2"])
+    assert sorted(begun()[9:]) == sorted(fit.name for fit in read(Path("study.yaml").read_text()).fits[8:])
+
+
+def test_a_dry_run_prints_every_command_and_how_long_the_missing_ones_take(fake, capsys):
+    study = read(MODELS)
+    run_all(Local(1), one_by_one(study.fits[:1]), 1)
+    capsys.readouterr()
+    main(["study", "study.yaml", "--dry-run", "--jobs", "2"])
+    printed = capsys.readouterr().out
+    assert printed.count("missing  ") == 7
+    for fit in study.fits:
+        assert " ".join(fit.arguments()) in printed
+    seconds = Results.read("results.json").seconds
+    assert printed.endswith(f"8 fits, 7 missing, about {7 * seconds / 2:.0f} s, 2 at the same time\n")
+    assert estimate(study.fits, {}, 1) == ""
+
+
+def test_demonstrations_that_are_missing_are_collected_first(fake, monkeypatch, capsys):
+    monkeypatch.setattr(command, "refuse", lambda fits: [])
+    collected = []
+
+    def run(command, check):
+        collected.append(command[3:])
+        Path(command[-1]).touch()
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    Path("there.pt").touch()
+    text = "demonstrations: {there.pt: --env Hopper-v5, new.pt: --env Hopper-v5 --pairs 10}\nrows: {a: --model MSE}\n"
+    read(text)
+    main(["study", "study.yaml", "--only", "0/2"])
+    assert collected == [["collect", "--env", "Hopper-v5", "--pairs", "10", "--output", "new.pt"]]
+    assert begun() == []
+
+
+def test_each_fit_has_cores_and_devices_of_its_own(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    cores = sorted(os.sched_getaffinity(0))
+    told = "import os, time; print(sorted(os.sched_getaffinity(0)), os.environ['CUDA_VISIBLE_DEVICES'], flush=True); "
+    fits = [Fit(("--model", "MSE"), seed) for seed in range(2)]
+    script = told + "time.sleep(0.3)"                                       # so that each takes a slot
+    run_all(Local(2, lambda fit: [sys.executable, "-c", script]), one_by_one(fits), 2)
+    printed = {Path(f"lightning_logs/{fit.name}/output.txt").read_text().strip() for fit in fits}
+    assert printed == {f"{cores[0 % len(cores) :: 2]} 4", f"{cores[1 % len(cores) :: 2]} 7"}
+    assert sorted(os.sched_getaffinity(0)) == cores
+
+
+@pytest.mark.parametrize("number", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_queued_fits_cost_little_each(number, fake, capsys):
+    fits = [Fit(("--model", "MSE"), seed) for seed in range(number)]
+    started = time.monotonic()
+    assert run_all(Local(20, lambda fit: fake(fit, 0.1)), one_by_one(fits), number) == []
+    assert (time.monotonic() - started) / number < 0.1 / 20 + 0.05
+    assert len(begun()) == number
+    assert re.search(r"busy [01]\.\d\d of the time, on \d\.\d\d cores, with 20 fits at a time", capsys.readouterr().out)
+    started = time.monotonic()
+    run_all(Local(1), one_by_one(fits), number)                             # all are done
+    assert (time.monotonic() - started) / number < 0.005
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_fits_which_save_and_says_what_goes_on(number, monkeypatch, capsys):
+    saving = "trap 'echo saved > saved; exit 0' TERM; echo > began; while true; do sleep 0.05; done"
+    monkeypatch.setattr(command, "refuse", lambda fits: [])
+    monkeypatch.setattr(Fit, "command", lambda fit: ["sh", "-c", saving])
+    read("rows: {a: --model MSE}\nseeds: 2")
+
+    def send():
+        while not Path("began").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    threading.Thread(target=send).start()
+    with pytest.raises(SystemExit) as exit_info:
+        main(["study", "study.yaml"])
+    assert exit_info.value.code == 128 + number
+    assert Path("saved").exists()
+    assert "stopped; this goes on where it stopped: python -m lightning_bc study study.yaml" in capsys.readouterr().err
+    assert signal.getsignal(number) is before
+
+
+class InThisProcess:
+    """Runs real fits at once, without a process of their own."""
+
+    slots = 1
+
+    def start(self, fit, ended):
+        main(fit.arguments())
+        ended((fit, None))
+
+    def stop(self):
+        pass
+
+
+def test_a_real_fit_is_shared_by_two_studies(monkeypatch):
+    """Two studies with one cell in common: it is trained once."""
+    write_pendulum("pendulum.pt")
+    monkeypatch.setattr(command, "make_engine", lambda given: InThisProcess())
+    shared = "flags: --data.path pendulum.pt --trainer.max_steps 4 --rollouts.eval_freq 2 --rollouts.episodes 2\nseeds: 1\n"
+    fit = read(shared + "rows: {MSE: --model MSE}", "first.yaml").fits[0]
+    second = shared.replace("max_steps 4", "max_steps 2") + "rows: {other: --model MSE --trainer.max_steps 4}"
+    assert read(second, "second.yaml").fits[0].name == fit.name
+    main(["study", "first.yaml"])
+    path = Path(f"lightning_logs/{fit.name}/results.json")
+    written = path.stat().st_mtime_ns
+    main(["study", "second.yaml"])
+    assert path.stat().st_mtime_ns == written
+    assert Results.read(path).search is None

@@ -1,0 +1,116 @@
+"""Tables of studies: known figures, from runs on disk before the store, and what is not whole."""
+
+import math
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, refused
+from test_report import BENCHMARK, CONFIG
+
+from lightning_bc.cli import main
+from lightning_bc.runs.plan import Study
+from lightning_bc.runs.store import line_of, read_store, write_store
+
+GRID = "seeds: 2\nrows: {one: --model MSE, other: --model VAE}\ncolumns: {all: --data.path a.pt, few: --data.path b.pt}\n"
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("docs").mkdir()
+
+
+def run(fit, normalized, **changes):
+    """A made-up run of a fit."""
+    changes = {"score": 1000 * normalized, "normalized": normalized} | changes
+    return BENCHMARK["write_run"](Path("lightning_logs") / fit.name, {}, fit.seed, 2, 0.5, **changes)
+
+
+def read(text):
+    Path("study.yaml").write_text(text)
+    return Study.read("study.yaml")
+
+
+def test_a_grid_has_known_figures_and_says_what_is_not_run(capsys):
+    study = read(GRID)
+    first, _, _, other_few, second, *_ = study.fits
+    run(first, 0.5)
+    run(second, 0.7)
+    run(other_few, 0.25)
+    main(["report", "--study", "study.yaml"])
+    half = 12.7062 * 0.1                                            # t_0.975(1) std / sqrt(2) = 12.7062 sqrt(0.02) / sqrt(2)
+    assert capsys.readouterr().out.splitlines() == [
+        "|  | all | few |",
+        "| --- | --- | --- |",
+        f"| one | 0.600 ± {half:.3f}; 0.500 | not run |",
+        "| other | not run | 0.250 (1 seed); 0.250 (1 of 2 seeds) |",
+    ]
+
+
+def test_chosen_figures_are_a_line_per_cell(capsys):
+    study = read(GRID + "figures: [seeds, score, failed episodes]\n")
+    for fit in study.fits:
+        run(fit, 0.5 + fit.seed, failed_episodes=0.01)
+    main(["report", "--study", "study.yaml"])
+    assert capsys.readouterr().out.splitlines()[2] == "| one | all | 2 | 1000 | 2 of 200 |"
+
+
+def test_a_page_is_filled_and_its_runs_are_stored_and_then_suffice():
+    study = read(GRID)
+    for fit in study.fits:
+        results = run(fit, 0.5)
+    Path("page.md").write_text("before\n<!-- study: study.yaml -->\nold\n<!-- /study -->\nafter\n")
+    main(["report", "--page", "page.md"])
+    page = Path("page.md").read_text()
+    assert "| one | 0.500 ± 0.000; 0.500 | 0.500 ± 0.000; 0.500 |" in page
+    assert page.startswith("before\n<!-- study: study.yaml -->\n|")
+    assert page.endswith("`python -m lightning_bc report --study study.yaml`.\n<!-- /study -->\nafter\n")
+    Path("lightning_logs").rename("gone")
+    main(["report", "--page", "page.md"])
+    assert Path("page.md").read_text() == page
+    line = read_store()[study.fits[-1].name]
+    assert line["flags"] == "--data.path b.pt --model VAE"
+    assert line["score"] == results.score
+    assert line["latency_ms_10"] == results.action_latency_ms["10"]
+
+
+def test_a_report_on_a_study_leaves_other_runs_out(capsys):
+    for name, score in ((read(GRID).fits[0].name, 500.0), ("other", 900.0)):
+        BENCHMARK["write_run"](Path("lightning_logs") / name, CONFIG, 0, 5, 0.5, score=score)
+    main(["report", "lightning_logs", "--study", "study.yaml", "--output", "out"])
+    report = Path("out/report.md").read_text()
+    assert "500" in report
+    assert "900" not in report
+
+
+def test_the_store_keeps_nine_figures_and_what_is_not_known():
+    fit = read(GRID).fits[0]
+    line = line_of(fit, run(fit, 1 / 3, sampled_normalized=None))
+    write_store([line], Path("store.csv"))
+    again = read_store(Path("store.csv"))[fit.name]
+    assert again["score"] == pytest.approx(line["score"], rel=1e-8)
+    assert math.isnan(again["sampled_normalized"])
+
+
+def test_what_cannot_be_used_is_refused(capsys):
+    read(GRID + "figures: [scores]\n")
+    assert "figures: scores: wanted some of seeds, score" in refused(capsys, "report", "--study", "study.yaml")
+    Path("page.md").write_text("no markers")
+    assert "has no place for a table" in refused(capsys, "report", "--page", "page.md")
+    assert "nowhere.md: cannot be read" in refused(capsys, "report", "--page", "nowhere.md")
+    assert "lightning_logs" in refused(capsys, "report")
+    Path("docs/results.csv").write_text("run,score\na,b\n")
+    read(GRID)
+    assert "docs/results.csv: is damaged" in refused(capsys, "report", "--study", "study.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_fit_of_the_shipped_studies_is_in_the_store_and_named_by_its_flags(path, monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    main(["study", f"studies/{path.name}", "--dry-run"])
+    printed = capsys.readouterr().out
+    store = read_store()
+    for fit in Study.read(f"studies/{path.name}").fits:
+        assert f"--run {fit.name}" in printed
+        assert store[fit.name]["flags"] == " ".join(fit.flags)
+        assert store[fit.name]["seed"] == fit.seed
