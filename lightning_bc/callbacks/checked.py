@@ -30,7 +30,7 @@ def refuse_blind(trainer: Trainer, measures_held_out: bool, module: Strategy) ->
     Raises:
         InputError: naming the callback, its metric, and those that there are.
     """
-    metrics = [*columns(), *(f"train/{name}" for name in module.logs)]
+    metrics = [*columns(data_of(trainer).environment_id), *(f"train/{name}" for name in module.logs)]
     if not data_of(trainer).has_simulator:
         metrics = [name for name in metrics if not name.startswith("rollout/return")]
     metrics += [f"validation/{name}" for name in VALIDATION] if measures_held_out else []

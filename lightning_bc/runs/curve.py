@@ -25,8 +25,13 @@ Point = dict[str, float]
 """One point of the curve: a value by column, without ``step``."""
 
 
-def columns() -> dict[str, Metric]:
-    """What curve.csv holds, by column, in order."""
+def columns(environment_id: str | None = None) -> dict[str, Metric]:
+    """What curve.csv holds in an environment, or in any, by column, in order."""
+    measured = {
+        f"rollout/{name}": Metric(metric.unit, metric.meaning)
+        for name, metric in episode_metrics().items()
+        if environment_id is None or metric.is_of(environment_id)
+    }
     return {
         STEP: Metric("steps", "Lightning's step: TensorBoard's horizontal axis"),
         "optimizer_steps": Metric("steps", "updates of the policy; of strategies that act while they learn, of the critics"),
@@ -38,7 +43,7 @@ def columns() -> dict[str, Metric]:
         "seconds": Metric("s", "wall-clock time of training and playing; a resumed run goes on from its last point"),
         "training_seconds": Metric("s", "the same without playing, validation and checkpoints included"),
         "rollout/seconds": Metric("s", "wall-clock time of playing this point"),
-        **{f"rollout/{name}": Metric(metric.unit, metric.meaning) for name, metric in episode_metrics().items()},
+        **measured,
     }
 
 
