@@ -44,6 +44,7 @@ from lightning_bc.environments.arguments import (
     seeds_of,
 )
 from lightning_bc.environments.tasks import BoolArray, FloatArray
+from lightning_bc.errors import takes_state
 
 WALLS = 8
 OFFSET = 0.5
@@ -271,6 +272,7 @@ class BatchedGates(VectorEnv[FloatArray, NDArray, NDArray]):
             "generators": [generator.bit_generator.state for generator in self._generators],
         }
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Continue exactly where :meth:`state_dict` was called, in this or in another process.
 
