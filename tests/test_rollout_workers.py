@@ -186,6 +186,7 @@ from lightning_bc.rollout_workers import Workers
 if __name__ == "__main__":
     pool = Workers(2, "InvertedPendulum-v5", 1)
     pool.submit(HANGING, [1], False)
+    pool.submit(HANGING, [2], False)                                # each starts one
     print(*(child.pid for child in active_children()), flush=True)
     time.sleep(float(sys.argv[1]))
     os.kill(os.getpid(), 9)
