@@ -424,7 +424,7 @@ def test_gradients_are_clipped(data, monkeypatch):
         ("--trainer.accelerator cpu --trainer.devices 0", "Lightning refuses"),
         ("--trainer.precision bf16-true", "--trainer.precision bf16-true: is not supported"),
         ("--trainer.val_check_interval 0.5", "Set --rollouts.validation_freq"),
-        ("--trainer.check_val_every_n_epoch 2", "set --rollouts.eval_freq"),
+        ("--trainer.check_val_every_n_epoch 2", "Set --rollouts.validation_freq"),
         ("--trainer.fast_dev_run true", "--trainer.max_steps 4"),
         ("--trainer.barebones true", "--trainer.barebones true"),
         ("--trainer.max_steps 0", "--trainer.max_steps 0: wanted at least 1"),

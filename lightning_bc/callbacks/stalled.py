@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 
 from lightning_bc.aliases import StateDict
+from lightning_bc.errors import takes_state
 
 STALLED_ENVIRONMENT_STEPS = 100_000
 STALLED_POINTS = 10
@@ -28,6 +29,7 @@ class Stalled:
         """What was seen."""
         return {"recent": self.recent, "warned": self.warned}
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Go on from there."""
         self.recent, self.warned = state["recent"], state["warned"]
