@@ -127,11 +127,16 @@ class Checkpoints(Checkpoint):
         if self.rollouts.is_waiting_for(self.saved_step):
             self._waiting[self.saved_step] = self._snapshot(trainer)
             return
-        current = self.rollouts.merit
-        if current is not None and current > self.best_merit:
-            self.best_merit = current
+        if self._is_best(self.rollouts.merit):
             trainer.save_checkpoint(self.directory / "best.ckpt")
         trainer.save_checkpoint(self.last_path)
+
+    def _is_best(self, merit: float | None) -> bool:
+        """Whether there was none better; it is then the one to exceed."""
+        if merit is None or not merit > self.best_merit:
+            return False
+        self.best_merit = merit
+        return True
 
     def _snapshot(self, trainer: Trainer) -> StateDict:
         """What ``trainer.save_checkpoint`` would write now."""
@@ -150,9 +155,7 @@ class Checkpoints(Checkpoint):
             if checkpoint is None:                                  # of the point before the first step
                 continue
             newest, checkpoint["point"] = checkpoint, point
-            merit = self.rollouts.merit_of(point)
-            is_best = merit is not None and merit > self.best_merit
-            self.best_merit = max(self.best_merit, merit) if merit is not None and is_best else self.best_merit
+            is_best = self._is_best(self.rollouts.merit_of(point))
             checkpoint["callbacks"][self.state_key]["best_merit"] = self.best_merit
             if is_best:
                 trainer.strategy.save_checkpoint(checkpoint, self.directory / "best.ckpt")

@@ -44,7 +44,7 @@ from lightning_bc.environments.arguments import (
     seeds_of,
 )
 from lightning_bc.environments.tasks import BoolArray, FloatArray
-from lightning_bc.errors import takes_state
+from lightning_bc.errors import InputError, takes_state
 
 WALLS = 8
 OFFSET = 0.5
@@ -277,12 +277,12 @@ class BatchedGates(VectorEnv[FloatArray, NDArray, NDArray]):
         """Continue exactly where :meth:`state_dict` was called, in this or in another process.
 
         Raises:
-            ValueError: the state is of another environment or of another number of sub-environments.
+            InputError: the state is of another environment or of another number of sub-environments.
         """
         check_environment(state, self.environment_id)
         found = len(state["has_started"])
         if found != self.num_envs:
-            raise ValueError(f"The saved state is of {found} sub-environments; {self.num_envs} are needed.")
+            raise InputError(f"The saved state is of {found} sub-environments; {self.num_envs} are needed.")
         courses = self._courses
         for array, name in ((courses.positions, "positions"), (courses.middles, "middles"), (courses.passed, "passed")):
             array[:] = state[name].cpu().numpy()
