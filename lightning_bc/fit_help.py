@@ -47,7 +47,10 @@ RUN_FLAGS = {
 }
 
 
-OTHERS = {"trainer.NAME": "any other of Lightning's Trainer: https://lightning.ai/docs/pytorch/stable/common/trainer.html"}
+OTHERS = {
+    "cuda_graphs": "false launches each kernel of an update on a CUDA device by itself; default true",
+    "trainer.NAME": "any other of Lightning's Trainer: https://lightning.ai/docs/pytorch/stable/common",
+}
 
 
 def page(parser: ArgumentParser, command: str, args: list[str]) -> str:

@@ -132,6 +132,12 @@ class CommandLine(LightningCLI):
             help="start a new run from this checkpoint's weights and normalisation",
         )
         parser.add_argument(
+            "--cuda_graphs",
+            type=bool,
+            default=True,
+            help="replay updates on a CUDA device from a graph; false launches each kernel by itself",
+        )
+        parser.add_argument(
             "--env",
             type=str | None,
             default=None,
@@ -203,6 +209,7 @@ class CommandLine(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         # Lightning refuses to clip where steps are taken by hand; the strategy does it
         self.model.gradient_clip_val, trainer.gradient_clip_val = trainer.gradient_clip_val, None
+        self.model.cuda_graphs = self._get(self.config_init, "cuda_graphs")
         if self.command != "fit":
             return super().instantiate_trainer(logger=False, enable_checkpointing=False, **kwargs)
         rollouts: Rollouts = self._get(self.config_init, "rollouts")

@@ -18,6 +18,7 @@ from lightning_bc.errors import DivergedError, InputError, takes_state
 from lightning_bc.networks import Network
 from lightning_bc.strategies.contract import Metric, Needs, data_of
 from lightning_bc.strategies.optimizers import Cosine
+from lightning_bc.strategies.recorded import Recorded
 
 Metrics = dict[str, Tensor]
 Schedule = Literal["cosine", "constant"]
@@ -80,6 +81,13 @@ class Strategy(LightningModule, ABC):
     gradient_clip_val: float | None = None
     """Largest norm of the gradient of all parameters, of offline strategies; None leaves gradients as they are."""
 
+    recordable: ClassVar[bool] = False
+    """Whether updates may be recorded as CUDA graphs: see :class:`lightning_bc.strategies.recorded.Recorded`. Then the loss
+    depends on tensors alone, of numbers that change while it trains on none, and waits for none."""
+
+    cuda_graphs: bool = True
+    """Whether they are, on one CUDA device."""
+
     network: Network
 
     def __init__(
@@ -98,6 +106,7 @@ class Strategy(LightningModule, ABC):
         self.optimizer, self.schedule = optimizer, schedule
         self.border = Border(observation_dim, action_low, action_high)
         self._random_state: StateDict | None = None
+        self.recorded: dict[int, Recorded] = {}                     # updates to replay, by their kind
         self.losses: list[tuple[int, str, Tensor]] = []             # of the last training step: optimizer step, name, value
 
     def set_windows(self, history: int, horizon: int, chunk: int) -> None:
@@ -195,6 +204,18 @@ class Strategy(LightningModule, ABC):
         scheduler = Cosine(optimizer, T_max=steps or int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether updates are replayed from CUDA graphs. Gradients that are scaled or averaged over processes are not."""
+        if not (self.recordable and self.cuda_graphs and self.device.type == "cuda"):
+            return False
+        return self.trainer.world_size == 1 and self.trainer.precision in ("32-true", "64-true", "bf16-mixed")
+
+    def count_step(self, optimizer: Any) -> None:
+        """Count a step of ``optimizer`` that Lightning did not take itself in its ``global_step``."""
+        optimizer._on_before_step()
+        optimizer._on_after_step()
+
     def refuse_divergence(self) -> None:
         """Look whether all ``losses`` of the last training step are finite: once, since each look waits for the device.
 
@@ -222,6 +243,10 @@ class Strategy(LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: StateDict) -> None:
         """Keep the saved random state until training starts."""
         self._random_state = checkpoint.get("random_state")
+
+    def on_train_end(self) -> None:
+        """Let recorded updates go."""
+        self.recorded = {}
 
     def on_train_start(self) -> None:
         """Put the saved random state back, after everything that could have drawn from it."""

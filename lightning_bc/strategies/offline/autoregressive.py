@@ -72,6 +72,7 @@ class Autoregressive(OfflineStrategy):
     """
 
     multimodal = True
+    recordable = True
     logs = {
         "loss": Metric("nat per pair, and bin widths squared", "`train/cross_entropy` + `train/place_error`"),
         "cross_entropy": Metric(

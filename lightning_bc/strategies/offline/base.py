@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torchmetrics import ExplainedVariance, MeanAbsoluteError, MeanMetric, MeanS
 from lightning_bc.episodes import forked_random_state
 from lightning_bc.strategies.base import Metrics, Schedule, Strategy
 from lightning_bc.strategies.contract import Metric, data_of
+from lightning_bc.strategies.recorded import Recorded, Update
 
 Batch = tuple[Tensor, ...]
 """Observations and actions in the environment's units; of windows, also which actions lie within the episode."""
@@ -96,21 +98,32 @@ class OfflineStrategy(Strategy):
         """
         optimizer: Any = self.optimizers()
         scheduler: Any = self.lr_schedulers()
-        sums: dict[str, Tensor] = {}
+        update: Update = partial(self.update, optimizer)
+        if self.is_recorded:
+            bare = optimizer.optimizer
+            update = self.recorded.setdefault(0, Recorded(partial(self.update, bare), [bare]))
         self.losses = []
+        measured: list[Metrics] = []
         for batch in batches:
-            loss, metrics = self.loss(*self.across(batch))
-            optimizer.zero_grad()
-            self.manual_backward(loss)
-            if self.gradient_clip_val is not None:
-                torch.nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip_val)
-            optimizer.step()
+            measured.append(update(*batch))
+            if self.is_recorded:
+                self.count_step(optimizer)
             if scheduler is not None:
                 scheduler.step()
-            self.losses.append((self.global_step, "the loss", loss.detach()))
-            for name, value in {"loss": loss.detach(), **metrics}.items():
-                sums[name] = sums.get(name, 0) + value
-        self.log_dict({f"train/{name}": value / len(batches) for name, value in sums.items()}, logger=False)
+            self.losses.append((self.global_step, "the loss", measured[-1]["loss"]))
+        means = {f"train/{name}": torch.stack([metrics[name] for metrics in measured]).mean() for name in measured[0]}
+        self.log_dict(means, logger=False)
+
+    def update(self, optimizer: Any, *batch: Tensor) -> Metrics:
+        """One optimizer step; the loss before it, and what else the loss measures."""
+        loss, metrics = self.loss(*self.across(batch))
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        if self.gradient_clip_val is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip_val)
+        optimizer.step()
+        torch.clear_autocast_cache()                                # of the weights before the step, under mixed precision
+        return {"loss": loss.detach(), **metrics}
 
     def validation_step(self, batches: list[Batch], batch_index: int) -> None:
         """Loss, and how near the deterministic actions come, on held-out episodes."""

@@ -75,6 +75,7 @@ class Diffusion(OfflineStrategy):
     """
 
     multimodal = True
+    recordable = True
     logs = {
         "loss": Metric(
             "squared, before the tanh",

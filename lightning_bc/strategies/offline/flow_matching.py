@@ -66,6 +66,7 @@ class FlowMatching(OfflineStrategy):
     """
 
     multimodal = True
+    recordable = True
     logs = {
         "loss": Metric("squared, before the tanh", "mean over batch and dimensions of (f(o, point, t) - u)^2"),
     }

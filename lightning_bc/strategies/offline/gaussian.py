@@ -45,6 +45,7 @@ class Gaussian(OfflineStrategy):
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
 
+    recordable = True
     logs = {
         "loss": Metric("nat per pair", "-(1/B) sum_pairs [log Normal(u; mu(o), sigma) - sum_d log(1 - a_d^2)]"),
         "scale": Metric("before the tanh", "mean of sigma over dimensions and, in a mixture, components"),

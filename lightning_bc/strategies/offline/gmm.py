@@ -52,6 +52,7 @@ class GaussianMixture(OfflineStrategy):
     """
 
     multimodal = True
+    recordable = True
     logs = {
         "loss": Metric(
             "nat per pair", "-(1/B) sum_pairs [log sum_k pi_k(o) Normal(u; mu_k(o), sigma_k) - sum_d log(1 - a_d^2)]"

@@ -40,6 +40,7 @@ class MSE(OfflineStrategy):
     """
 
     stochastic = False
+    recordable = True
     logs = {
         "loss": Metric(
             "squared, the first before the tanh",

@@ -58,6 +58,7 @@ class VAE(OfflineStrategy):
     """
 
     multimodal = True
+    recordable = True
     logs = {
         "loss": Metric(
             "nat per pair",

@@ -34,6 +34,16 @@ class Agent(nn.Module, ABC):
     averaged: Network
     """The average of its weights, which plays and is scored."""
 
+    actor_every: int
+    """Updates of the critics for each one of the actor."""
+
+    rate_of_average: Tensor
+    """How far the average goes towards the actor in the present update; a tensor, since updates are replayed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("rate_of_average", torch.ones(()), persistent=False)
+
     @abstractmethod
     def parts(self) -> Parts:
         """What each optimizer moves."""
@@ -56,9 +66,10 @@ class Agent(nn.Module, ABC):
 
 
 @torch.no_grad()
-def follow(slow: nn.Module, fast: nn.Module, rate: float) -> None:
-    """Move the parameters of ``slow`` by ``rate`` of the way to those of ``fast``."""
-    torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), rate)
+def follow(slow: nn.Module, fast: nn.Module, rate: float | Tensor) -> None:
+    """Move the parameters of ``slow`` by ``rate``, a number or scalar, of the way to those of ``fast``."""
+    for behind, ahead in zip(slow.parameters(), fast.parameters(), strict=True):
+        behind.lerp_(ahead, rate)
 
 
 def averaging_rate(number: int) -> float:

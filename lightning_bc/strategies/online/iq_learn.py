@@ -69,6 +69,7 @@ class IQLearn(OnlineStrategy):
     """
 
     needs = Needs.TRANSITIONS
+    recordable = True
     logs = SoftActorCritic.logs | {
         "critic_loss": Metric("reward", "mean over critics of IQ-Learn's loss, L(Q)"),
         "reward": Metric("reward", "mean of Q(o, a) - gamma V(o') over critics and the replay's batch"),

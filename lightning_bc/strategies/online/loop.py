@@ -9,7 +9,7 @@ What is learnt, and from what reward, is the strategy's: its ``update``.
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -26,11 +26,12 @@ from lightning_bc.errors import InputError, takes_state
 from lightning_bc.networks import Network
 from lightning_bc.strategies.base import Metrics, Strategy
 from lightning_bc.strategies.contract import Needs, Transitions, data_of
-from lightning_bc.strategies.online.agent import Agent, Descend, Parts
+from lightning_bc.strategies.online.agent import Agent, Descend, Parts, averaging_rate
 from lightning_bc.strategies.online.demonstrated import Demonstrated
 from lightning_bc.strategies.online.interaction import Interaction
 from lightning_bc.strategies.online.replay import Replay, normalised
 from lightning_bc.strategies.online.watch import Watch
+from lightning_bc.strategies.recorded import Recorded
 
 COUNTED = "critic"
 """The part whose optimizer steps through Lightning, once per training_step, so that ``global_step`` counts these."""
@@ -215,23 +216,42 @@ class OnlineStrategy(Strategy):
         self._stop_at_the_end()
 
     def learn(self, updates: int) -> None:
-        """Make ``updates`` updates from the replay."""
-        optimizers = dict(zip(self.parts(), self.optimizers(), strict=True))
-        first, interaction = self.optimizer_steps, self.interaction
+        """Make ``updates`` updates from the replay; Lightning counts the last step of the critics."""
+        optimizers: dict[str, Any] = dict(zip(self.parts(), self.optimizers(), strict=True))
+        bare = {part: optimizer.optimizer for part, optimizer in optimizers.items()}
+        first = self.optimizer_steps
         self.losses = []
         for number in range(first, first + updates):
-            is_last = number == first + updates - 1
-            batch = normalised(interaction.replay.sample(self.batch_size), self.border)
-            interaction.measured |= self.update(batch, number, partial(self._descend, optimizers, is_last))
+            self.agent.rate_of_average.fill_(averaging_rate(number))
+            if self.is_recorded:
+                kind = number % self.agent.actor_every              # all that an update wants to know of its number
+                if kind not in self.recorded:
+                    self.recorded[kind] = Recorded(partial(self._update, bare, kind), list(bare.values()))
+                measured = self.recorded[kind]()
+            else:
+                is_counted = number == first + updates - 1
+                measured = self._update(bare | {COUNTED: optimizers[COUNTED]} if is_counted else bare, number)
             self.optimizer_steps += 1
+            for part in optimizers:
+                if part in measured:
+                    self.losses.append((self.optimizer_steps, f"the loss of the {part}", measured.pop(part)))
+            self.interaction.measured |= measured
+        if self.is_recorded:
+            self.count_step(optimizers[COUNTED])
 
-    def _descend(self, optimizers: dict[str, Any], is_last: bool, part: str, loss: Tensor) -> None:
-        self.losses.append((self.optimizer_steps + 1, f"the loss of the {part}", loss.detach()))
-        is_counted = is_last and part == COUNTED
-        optimizer = optimizers[part] if is_counted else optimizers[part].optimizer
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
+    def _update(self, optimizers: Mapping[str, Any], number: int) -> Metrics:
+        """One update; what it measures, and the loss of each part by the part's name."""
+        losses: Metrics = {}
+
+        def descend(part: str, loss: Tensor) -> None:
+            losses[part] = loss.detach()
+            optimizers[part].zero_grad()
+            self.manual_backward(loss)
+            optimizers[part].step()
+            torch.clear_autocast_cache()                            # of the weights before the step, under mixed precision
+
+        batch = normalised(self.interaction.replay.sample(self.batch_size), self.border)
+        return self.update(batch, number, descend) | losses
 
     def _fit_border(self) -> None:
         """The environments' observations stay as they are, where there are no demonstrations to standardise them by."""

@@ -26,6 +26,7 @@ class Replay:
         self._widths = [observation_dim, action_dim, 1, observation_dim, 1]
         self._rows = torch.zeros(capacity, sum(self._widths), device=device)
         self._added = 0                                             # ever, so that the ring's next place is known
+        self._kept = torch.zeros((), dtype=torch.int64, device=device)
 
     def __len__(self) -> int:
         return min(self._added, self.capacity)
@@ -36,11 +37,16 @@ class Replay:
         new = torch.cat(columns, dim=-1)[-self.capacity :]          # (batch, all widths)
         places = torch.arange(self._added, self._added + len(new), device=self._rows.device) % self.capacity
         self._rows[places] = new
-        self._added += len(new)
+        self._count(self._added + len(new))
 
     def sample(self, size: int) -> Transitions:
         """``size`` transitions, with replacement, drawn by torch's generator of the device."""
-        rows = self._rows[torch.randint(len(self), (size,), device=self._rows.device)]
+        device = self._rows.device
+        if device.type == "cuda":                                   # a recorded update cannot read a number that grows
+            places = torch.randint(2**63 - 1, (size,), device=device) % self._kept
+        else:
+            places = torch.randint(len(self), (size,), device=device)
+        rows = self._rows[places]
         observations, actions, rewards, next_observations, terminated = rows.split(self._widths, dim=-1)
         return Transitions(observations, actions, rewards.squeeze(-1), next_observations, terminated.squeeze(-1))
 
@@ -56,8 +62,12 @@ class Replay:
     @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Go on from there."""
-        self._added = state["added"]
+        self._count(state["added"])
         self._rows[: len(self)] = state["rows"].to(self._rows.device)
+
+    def _count(self, added: int) -> None:
+        self._added = added
+        self._kept.fill_(len(self))
 
 
 def normalised(batch: Transitions, border: Border) -> Transitions:

@@ -44,6 +44,7 @@ class SAC(OnlineStrategy):
     """
 
     needs = Needs.NOTHING
+    recordable = True
     logs = SoftActorCritic.logs
     shown = ("critic_loss",)
     cleanrl_heads = ("fc_mean", "fc_logstd")

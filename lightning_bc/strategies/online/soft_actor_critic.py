@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from lightning_bc.networks import NetworkFactory
 from lightning_bc.strategies.base import Metrics
 from lightning_bc.strategies.contract import Metric, Transitions
-from lightning_bc.strategies.online.agent import Agent, Descend, Parts, averaging_rate, follow
+from lightning_bc.strategies.online.agent import Agent, Descend, Parts, follow
 from lightning_bc.strategies.online.critics import Critics
 from lightning_bc.strategies.online.rewards import Reward
 from lightning_bc.strategies.online.watch import Watch
@@ -158,7 +158,7 @@ class SoftActorCritic(Agent):
             descend("temperature", self.temperature_loss(metrics["entropy"]))
             metrics["temperature"] = self.log_temperature.detach().exp()
         follow(self.target_critics, self.critics, self.target_rate)
-        follow(self.averaged, self.network, averaging_rate(number))
+        follow(self.averaged, self.network, self.rate_of_average)
         return metrics
 
     def check(self, watch: Watch) -> None:

@@ -25,7 +25,7 @@ from lightning_bc.bounds import NonNegativeFloat, PositiveFloat, PositiveInt, Un
 from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics
 from lightning_bc.strategies.contract import Metric, Needs, Transitions
-from lightning_bc.strategies.online.agent import Agent, Descend, Parts, averaging_rate, follow
+from lightning_bc.strategies.online.agent import Agent, Descend, Parts, follow
 from lightning_bc.strategies.online.critics import Critics
 from lightning_bc.strategies.online.loop import OnlineStrategy
 from lightning_bc.strategies.online.rewards import EnvironmentReward, Reward
@@ -98,7 +98,7 @@ class TwinDelayed(Agent):
             metrics["actor_loss"] = loss.detach()
             follow(self.target_critics, self.critics, self.target_rate)
             follow(self.target_network, self.network, self.target_rate)
-        follow(self.averaged, self.network, averaging_rate(number))
+        follow(self.averaged, self.network, self.rate_of_average)
         return metrics
 
     def check(self, watch: Watch) -> None:
@@ -130,6 +130,7 @@ class TD3(OnlineStrategy):
     """
 
     needs = Needs.NOTHING
+    recordable = True
     logs = {
         "critic_loss": Metric("reward squared", "sum over critics i of the mean of (Q_i(o, a) - target)^2"),
         "actor_loss": Metric("reward", "mean of -Q_1(o, a), a from the policy"),

@@ -1,0 +1,127 @@
+"""An update as a CUDA graph: recorded once, then replayed.
+
+A small network's update is some hundred kernels of a few microseconds each, and the host takes longer to launch them than
+the device to run them. A graph is launched as one (Nguyen 2021,
+https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs/).
+
+What is recorded is fixed: the kernels, and where their tensors lie. So inputs are copied to where the first ones lay,
+learning rates are tensors that are filled before a replay where they changed, and other numbers that change from update to
+update have to be tensors too. Random numbers are drawn anew at each replay, from the same stream as without a graph.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+Update = Callable[..., dict[str, Tensor]]
+"""Takes tensors, changes weights, and returns scalars by name."""
+
+Shapes = tuple[torch.Size, ...]
+
+WARM_UP = 3
+"""Updates without a graph before it is recorded, so that libraries and optimizers have made what they make once."""
+
+
+class Recorded:
+    """An update on a CUDA device, replayed from a graph from its fourth call on.
+
+    Inputs of other shapes have a graph of their own. Where the update waits for the device, or does what else a graph cannot
+    hold, it is called as it is for good, with a warning.
+
+    Args:
+        update: takes tensors on the device and nothing else; anything else that it depends on is read while it is recorded,
+            and never again.
+        optimizers: those whose steps it takes.
+    """
+
+    def __init__(self, update: Update, optimizers: Sequence[Optimizer]) -> None:
+        self.update, self.optimizers = update, optimizers
+        self._groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        self._rates: list[tuple[float, Tensor]] = []                # of each group, as it was read last and on the device
+        self._calls: dict[Shapes, int] = {}
+        self._graphs: dict[Shapes, _Graph] = {}
+        self._gave_up = False
+        self._stream = torch.cuda.Stream()
+
+    def __call__(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Make an update with ``inputs``, and return what it returns."""
+        self._read_rates()
+        shapes = tuple(tensor.shape for tensor in inputs)
+        if shapes not in self._graphs:
+            self._calls[shapes] = self._calls.get(shapes, 0) + 1
+            if self._gave_up or self._calls[shapes] <= WARM_UP or not self._record(shapes, inputs):
+                return self._call(inputs)
+        return self._graphs[shapes].replay(inputs)
+
+    def _read_rates(self) -> None:
+        """Bring learning rates to the device that have changed."""
+        if not self._rates:
+            self._rates = [(math.nan, torch.zeros((), device=group["params"][0].device)) for group in self._groups]
+        for number, (group, (last, rate)) in enumerate(zip(self._groups, self._rates, strict=True)):
+            if group["lr"] != last:
+                rate.fill_(group["lr"])
+                self._rates[number] = group["lr"], rate
+
+    def _record(self, shapes: Shapes, inputs: Sequence[Tensor]) -> bool:
+        """Record the update; whether that could be done."""
+        try:
+            with self._reading_on_device():
+                self._graphs[shapes] = _Graph(self.update, inputs)
+        except RuntimeError as error:
+            self._gave_up = True
+            warnings.warn(
+                "an update cannot be recorded as a CUDA graph, so each of its kernels is launched by itself, which can take "
+                f"ten times as long: {str(error).strip().splitlines()[0]}",
+                stacklevel=4,
+            )
+        return not self._gave_up
+
+    def _call(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The update as it is, on a stream of its own, as torch wants it before a graph is recorded."""
+        present = torch.cuda.current_stream()
+        self._stream.wait_stream(present)
+        with torch.cuda.stream(self._stream), self._reading_on_device():
+            outputs = self.update(*inputs)
+        present.wait_stream(self._stream)
+        return outputs
+
+    @contextmanager
+    def _reading_on_device(self) -> Iterator[None]:
+        """Let optimizers read their learning rates there, and count there; schedules and checkpoints go on with numbers."""
+        before: list[dict[str, Any]] = [
+            {name: group[name] for name in ("lr", "capturable") if name in group} for group in self._groups
+        ]
+        for values, group, (_, rate) in zip(before, self._groups, self._rates, strict=True):
+            group.update(dict.fromkeys(values, True) | {"lr": rate})
+        for optimizer in self.optimizers:
+            for parameter, state in optimizer.state.items():
+                if isinstance(state.get("step"), Tensor):
+                    state["step"] = state["step"].to(parameter.device)
+        try:
+            yield
+        finally:
+            for values, group in zip(before, self._groups, strict=True):
+                group.update(values)
+
+
+class _Graph:
+    """One recorded update, with the tensors that it reads and writes."""
+
+    def __init__(self, update: Update, inputs: Sequence[Tensor]) -> None:
+        self.inputs = [tensor.clone() for tensor in inputs]
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # other threads play and write meanwhile
+            outputs = update(*self.inputs)
+            self.names, self.values = list(outputs), torch.stack([value.detach().float() for value in outputs.values()])
+
+    def replay(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        if inputs:
+            torch._foreach_copy_(self.inputs, list(inputs))
+        self.graph.replay()
+        return dict(zip(self.names, self.values.clone().unbind(), strict=True))
