@@ -178,6 +178,20 @@ def test_strategy_takes_another_network(cls):
     assert any(isinstance(module, ResidualMLP) for module in strategy.modules())
 
 
+@every_offline_strategy
+def test_loss_and_actions_under_mixed_precision(cls):
+    """Layers answer in 16 bits; the loss takes it, and a policy acts as it does without."""
+    strategy = build_strategy(cls)
+    observations, actions = linear_problem()
+    wanted = strategy(observations)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = strategy.loss(observations, actions)
+        found = strategy(observations)
+    loss.backward()
+    assert loss.isfinite()
+    assert torch.equal(found, wanted)
+
+
 # The meta device, whose tensors have a shape and no values: one that was left on the CPU does not mix with them, and what
 # waits for a value (item, bool, tolist, cpu, a mask as an index) fails, as it would make a CUDA device wait
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -167,7 +168,14 @@ class Strategy(LightningModule, ABC):
 
     def forward(self, observations: Tensor, deterministic: bool = True) -> Tensor:
         """Act on ``observations``, shaped as in ``act``; both they and the actions are in the environment's units."""
-        return self.border.unscaled(self.act(self.border.observe(observations), deterministic).clamp(-1.0, 1.0))
+        with self.full_precision():
+            return self.border.unscaled(self.act(self.border.observe(observations), deterministic).clamp(-1.0, 1.0))
+
+    def full_precision(self) -> AbstractContextManager[Any]:
+        """Where a policy acts: in the precision of its weights, also while it is trained in a mixed one."""
+        device = self.device.type
+        is_mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        return torch.autocast(device, enabled=False) if is_mixed else nullcontext()
 
     def player(self, deterministic: bool = True, replan: bool = False) -> Player:
         """What plays episodes with this policy, and remembers for it.

@@ -154,7 +154,8 @@ class OfflineStrategy(Strategy):
             with forked_random_state(0, self.device):
                 loss, _ = self.loss(observations, actions, *within)
             metrics["loss"].update(loss, weight=len(actions))
-            predictions = self.act(observations, deterministic=True).clamp(-1.0, 1.0)
+            with self.full_precision():
+                predictions = self.act(observations, deterministic=True).clamp(-1.0, 1.0)
             if self.has_windows:
                 predictions, actions = predictions[:, 0].contiguous(), actions[:, 0].contiguous()  # (batch, action_dim)
             unscaled = self.border.unscaled(predictions), self.border.unscaled(actions)

@@ -204,7 +204,7 @@ class OnlineStrategy(Strategy):
             self._step(2 * torch.rand(self.num_envs, self.action_dim, device=self.device) - 1)
         if self.optimizer_steps == 0:
             self._fit_border()
-        with torch.no_grad():
+        with torch.no_grad(), self.full_precision():
             self._step(self.agent.explore(self.border.observe(self.interaction.observations)).clamp(-1.0, 1.0))
         learning_since = max(self.learning_starts, self.num_envs)
         due = math.floor((self.environment_steps - learning_since) * self.updates_per_step)
