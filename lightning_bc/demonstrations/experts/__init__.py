@@ -3,6 +3,7 @@
 A file is data: nothing in it is run. A callable, ``package.module:function``, is a program of the user's.
 """
 
+import re
 import zipfile
 from pathlib import Path
 from typing import Protocol
@@ -93,10 +94,15 @@ def load_expert(expert: str | Path, environment_id: str | None = None) -> Expert
 
 
 def environment_of_shipped(path: str | Path) -> str | None:
-    """The Gymnasium id of the environment that an expert that comes with the package is of; None for other files."""
+    """The Gymnasium id of the environment that an expert that comes with the package is of; None for other files.
+
+    The id begins its name, as in HalfCheetah-v5.pt and HalfCheetah-v5-TD3.pt.
+    """
     path = shipped(path)
-    is_ours = path.parent.resolve() == shipped(SHIPPED_EXPERTS).resolve() and path.stem in gymnasium.registry
-    return path.stem if is_ours else None                           # one may keep experts of one's own there
+    found = re.match(r".+-v\d+(?=-|$)", path.stem)
+    if found is None or path.parent.resolve() != shipped(SHIPPED_EXPERTS).resolve():
+        return None
+    return found[0] if found[0] in gymnasium.registry else None     # one may keep experts of one's own there
 
 
 def check_fits(actor: Expert, name: str, environment_id: str) -> None:
