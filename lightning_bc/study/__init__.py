@@ -5,7 +5,7 @@
     ray_engine.py   the same on a Ray cluster; on_node.py is what its tasks do
     process.py      the process of a fit
     settled.py      what flags of fit mean
-    command.py      ``study``: every fit of a file, and what is told of them on the way
+    command.py      ``study``: every fit of a file
     search.py       what ``sweep`` is asked for, and which settings that means
     sweep.py        ``sweep``: settings tried, the best run anew
 
