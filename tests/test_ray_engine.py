@@ -281,7 +281,7 @@ def test_no_fit_is_lost_with_the_program_that_started_it(number, cluster, result
     starts = [begun(fit) for fit in FITS]
     assert all(start[0] == 0 and start == sorted(start) for start in starts)
     assert any(start[-1] > 0 for start in starts)
-    assert starts[0] == [0]                                                 # what was done is not run again
+    assert [0] in starts[:2]                                                # what was done is not run again
 
 
 @pytest.mark.slow
