@@ -136,6 +136,18 @@ def test_what_a_run_has_saved_comes_home_while_it_runs_and_the_rest_at_its_end(r
     assert Path(f"home/lightning_logs/{fit.name}/begun").read_text() == "2\n"
 
 
+def test_a_checkpoint_is_never_home_before_its_curve_nor_results_before_either(monkeypatch):
+    for path in ("c/last.ckpt", "l/curve.csv", "l/results.json"):
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_text(path)
+    order, replacing = [], on_node.replacing
+    monkeypatch.setattr(on_node, "replacing", lambda path: order.append(path.name) or replacing(path))
+    read = on_node.read_files(Path(), ["l/results.json", "l/curve.csv", "c/last.ckpt"])
+    assert next(iter(read)) == "c/last.ckpt"
+    on_node.write_files(Path("home"), read)
+    assert order == ["curve.csv", "last.ckpt", "results.json"]
+
+
 # A cluster's place is taken by functions of this process
 
 

@@ -87,13 +87,13 @@ def written(folder: Path, folders: Sequence[str]) -> dict[str, int]:
 
 
 def read_files(folder: Path, paths: Iterable[str]) -> Files:
-    """Contents in alphabetical order: checkpoints first, so that the curve, in the folder of logs, is not behind them."""
-    return {path: (folder / path).read_bytes() for path in sorted(paths)}
+    """Contents; checkpoints are read first, so that the curve is not behind them."""
+    return {path: (folder / path).read_bytes() for path in sorted(paths, key=lambda path: not path.endswith(".ckpt"))}
 
 
 def write_files(folder: Path, files: Files) -> None:
-    """Write files, each whole or not at all, results last."""
-    for path in sorted(files, key=lambda path: path.endswith("results.json")):
+    """Write files, each whole or not at all: checkpoints behind the curve that belongs to them, results last."""
+    for path in sorted(files, key=lambda path: (path.endswith("results.json"), path.endswith(".ckpt"))):
         with replacing(folder / path) as file:
             file.write(files[path])
 
