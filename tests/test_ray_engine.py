@@ -125,7 +125,7 @@ def test_what_a_run_has_saved_comes_home_while_it_runs_and_the_rest_at_its_end(r
     files = {path: (sha256(Path(path)), np.fromfile(path, np.uint8))}
     folders = [f"lightning_logs/{fit.name}", f"checkpoints/{fit.name}"]
     before = {f"checkpoints/{fit.name}/last.ckpt": b"2", f"lightning_logs/{fit.name}/output.txt": b"before\n"}
-    sent = list(on_node.run(counting(4, 0.5)(fit), files, before, folders, 0.1))
+    sent = list(on_node.run(counting(4, 0.5)(fit), files, before, folders, 0.02))
     assert [status for status, _ in sent] == [None] * (len(sent) - 1) + [0]
     checkpoints = [new[path] for _, new in sent if (path := f"checkpoints/{fit.name}/last.ckpt") in new]
     assert checkpoints == [b"3", b"4"]
