@@ -4,6 +4,7 @@ A fit is replaced by a shell command that leaves results, except where the real 
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -205,6 +206,20 @@ def test_each_fit_has_cores_and_devices_of_its_own(monkeypatch):
     printed = {Path(f"lightning_logs/{fit.name}/output.txt").read_text().strip() for fit in fits}
     assert printed == {f"{cores[0 % len(cores) :: 2]} 4", f"{cores[1 % len(cores) :: 2]} 7"}
     assert sorted(os.sched_getaffinity(0)) == cores
+
+
+def test_whatever_goes_wrong_with_a_fit_the_rest_goes_on(capsys):
+    class Broken:
+        slots = 1
+
+        def start(self, fit):
+            if fit.seed == 0:
+                raise OSError("no space left")
+            return lambda: 1 / 0
+
+    fits = [Fit(("--model", "MSE"), seed) for seed in range(2)]
+    assert run_all(Broken(), fits, 2) == fits
+    assert re.findall("no space left|ZeroDivisionError", capsys.readouterr().err) == ["no space left", "ZeroDivisionError"]
 
 
 @pytest.mark.parametrize("number", [100, pytest.param(1000, marks=pytest.mark.slow)])

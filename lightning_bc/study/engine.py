@@ -69,8 +69,8 @@ def run_all(
     def follow(fit: Fit, wait: Callable[[], str | None]) -> None:
         try:
             events.put((fit, wait()))
-        except OSError as error:
-            events.put((fit, str(error)))
+        except Exception as error:                                  # whatever it is, this program must not wait for ever
+            events.put((fit, f"{type(error).__name__}: {error}"))
 
     failed, running, ran, left, started, coming = list[Fit](), 0, 0, total, time.monotonic(), iter(fits)
     try:
