@@ -111,7 +111,8 @@ class Trials:
         self.search, self.path = search, SWEEPS / f"{search.name}.log"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            storage = JournalStorage(JournalFileBackend(str(self.path)))
+            # a full path: a lock that a killed process has left would else not be recognised as old
+            storage = JournalStorage(JournalFileBackend(str(self.path.absolute())))
             self.study = optuna.create_study(
                 storage=storage, study_name=search.name, direction="maximize", load_if_exists=True
             )
