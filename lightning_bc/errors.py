@@ -1,7 +1,8 @@
 """The errors that are meant for a person."""
 
+import difflib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
@@ -64,6 +65,18 @@ class DivergedError(ArithmeticError):
     def __init__(self, step: int, what: str) -> None:
         super().__init__(f"diverged at optimizer step {step:,}: {what}.")
         self.step, self.what = step, what
+
+
+def refuse_unknown(source: str, keys: Collection[object], known: Collection[str]) -> None:
+    """Refuse ``keys`` of the file ``source`` that are not ``known``.
+
+    Raises:
+        InputError: naming the first of them, and the nearest that is known, else all.
+    """
+    for key in keys:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1) or [", ".join(known)]
+            raise InputError(f"{source}: unknown: {key}. Nearest known: {near[0]}.")
 
 
 def needs_extra(what: str, extra: str, missing: str = "") -> InputError:

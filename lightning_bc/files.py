@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-import torch
 from filelock import FileLock, Timeout
 
 from lightning_bc.aliases import StateDict
@@ -176,6 +175,8 @@ def refuse_damaged(path: str | Path) -> None:
 
 def write(path: str | Path, content: StateDict) -> None:
     """Save ``content`` with ``torch.save`` at ``path``, as :func:`replacing` does."""
+    import torch  # here alone: a task on a Ray node does without it
+
     with replacing(path) as file:
         torch.save(content, file)
 

@@ -23,6 +23,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 torch.set_num_threads(1)
 
+SMALL = "--model.network MLP --model.network.hidden_sizes [16,16]"
 OFFLINE_FLAGS = "--rollouts.eval_freq 5 --rollouts.episodes 2 --data.batch_size 10"  # 11 batches per epoch
 INTERACTIVE_FLAGS = "--model.num_envs 2 --model.batch_size 16 --rollouts.eval_freq 10 --rollouts.episodes 2"
 BUDGET = "--trainer.max_steps 4 --rollouts.eval_freq 2 --rollouts.episodes 2 --data.batch_size 16"
@@ -109,13 +110,13 @@ def is_interactive(strategy):
 
 
 def flags_of(strategy, data, epochs, environment_steps):
-    """Flags of ``fit``: so many epochs, or so many environment steps with a replay that forgets on the way."""
+    """Flags of ``fit``: a small network; so many epochs, or environment steps with a replay that forgets on the way."""
     length = f"{OFFLINE_FLAGS} --trainer.max_epochs {epochs}"
     if is_interactive(strategy):
         starts, capacity = environment_steps // 6, environment_steps // 2
         length = f"{INTERACTIVE_FLAGS} --model.total_environment_steps {environment_steps}"
         length += f" --model.learning_starts {starts} --model.replay_capacity {capacity}"
-    return ["--model", strategy, "--data.path", data, *length.split()]
+    return ["--model", strategy, *SMALL.split(), "--data.path", data, *length.split()]
 
 
 def import_from(*folders):

@@ -14,6 +14,7 @@ from lightning_bc.demonstrations import reference_returns
 from lightning_bc.environments import quiet_model_loading
 from lightning_bc.runs import score
 
+SMALL = "--model MSE --model.network MLP --model.network.hidden_sizes [64,64] --model.optimizer.lr 3e-3"
 BUDGET = "--rollouts.eval_freq 300 --rollouts.episodes 2 --data.batch_size 250"
 
 
@@ -63,7 +64,7 @@ def write_four_keys(path, environment_id, controller, episodes):
 
 def fit_and_read(*arguments):
     """Run ``fit``; the steps of its curve and its results."""
-    main(["fit", "--model", "MSE", *" ".join(arguments).split(), *BUDGET.split()])
+    main(["fit", *SMALL.split(), *" ".join(arguments).split(), *BUDGET.split()])
     run = next(path.parent for path in Path("lightning_logs").glob("*/results.json"))
     events = EventAccumulator(str(run))
     events.Reload()

@@ -70,13 +70,13 @@ def test_the_gradient_goes_through_what_follows_too():
     assert following.grad.any()
 
 
-def learn(strategy, learner, expert, policy, steps=400):
+def learn(strategy, learner, expert, policy, steps=120):
     """The critics alone, always on these batches, under a policy that takes these actions in turn and has no entropy."""
     turns = torch.as_tensor(policy, dtype=torch.float32).unsqueeze(-1)
     strategy.agent.policy = lambda observations: SimpleNamespace(
         sample=lambda: (turns.repeat(len(observations) // len(turns), 1), torch.zeros(len(observations)))
     )
-    optimizer = torch.optim.Adam(strategy.parts()["critic"], lr=3e-3)
+    optimizer = torch.optim.Adam(strategy.parts()["critic"], lr=1e-2)
     for _ in range(steps):
         optimizer.zero_grad()
         strategy.critic_loss(learner, expert)[0].backward()
@@ -101,7 +101,7 @@ def test_the_best_reward_is_the_chi_square_divergences():
     densities = p_expert.pdf(actions), p_learner.pdf(actions)
     expected = 2 * (densities[0] - densities[1]) / (densities[0] + densities[1])
     assert np.ptp(expected) > 2
-    assert np.abs(rewards.numpy() - expected).max() < 0.3
+    assert np.abs(rewards.numpy() - expected).max() < 0.15
 
 
 @pytest.mark.parametrize("who_dies", ["learner", "expert"])

@@ -22,7 +22,7 @@ def loss_of(strategy, learner, expert):
     return strategy.reward.loss(learner, expert, logits_of(strategy))
 
 
-def learn(strategy, expert, learner, steps=150, lr=1e-3):
+def learn(strategy, expert, learner, steps=50, lr=3e-3):
     """Train the discriminator alone, always on these batches; without penalty none is computed, which halves the time."""
     optimizer = torch.optim.Adam(strategy.reward.parameters(), lr=lr)
     torch.manual_seed(0)
@@ -90,9 +90,9 @@ def test_the_best_discriminator_is_the_ratio_of_densities(cls):
     """
     p_expert, p_learner = densities()
     quantiles = (np.arange(100) + 0.5) / 100
-    strategy = one_dimensional(cls, (256, 256, 256), penalty=0.0)
+    strategy = one_dimensional(cls, (64, 64, 64), penalty=0.0)
     strategy.agent.log_temperature.data.fill_(np.log(0.5))
-    learn(strategy, at_rest(p_expert.ppf(quantiles)), at_rest(p_learner.ppf(quantiles)), steps=400, lr=2e-3)
+    learn(strategy, at_rest(p_expert.ppf(quantiles)), at_rest(p_learner.ppf(quantiles)), steps=300, lr=5e-3)
     actions = np.linspace(-0.6, 0.7, 60)
     batch = at_rest(actions)
     ratio = torch.tensor(p_expert.logpdf(actions) - p_learner.logpdf(actions), dtype=torch.float32)
@@ -150,7 +150,7 @@ def test_the_absorbing_states_reward_is_the_ratio_of_how_often_each_is_there():
     """64 steps each, of which 16 of the expert's and 32 of the learner's terminate: f = log (16 / 80) / (32 / 96)."""
     actions = np.linspace(-0.5, 0.5, 64)
     expert, learner = (at_rest(actions, np.float32(np.arange(64) % every == 0)) for every in (4, 2))
-    reward = learn(one_dimensional(GAIL, penalty=0.0), expert, learner, steps=300).reward
+    reward = learn(one_dimensional(GAIL, penalty=0.0), expert, learner, steps=150).reward
     with torch.no_grad():
         assert reward.f(reward.states.absorbed(1)).item() == pytest.approx(np.log(0.6), abs=0.05)
         assert reward.value_after_termination().item() == pytest.approx(100 * np.log(0.6), abs=5)
@@ -187,6 +187,6 @@ def test_updates_of_the_discriminator_move_its_running_accuracy():
             accuracy = (metrics["discriminator_accuracy_expert"] + metrics["discriminator_accuracy_learner"]).item() / 2
             expected += 0.002 * (accuracy - expected)
     assert strategy.watch.means["discriminator_accuracy"].item() == pytest.approx(expected)
-    for number in range(0, 300, 3):
+    for number in range(0, 120, 3):
         metrics = strategy.update(at_rest(np.full(16, -0.9)), number, descend)
     assert metrics["discriminator_accuracy_expert"] == metrics["discriminator_accuracy_learner"] == 1

@@ -179,7 +179,7 @@ def error_where_it_is_rare(cls, scale_of_the_observation=False):
             Normal(strategy.network(observations), 1e-6 + F.softplus(scale_network(observations))), 1
         )
     torch.manual_seed(0)
-    train(strategy, lambda: rarely_hard(256)[:2], steps=1500)
+    train(strategy, lambda: rarely_hard(256)[:2], steps=700, learning_rate=5e-3)
     observations, actions, rare = rarely_hard(20_000)
     with torch.inference_mode():
         return F.mse_loss(strategy.act(observations, deterministic=True)[rare], actions[rare]).sqrt().item()

@@ -21,8 +21,8 @@ from lightning_bc.errors import InputError
 from lightning_bc.runs.plan import Fit, Study, canonical
 from lightning_bc.runs.results import Results
 from lightning_bc.study import command
-from lightning_bc.study.command import estimate, one_by_one, run_all
-from lightning_bc.study.engine import Local
+from lightning_bc.study.command import estimate
+from lightning_bc.study.engine import Local, run_all
 
 MODELS = """
 flags: --trainer.max_steps 4
@@ -166,7 +166,7 @@ def test_fits_are_run_once_and_what_fails_is_named_while_the_rest_goes_on(fake, 
 
 def test_a_dry_run_prints_every_command_and_how_long_the_missing_ones_take(fake, capsys):
     study = read(MODELS)
-    run_all(Local(1), one_by_one(study.fits[:1]), 1)
+    run_all(Local(1), study.fits[:1], 1)
     capsys.readouterr()
     main(["study", "study.yaml", "--dry-run", "--jobs", "2"])
     printed = capsys.readouterr().out
@@ -202,22 +202,36 @@ def test_each_fit_has_cores_and_devices_of_its_own(monkeypatch):
     told = "import os, time; print(sorted(os.sched_getaffinity(0)), os.environ['CUDA_VISIBLE_DEVICES'], flush=True); "
     fits = [Fit(("--model", "MSE"), seed) for seed in range(2)]
     script = told + "time.sleep(0.3)"                                       # so that each takes a slot
-    run_all(Local(2, lambda fit: [sys.executable, "-c", script]), one_by_one(fits), 2)
+    run_all(Local(2, lambda fit: [sys.executable, "-c", script]), fits, 2)
     printed = {Path(f"lightning_logs/{fit.name}/output.txt").read_text().strip() for fit in fits}
     assert printed == {f"{cores[0 % len(cores) :: 2]} 4", f"{cores[1 % len(cores) :: 2]} 7"}
     assert sorted(os.sched_getaffinity(0)) == cores
+
+
+def test_whatever_goes_wrong_with_a_fit_the_rest_goes_on(capsys):
+    class Broken:
+        slots = 1
+
+        def start(self, fit):
+            if fit.seed == 0:
+                raise OSError("no space left")
+            return lambda: 1 / 0
+
+    fits = [Fit(("--model", "MSE"), seed) for seed in range(2)]
+    assert run_all(Broken(), fits, 2) == fits
+    assert re.findall("no space left|ZeroDivisionError", capsys.readouterr().err) == ["no space left", "ZeroDivisionError"]
 
 
 @pytest.mark.parametrize("number", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_queued_fits_cost_little_each(number, fake, capsys):
     fits = [Fit(("--model", "MSE"), seed) for seed in range(number)]
     started = time.monotonic()
-    assert run_all(Local(20, lambda fit: fake(fit, 0.1)), one_by_one(fits), number) == []
+    assert run_all(Local(20, lambda fit: fake(fit, 0.1)), fits, number) == []
     assert (time.monotonic() - started) / number < 0.1 / 20 + 0.05
     assert len(begun()) == number
-    assert re.search(r"busy [01]\.\d\d of the time, on \d\.\d\d cores, with 20 fits at a time", capsys.readouterr().out)
+    assert f"{number - 1} of {number} done, 1 running" in capsys.readouterr().out
     started = time.monotonic()
-    run_all(Local(1), one_by_one(fits), number)                             # all are done
+    run_all(Local(1), fits, number)                             # all are done
     assert (time.monotonic() - started) / number < 0.005
 
 
@@ -248,9 +262,9 @@ class InThisProcess:
 
     slots = 1
 
-    def start(self, fit, ended):
+    def start(self, fit):
         main(fit.arguments())
-        ended((fit, None))
+        return lambda: None
 
     def stop(self):
         pass

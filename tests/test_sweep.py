@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import REPOSITORY, refused, write_pendulum
+from optuna.trial import TrialState
 from test_study import InThisProcess
 
 from lightning_bc.cli import main
 from lightning_bc.errors import InputError
 from lightning_bc.report.chart import make_charts
+from lightning_bc.runs.plan import Fit
 from lightning_bc.runs.records import read_records
 from lightning_bc.runs.results import Results
 from lightning_bc.study import sweep
@@ -41,9 +43,9 @@ class Here:
     def __init__(self, measure):
         self.measure, self.begun = measure, []
 
-    def start(self, fit, ended):
+    def start(self, fit):
         values = dict(zip(fit.flags, fit.flags[1:], strict=False)) | {"seed": fit.seed}
-        self.begun.append((fit.row, fit.seed))
+        self.begun.append((fit.row.partition(": ")[2], fit.seed))
         error = None
         try:
             value = self.measure(values)
@@ -52,7 +54,7 @@ class Here:
             Path(f"lightning_logs/{fit.name}/results.json").touch()
         except OSError as failure:
             error = str(failure)
-        ended((fit, error))
+        return lambda: error
 
     def stop(self):
         pass
@@ -65,10 +67,10 @@ def no_scores(monkeypatch):
 
 
 def tried(measure, *args):
-    """The trials of a search that has been run, and what ran them."""
+    """The trials of a search that has been run, in the order of their numbers, and what was run."""
     trials, engine = Trials(parse(*args)), Here(measure)
     trials.run(engine)
-    return trials.tried, engine.begun
+    return [trial for trial in trials.study.trials if trial.state != TrialState.FAIL], engine.begun
 
 
 # What is searched
@@ -77,7 +79,7 @@ def tried(measure, *args):
 def test_a_grid_is_the_product_of_its_values_and_keeps_brackets_whole():
     search = parse("--grid", "a=[256,256],[512]", "--grid", "b=1e-3,x")
     assert search.trials == 4
-    assert [tuple(search.setting(k).values()) for k in range(4)] == [
+    assert [tuple(setting.values()) for setting in search.settings()] == [
         ("[256,256]", "1e-3"),
         ("[256,256]", "x"),
         ("[512]", "1e-3"),
@@ -87,8 +89,9 @@ def test_a_grid_is_the_product_of_its_values_and_keeps_brackets_whole():
 
 def test_ranges_are_drawn_within_their_ends_and_the_same_each_time():
     args = ["--sampler", "random", "--trials", "50", "--search", "lr=log:1e-5..1e-2", "--search", "batch=int:2..9"]
-    drawn = [parse(*args).setting(k) for k in range(50)]
-    assert drawn == [parse(*args).setting(k) for k in range(50)]
+    drawn = parse(*args).settings()
+    assert len(drawn) == 50
+    assert drawn == parse(*args).settings()
     assert {type(setting["batch"]) for setting in drawn} == {int}
     assert {setting["batch"] for setting in drawn} == set(range(2, 10))
     assert all(1e-5 <= setting["lr"] <= 1e-2 for setting in drawn)
@@ -108,18 +111,18 @@ def test_the_original_searches_are_what_they_were(monkeypatch):
     searches = {stem: parse("--config", str(path)) for stem, path in files.items()}
     assert {stem: search.trials for stem, search in searches.items()} == {"baseline": 8, "gmm": 12, "wide_mse": 1}
     assert searches["gmm"].flags == ["--config", "configs/gmm.yaml"]
-    assert searches["wide_mse"].setting(0)["model.network.hidden_sizes"] == "[512, 512, 512]"
+    assert searches["wide_mse"].settings()[0]["model.network.hidden_sizes"] == "[512, 512, 512]"
     for search in searches.values():
         with pytest.raises(SystemExit) as exit_info:
-            main(["fit", *search.told(search.setting(0)), "--print_config"])
+            main(["fit", *search.told(search.settings()[0]), "--print_config"])
         assert exit_info.value.code == 0
 
 
 def test_the_command_line_counts_more_than_a_file():
     Path("mine.yaml").write_text(yaml.safe_dump({"grid": {"a": [1, 2], "b": ["x"]}, "seeds": 7}))
     search = parse("--config", "mine.yaml", "--grid", "a=3", "--data.path", "x.pt")
-    assert search.seeds == 7
-    assert search.setting(0) == {"a": "3", "b": "x"}
+    assert search.given.seeds == 7
+    assert search.settings() == [{"a": "3", "b": "x"}]
     assert search.flags == ["--data.path", "x.pt"]
 
 
@@ -165,12 +168,20 @@ def test_another_search_under_the_same_name_is_refused(no_scores):
         Trials(parse("--grid", "a=1,3", "--name", "mine"))
 
 
+def test_a_damaged_file_is_named():
+    Trials(parse("--grid", "a=1", "--name", "mine"))
+    with Path("lightning_logs/sweeps/mine.log").open("a") as file:
+        file.write("{torn\n{}\n")
+    with pytest.raises(InputError, match=r"sweeps/mine.log: is damaged"):
+        Trials(parse("--grid", "a=1", "--name", "mine"))
+
+
 # How it is searched
 
 
 def test_the_value_is_the_mean_of_the_last_returns_over_seeds(no_scores):
     trials, begun = tried(lambda values: float(values["--a"]) + values["seed"], "--grid", "a=10,30,20")
-    assert [trial.values for trial in trials] == [[10, 11, 12], [30, 31, 32], [20, 21, 22]]
+    assert [trial.value for trial in trials] == [11, 31, 21]
     assert len(begun) == 9
 
 
@@ -187,13 +198,11 @@ def test_a_search_goes_on_where_it_was_stopped(sampler, no_scores):
     begun = []
     with pytest.raises(StoppedError):
         tried(stopping, *args)
-    lines = next(Path("lightning_logs/sweeps").glob("*.jsonl")).read_text().splitlines()
-    kept = [json.loads(line)["setting"] for line in lines if '"trial"' in line]
+    kept = [trial.params for trial in Trials(parse(*args)).of(TrialState.COMPLETE, TrialState.FAIL)]
     trials, again = tried(lambda values: 2.0, *args)
-    assert [trial.values for trial in trials] == [[1, 1], [1, 2], [2, 2]]
+    assert sorted(trial.value for trial in trials) == [1, 1.5, 2]
     assert len(again) == 3                                                  # what is done is not run again
-    assert trials[0].setting == kept[0]
-    assert trials[1].setting == kept[-1]
+    assert [trial.params for trial in sorted(trials, key=lambda trial: trial.value)][:2] == kept
 
 
 def test_what_fails_does_not_stop_the_others_and_is_tried_again_by_the_same_command(no_scores, capsys):
@@ -204,26 +213,39 @@ def test_what_fails_does_not_stop_the_others_and_is_tried_again_by_the_same_comm
 
     broken = True
     trials, _ = tried(measure, "--grid", "a=1,2,3", "--seeds", "2")
-    assert [trial.state for trial in trials] == ["complete", "failed", "complete"]
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "RUNNING", "COMPLETE"]
     assert "no space left" in capsys.readouterr().err
     broken = False
     trials, begun = tried(measure, "--grid", "a=1,2,3", "--seeds", "2")
     assert begun == [("a 2", 1)]
-    assert [trial.state for trial in trials] == ["complete"] * 3
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 3
+
+
+def test_a_setting_that_diverges_with_a_seed_has_no_value(monkeypatch, capsys):
+    def read(path):
+        return type("Results", (), {"score": 0.0, "diverged": Path(path).parent.name in diverged or None})
+
+    monkeypatch.setattr(Results, "read", read)
+    search = parse("--grid", "a=1,2")
+    diverged = {Fit((*search.told({"a": "2"}), "--search", search.name), 1).name}
+    trials, begun = tried(lambda values: 1.0, "--grid", "a=1,2")
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED"]
+    assert len(begun) == 6
+    assert "a 2: diverged" in capsys.readouterr().out
 
 
 def test_tpe_tries_as_many_settings_as_asked_and_nears_the_best(no_scores):
     args = ["--sampler", "tpe", "--trials", "30", "--seeds", "1", "--search", "x=-1..1", "--grid", "side=left,right"]
     trials, _ = tried(lambda values: -abs(float(values["--x"]) - 0.5) - (values["--side"] == "left"), *args)
     assert len(trials) == 30
-    assert max(trial.values[0] for trial in trials) > -0.2
+    assert max(trial.value for trial in trials) > -0.2
 
 
 def test_pruning_gives_up_what_is_below_the_median(no_scores):
     # the first five are never given up
     grid = "a=" + ",".join(f"{value}.{place}" for place, value in enumerate([9, 8, 9, 8, 9, 1, 9]))
     trials, begun = tried(lambda values: float(values["--a"]), "--grid", grid, "--prune", "--seeds", "2")
-    assert [trial.state for trial in trials] == [*["complete"] * 5, "pruned", "complete"]
+    assert [trial.state.name for trial in trials] == [*["COMPLETE"] * 5, "PRUNED", "COMPLETE"]
     assert ("a 1.5", 1) not in begun
 
 
@@ -243,13 +265,13 @@ def test_a_sweep_chooses_by_the_curve_runs_anew_with_fresh_seeds_and_scores_on_t
     returns = {}
 
     class Doctoring(InThisProcess):
-        def start(self, fit, ended):
-            super().start(fit, lambda _: None)
+        def start(self, fit):
+            super().start(fit)
             if "--search" in fit.flags:
                 returns[fit.flags[fit.flags.index("--data.batch_size") + 1]] = last = last_return(fit.name)
                 path = Path(f"lightning_logs/{fit.name}/results.json")
                 path.write_text(json.dumps(json.loads(path.read_text()) | {"score": -last, "normalized": -last}))
-            ended((fit, None))
+            return lambda: None
 
     monkeypatch.setattr(sweep, "make_engine", lambda given: Doctoring())
     args = ["sweep", "--model", "MSE", "--data.path", "pendulum.pt", *BUDGET.split(), "--grid", "data.batch_size=8,64"]
@@ -258,12 +280,12 @@ def test_a_sweep_chooses_by_the_curve_runs_anew_with_fresh_seeds_and_scores_on_t
     printed = capsys.readouterr().out
     assert f"chosen: data.batch_size {best}; run anew with seeds 1 to 1" in printed
     assert printed.rstrip().endswith("--seed_everything 1")
-    assert "1 seed, no interval" in printed
+    assert "(1 seed)" in printed
     configs = {path.parent.name: yaml.safe_load(path.read_text()) for path in Path("lightning_logs").glob("*/config.yaml")}
     made = {run: (str(config["data"]["batch_size"]), config["seed_everything"]) for run, config in configs.items()}
     assert sorted(made.values()) == sorted([("8", 0), ("64", 0), (best, 1)])
     fresh = next(run for run, (_, seed) in made.items() if seed == 1)
     score = Results.read(f"lightning_logs/{fresh}/results.json").score
-    assert f"{fresh}  {score:.5g}" in printed
+    assert f"| 1 | {score:.0f} | " in printed
     charts = make_charts(read_records(Path("lightning_logs"))[0])
     assert [run.name for method in charts[0].methods for run in method.runs] == [fresh]   # those that chose are not shown

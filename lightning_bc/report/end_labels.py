@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
 from lightning_bc.report.styles import GREY
@@ -37,6 +39,17 @@ class End:
     colour: str
     dashes: tuple[float, ...] = ()
     marker: str = ""
+
+
+def save_labelled(figure: Figure, path: Path, named: Sequence[tuple[Axes, Sequence[End]]], place: float) -> None:
+    """Lay out a figure, write the names, which need the final size of the axes, and the file."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)                                      # drawing, which does that too, takes as long again
+        figure.set_layout_engine("none")                            # else savefig lays out once more
+    for axes, ends in named:
+        label_ends(axes, ends, place)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {})
 
 
 def label_ends(axes: Axes, ends: Sequence[End], place: float) -> None:

@@ -15,7 +15,7 @@ from matplotlib.ticker import StrMethodFormatter
 from lightning_bc.references import References
 from lightning_bc.report.bands import AXIS_LABELS, Band
 from lightning_bc.report.chart import Chart, Method
-from lightning_bc.report.end_labels import End, label_ends
+from lightning_bc.report.end_labels import End, save_labelled
 from lightning_bc.report.evaluations import Evaluated, within
 from lightning_bc.report.panels import Panel
 from lightning_bc.report.styles import (
@@ -71,7 +71,7 @@ def draw_panels(
             at_right = number % columns == columns - 1 or number == len(panels) - 1
             _finish(axes, chart.references, left=number % columns == 0, right=at_right)
         figure.suptitle(f"{chart.name}: return while learning", x=0.01, horizontalalignment="left", fontsize=11)
-        _save(figure, path, named)
+        save_labelled(figure, path, named, NAMES_FROM)
 
 
 def draw_method(path: Path, chart: Chart, method: Method, curve: Band, axis: str) -> None:
@@ -85,16 +85,7 @@ def draw_method(path: Path, chart: Chart, method: Method, curve: Band, axis: str
         named = [(axes, _draw(axes, chart, [(curve, method.strategy, colour, 0)], axis, ()))]
         axes.set_title("\n".join(textwrap.wrap(f"{chart.name}: {method.label}", 80)))
         _finish(axes, chart.references, left=True, right=True)
-        _save(figure, path, named)
-
-
-def _save(figure: Figure, path: Path, named: Sequence[tuple[Axes, list[End]]]) -> None:
-    """Write names, which need the final size of the axes, and the file."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine(None)                                  # else savefig lays out, and draws, once more
-    for axes, ends in named:
-        label_ends(axes, ends, NAMES_FROM)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {})
+        save_labelled(figure, path, named, NAMES_FROM)
 
 
 def _draw(

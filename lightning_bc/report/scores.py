@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from lightning_bc.report.chart import Chart, Method
-from lightning_bc.report.end_labels import End, label_ends
+from lightning_bc.report.end_labels import End, save_labelled
 from lightning_bc.report.labels import unique_labels
 from lightning_bc.report.styles import DASHES, GREY, MARKERS, STYLE, colour_of, root, unroot, variants
 
@@ -145,8 +145,5 @@ def draw_scores(
         axes.set_xlabel(horizontal, loc="left")
         axes.set_ylabel(f"{vertical},\nstretched towards the best")
         axes.set_title(title)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-        label_ends(axes, ends, NAMES_FROM)
-        figure.savefig(path, metadata={"Date": None})
+        save_labelled(figure, path, [(axes, ends)], NAMES_FROM)
     return True

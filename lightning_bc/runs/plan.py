@@ -1,6 +1,5 @@
 """Studies: which fits a YAML file asks for, each under a name that is made of its content; see docs/study.md."""
 
-import difflib
 import hashlib
 import json
 import shlex
@@ -13,21 +12,16 @@ from typing import Any
 
 import yaml
 
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, refuse_unknown
 from lightning_bc.runs import folders
 
+KEYS = ("flags", "seeds", "demonstrations", "rows", "columns", "figures")
 SET_BY_STUDY = ("--seed_everything", "--run", "--ckpt_path", "--search")
 
 
 @dataclass(frozen=True)
 class Fit:
-    """One training.
-
-    Attributes:
-        flags: what ``fit`` is told, in canonical order.
-        row: of the study's table.
-        column: likewise.
-    """
+    """One training: what ``fit`` is told, in canonical order, and where it stands in the study's table."""
 
     flags: tuple[str, ...]
     seed: int
@@ -117,32 +111,23 @@ class Study:
             content = yaml.safe_load(Path(path).read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"{path}: cannot be read ({error}). Studies lie in studies/.") from error
-        known = ("flags", "seeds", "rows", "columns", "demonstrations", "figures")
-        if not isinstance(content, dict) or not isinstance(content.get("rows"), dict) or not content["rows"]:
-            raise InputError(f"{path}: wanted rows, and below it  NAME: flags of fit.")
-        for key in content:
-            if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1) or [", ".join(known)]
-                raise InputError(f"{path}: unknown: {key}. Nearest known: {near[0]}.")
-        columns = _mapping(content, "columns", path) or None
-        shared = [*_words(content.get("flags", ""), f"{path}: flags"), "--seeds", str(content.get("seeds", 3))]
-        fits: list[Fit] = []
+        content = content if isinstance(content, dict) else {}
+        refuse_unknown(path, content, KEYS)
+        for key in ("demonstrations", "rows", "columns"):
+            if not isinstance(content.setdefault(key, {}), dict) or (key == "rows" and not content[key]):
+                raise InputError(f"{path}: wanted {key}, and below it  NAME: flags.")
+        columns, fits = content["columns"], []
         for row, cells in content["rows"].items():
-            by_column = cells if isinstance(cells, dict) else dict.fromkeys(columns or [""], cells)
-            for column, flags in by_column.items():
+            of_row = cells if isinstance(cells, dict) else dict.fromkeys(columns or [""], cells)
+            for column, flags in of_row.items():
                 place = f"{path}: rows: {row}" + f": {column}" * (column != "")
-                if columns is not None and column not in columns:
+                if columns and column not in columns:
                     raise InputError(f"{place}: is none of the columns, {', '.join(map(str, columns))}.")
-                of_column = _words((columns or {}).get(column, ""), f"{path}: columns: {column}")
-                words = [*shared, *of_column, *_words(flags, place)]
-                flags, seeds = _without_seeds(canonical(words, place), place)
-                fits += [Fit(flags, seed, str(row), str(column)) for seed in range(seeds)]
-        demonstrations = {
-            file: _words(flags, f"{path}: demonstrations: {file}")
-            for file, flags in _mapping(content, "demonstrations", path).items()
-        }
-        fits.sort(key=lambda fit: fit.seed)
-        return cls(path, tuple(fits), demonstrations, tuple(content.get("figures") or ()))
+                words = [*_words(content.get("flags"), path), "--seeds", str(content.get("seeds", 3))]
+                words += [*_words(columns.get(column), f"{path}: columns: {column}"), *_words(flags, place)]
+                fits += _seeds(canonical(words, place), str(row), str(column), place)
+        demonstrations = {file: _words(flags, f"{path}: {file}") for file, flags in content["demonstrations"].items()}
+        return cls(path, tuple(sorted(fits, key=lambda fit: fit.seed)), demonstrations, tuple(content.get("figures") or ()))
 
     def part(self, only: str | None) -> list[Fit]:
         """Each fit once; of ``only`` K/N, the K-th of N equal parts; none of 0/N.
@@ -160,26 +145,17 @@ class Study:
         return fits[part - 1 :: parts] if part else []
 
 
-def _mapping(content: Mapping[str, Any], key: str, path: str) -> dict[str, Any]:
-    value = content.get(key) or {}
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: {key}: wanted  NAME: flags  below it.")
-    return value
-
-
 def _words(flags: Any, place: str) -> list[str]:
-    """Flags as words, from a text or a list."""
-    if isinstance(flags, list):
-        return [str(word) for word in flags]
+    """Flags as words."""
     if not isinstance(flags, str | None):
         raise InputError(f"{place}: {flags!r}: wanted flags, as in  --config configs/mse.yaml.")
     return shlex.split(flags or "")
 
 
-def _without_seeds(flags: tuple[str, ...], place: str) -> tuple[tuple[str, ...], int]:
-    """The flags of ``fit``, and how many seeds there are."""
+def _seeds(flags: tuple[str, ...], row: str, column: str, place: str) -> list[Fit]:
+    """A cell's fits: ``--seeds`` among the flags says how many."""
     at = flags.index("--seeds")
     seeds = flags[at + 1]
     if not seeds.isdecimal() or int(seeds) < 1:
         raise InputError(f"{place}: seeds {seeds}: wanted a whole number of at least 1.")
-    return (*flags[:at], *flags[at + 2 :]), int(seeds)
+    return [Fit((*flags[:at], *flags[at + 2 :]), seed, row, column) for seed in range(int(seeds))]

@@ -19,6 +19,7 @@ NUMBERS = (
     *("seed", "score", "score_std", "normalized", "failed_episodes", "episodes", "sampled_score", "sampled_normalized"),
     *("latency_ms_1", "latency_ms_10", "network_evaluations", "parameters", "optimizer_steps", "environment_steps"),
     *("expert_queries", "pairs", "seconds", "training_seconds"),
+    *("success", "sampled_success", "sampled_choice_entropy", "sampled_choice_divergence"),
 )
 
 Line = Mapping[str, str | float]
@@ -64,9 +65,10 @@ def measured(fits: Iterable[Fit], store: Mapping[str, Line]) -> dict[str, Line]:
 
 def line_of(fit: Fit, results: Results) -> Line:
     """A run's line."""
-    line: dict[str, Any] = {name: getattr(results, name, math.nan) for name in (*WORDS, *NUMBERS)}
-    line |= {f"latency_ms_{batch}": value for batch, value in results.action_latency_ms.items()}
-    return line | {"run": fit.name, "flags": " ".join(fit.flags), "seed": fit.seed, "episodes": results.episodes}
+    known = dict[str, Any](results.metrics) | {f"sampled_{name}": value for name, value in results.sampled_metrics.items()}
+    known |= vars(results) | {f"latency_ms_{batch}": value for batch, value in results.action_latency_ms.items()}
+    known |= {"run": fit.name, "flags": " ".join(fit.flags), "seed": fit.seed, "episodes": results.episodes}
+    return {name: known.get(name, math.nan) for name in (*WORDS, *NUMBERS)}
 
 
 def _text(number: float) -> str:

@@ -1,24 +1,26 @@
-"""Runs fits: one process per fit, each with cores and devices of its own."""
+"""Runs fits side by side, and tells how far they are; here a process per fit, with cores and devices of its own."""
 
-import itertools
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterable
 from queue import SimpleQueue
-from types import FrameType
 from typing import Protocol
 
 import torch
 
+from lightning_bc.errors import InputError
+from lightning_bc.report.tables import show_duration
 from lightning_bc.runs import folders
 from lightning_bc.runs.plan import Fit
+from lightning_bc.runs.results import Results
 from lightning_bc.study.process import failure, start
 
-Ended = Callable[[tuple[Fit, str | None]], None]
-"""Takes a fit that has ended, and the last lines of what it printed if it failed."""
+TASKSET = shutil.which("taskset")
 
 
 class Engine(Protocol):
@@ -28,51 +30,92 @@ class Engine(Protocol):
     def slots(self) -> int:
         """How many fits run at the same time."""
 
-    def start(self, fit: Fit, ended: Ended) -> None:
-        """Run a fit, and then call ``ended``, from any thread; returns at once."""
+    def start(self, fit: Fit) -> Callable[[], str | None]:
+        """Start a fit; what is returned waits for its end, in any thread, and returns its last lines if it failed."""
 
     def stop(self) -> None:
-        """End what still runs, and wait for it."""
+        """End what still runs."""
 
 
 class StoppedError(Exception):
     """SIGINT or SIGTERM came, by its number."""
 
 
-def drive(engine: Engine, next_fit: Callable[[], Fit | None], ended: Ended) -> None:
-    """Run fits until there is none left; each is asked for when there is room for it, so that it may depend on the others.
+def run_all(
+    engine: Engine,
+    fits: Iterable[Fit | None],
+    total: int,
+    told: Callable[[Fit, str | None], None] = lambda *_: None,
+) -> list[Fit]:
+    """Run fits, those that are done aside, and print the progress.
 
     Args:
-        next_fit: the next fit to start; None where there is none before another one ends.
-        ended: called with each fit that has ended.
+        fits: each is asked for when there is room for it, so that it may depend on the others; None where there is none
+            before another one ends.
+        total: how many there are.
+        told: is called with each fit that has ended, or was done before, and with its last lines if it has failed.
+
+    Returns:
+        Those that failed.
 
     Raises:
-        StoppedError: a signal came; the fits that were running have been ended by then, and go on from their checkpoints.
+        StoppedError: a signal came; the fits that were running go on from their checkpoints.
     """
+    events: SimpleQueue[tuple[Fit, str | None] | int] = SimpleQueue()   # may be put to in a signal handler
+    before = {
+        number: signal.signal(number, lambda number, _: events.put(number)) for number in (signal.SIGINT, signal.SIGTERM)
+    }
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise StoppedError(number)
+    def follow(fit: Fit, wait: Callable[[], str | None]) -> None:
+        try:
+            events.put((fit, wait()))
+        except Exception as error:                                  # whatever it is, this program must not wait for ever
+            events.put((fit, f"{type(error).__name__}: {error}"))
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    done: SimpleQueue[tuple[Fit, str | None]] = SimpleQueue()
-    running = 0
+    failed, running, ran, left, started, coming = list[Fit](), 0, 0, total, time.monotonic(), iter(fits)
     try:
         while True:
-            while running < engine.slots and (fit := next_fit()) is not None:
-                engine.start(fit, done.put)
+            while running < engine.slots and (fit := next(coming, None)) is not None:
+                if fit.is_done():
+                    left -= 1
+                    told(fit, None)
+                    continue
                 running += 1
+                try:
+                    threading.Thread(target=follow, args=(fit, engine.start(fit)), daemon=True).start()
+                except (OSError, InputError) as error:              # a full disk, a lost file: the rest goes on
+                    events.put((fit, str(error)))
             if not running:
-                return
-            ended(done.get())
-            running -= 1
+                return failed
+            event = events.get()
+            if isinstance(event, int):
+                raise StoppedError(event)
+            fit, last_lines = event
+            running, ran, left = running - 1, ran + 1, left - 1
+            if last_lines is not None:
+                failed.append(fit)
+                print(f"failed: {fit.name} ({fit.place})\n{last_lines}", file=sys.stderr, flush=True)
+            told(fit, last_lines)
+            words = [f"{fit.name} {_score(fit)}; {total - left - len(failed)} of {total} done"]
+            words += [f"{len(failed)} failed"] if failed else []
+            if left:
+                seconds = (time.monotonic() - started) / ran * left
+                words += [f"{min(left, engine.slots)} running", f"about {show_duration(seconds)} left"]
+            print(", ".join(words), flush=True)
     except BaseException:
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)                   # while the fits save
         engine.stop()
         raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _score(fit: Fit) -> str:
+    """How a fit has ended, in words."""
+    if not fit.is_done():
+        return ""
+    results = Results.read(folders.results_path(fit.name))
+    return "diverged" if results.diverged else f"score {results.score:.5g}"
 
 
 class Local:
@@ -85,47 +128,28 @@ class Local:
 
     def __init__(self, slots: int, command: Callable[[Fit], list[str]] = lambda fit: fit.command()) -> None:
         self.slots, self.command = slots, command
-        self._numbers, self._slot = itertools.count(), threading.local()
-        self._threads = ThreadPoolExecutor(slots, initializer=self._take_slot)
-        self._lock, self._children, self._stopping = threading.Lock(), set[subprocess.Popen[bytes]](), False
-
-    def _take_slot(self) -> None:
-        """Settle what the fits of this thread may use; they inherit the thread's cores."""
-        number, environment = next(self._numbers), dict(os.environ)
-        if hasattr(os, "sched_setaffinity"):
-            cores = sorted(os.sched_getaffinity(0))
-            own = cores[number % len(cores) :: self.slots]
-            os.sched_setaffinity(0, own)
-            environment["OMP_NUM_THREADS"] = str(len(own))
+        self._children = dict[int, subprocess.Popen[bytes]]()       # by slot
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        devices = list(map(str, range(torch.cuda.device_count()))) if visible is None else visible.split(",")
-        if devices and self.slots > 1:
-            environment["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
-        self._slot.environment = environment
+        self._devices = list(map(str, range(torch.cuda.device_count()))) if visible is None else visible.split(",")
 
-    def start(self, fit: Fit, ended: Ended) -> None:
-        """Run a fit in the next free thread."""
-        self._threads.submit(lambda: ended((fit, self._run(fit))))
-
-    def _run(self, fit: Fit) -> str | None:
-        try:
-            logs = folders.LOGS / fit.name
-            with self._lock:
-                if self._stopping:
-                    return "stopped"
-                child = start(self.command(fit), logs, self._slot.environment)
-                self._children.add(child)
-            status = child.wait()
-            with self._lock:
-                self._children.remove(child)
-            return failure(status, logs)
-        except OSError as error:                                    # a full disk, a lost folder: the rest goes on
-            return str(error)
+    def start(self, fit: Fit) -> Callable[[], str | None]:
+        """Start a fit in a free slot."""
+        taken = {slot for slot, child in self._children.items() if child.returncode is None}
+        slot = min({*range(self.slots)} - taken)
+        command, environment, logs = self.command(fit), dict(os.environ), folders.LOGS / fit.name
+        if TASKSET is not None:                                     # on Linux
+            cores = sorted(os.sched_getaffinity(0))
+            own = cores[slot % len(cores) :: self.slots]
+            command = [TASKSET, "--cpu-list", ",".join(map(str, own)), *command]
+            environment["OMP_NUM_THREADS"] = str(len(own))
+        if self._devices and self.slots > 1:
+            environment["CUDA_VISIBLE_DEVICES"] = self._devices[slot % len(self._devices)]
+        child = self._children[slot] = start(command, logs, environment)
+        return lambda: failure(child.wait(), logs)
 
     def stop(self) -> None:
         """Ask the fits that run to end, as after SIGTERM, and wait for them."""
-        with self._lock:
-            self._stopping = True
-            for child in self._children:
-                child.terminate()
-        self._threads.shutdown(cancel_futures=True)
+        for child in self._children.values():
+            child.terminate()
+        for child in self._children.values():
+            child.wait()

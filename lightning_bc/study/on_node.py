@@ -3,18 +3,18 @@
 Imports no more than it needs, so that a worker is there at once.
 """
 
-import hashlib
 import os
-import secrets
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from subprocess import TimeoutExpired
 
 import numpy as np
 import ray
 
+from lightning_bc.files import replacing, sha256
 from lightning_bc.study.process import start
 
 CACHE = Path(tempfile.gettempdir()) / f"lightning_bc-ray-{os.getuid()}"
@@ -27,7 +27,7 @@ Brought = Mapping[str, tuple[str, "ray.ObjectRef[np.ndarray]"]]
 
 
 def run(
-    words: Sequence[str], brought: Brought, begun: Files, folders: Sequence[str], every: float, threads: int
+    words: Sequence[str], brought: Brought, begun: Files, folders: Sequence[str], every: float
 ) -> Iterator[tuple[int | None, Files]]:
     """Run a fit.
 
@@ -36,7 +36,6 @@ def run(
         begun: the files of the run, as far as it has come elsewhere.
         folders: those that the run writes, the one of its logs first.
         every: seconds between two looks at what it has saved.
-        threads: that it may use.
 
     Yields:
         None and, where a checkpoint has been saved, what is new; at the end the exit status and what is new.
@@ -48,26 +47,21 @@ def run(
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(cached(digest, content))
         write_files(work, begun)
-        sent = _times(work, folders)
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        child = start([sys.executable, *words], work / folders[0], environment, cwd=work)
-        waiting = threading.Thread(target=child.wait)               # Popen's own waiting with a limit looks every 0.05 s
-        waiting.start()
+        sent = written(work, folders)
+        child = start([sys.executable, *words], work / folders[0], folder=work)
         try:
-            ended = False
-            while not ended:
-                waiting.join(every)
-                ended = not waiting.is_alive()
-                times = _times(work, folders)
-                new = sorted(path for path in times if times[path] != sent.get(path))
-                if ended or any(path.endswith(".ckpt") for path in new):
-                    # in this order, so that the curve is not behind the checkpoint
-                    files = {path: (work / path).read_bytes() for path in new}
+            status = None
+            while status is None:
+                with suppress(TimeoutExpired):
+                    status = child.wait(every)
+                times = written(work, folders)
+                new = [path for path in times if times[path] != sent.get(path)]
+                if status is not None or any(path.endswith(".ckpt") for path in new):
                     sent = times
-                    yield child.returncode if ended else None, files
+                    yield status, read_files(work, new)
         finally:
             child.kill()
-            waiting.join()
+            child.wait()
 
 
 def cached(digest: str, content: "ray.ObjectRef[np.ndarray]") -> Path:
@@ -77,42 +71,31 @@ def cached(digest: str, content: "ray.ObjectRef[np.ndarray]") -> Path:
         OSError: what was fetched has another SHA-256, or cannot be written.
     """
     path = _cache("data") / digest
-    if path.exists() and sha256(path) == digest:
-        return path
-    partial = path.with_name(f".{digest}.{secrets.token_hex(4)}")
-    ray.get(content).tofile(partial)
-    if sha256(partial) != digest:
-        partial.unlink()
-        raise OSError(f"a file of SHA-256 {digest} came to this node with another one")
-    partial.replace(path)
+    if not path.exists() or sha256(path) != digest:
+        with replacing(path) as file:
+            ray.get(content).tofile(file)
+        if sha256(path) != digest:
+            path.unlink()
+            raise OSError(f"a file of SHA-256 {digest} came to this node with another one")
     return path
 
 
-def write_files(folder: Path, files: Files) -> None:
-    """Write files, each whole or not at all, results last."""
-    for path in sorted(files, key=lambda path: path.endswith("results.json")):
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        partial.write_bytes(files[path])
-        partial.replace(target)
-
-
-def read_files(folder: Path, folders: Sequence[str]) -> Files:
-    """The files in these folders of ``folder``; those that are being written have a dot in front, and are left out."""
-    return {path: (folder / path).read_bytes() for path in sorted(_times(folder, folders))}
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _times(folder: Path, folders: Sequence[str]) -> dict[str, int]:
-    """When each file was written."""
+def written(folder: Path, folders: Sequence[str]) -> dict[str, int]:
+    """When each file in these folders of ``folder`` was written; those with a dot in front are not whole, and left out."""
     files = (path for name in folders for path in (folder / name).rglob("*") if path.name[0] != "." and path.is_file())
     return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in files}
+
+
+def read_files(folder: Path, paths: Iterable[str]) -> Files:
+    """Contents; checkpoints are read first, so that the curve is not behind them."""
+    return {path: (folder / path).read_bytes() for path in sorted(paths, key=lambda path: not path.endswith(".ckpt"))}
+
+
+def write_files(folder: Path, files: Files) -> None:
+    """Write files, each whole or not at all: checkpoints behind the curve that belongs to them, results last."""
+    for path in sorted(files, key=lambda path: (path.endswith("results.json"), path.endswith(".ckpt"))):
+        with replacing(folder / path) as file:
+            file.write(files[path])
 
 
 def _cache(name: str) -> Path:

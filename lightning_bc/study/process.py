@@ -12,13 +12,13 @@ DIE_TOGETHER = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") els
 
 
 def start(
-    command: Sequence[str], logs: Path, environment: Mapping[str, str], cwd: Path | None = None
+    command: Sequence[str], logs: Path, environment: Mapping[str, str] | None = None, folder: Path | None = None
 ) -> subprocess.Popen[bytes]:
     """Start a fit in a session of its own: Ctrl-C reaches only who started it, who passes it on.
 
     Args:
         logs: the folder whose output.txt takes what it prints.
-        cwd: the working folder, if it is not this process's.
+        environment: its variables, and ``folder`` its working folder, if they are not this process's.
     """
     logs.mkdir(parents=True, exist_ok=True)
     with (logs / OUTPUT).open("ab") as output:
@@ -28,7 +28,7 @@ def start(
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
-            cwd=cwd,
+            cwd=folder,
             start_new_session=True,
         )
 

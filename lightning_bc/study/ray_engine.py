@@ -8,25 +8,25 @@ died and the same command is given again. Ray ends the tasks of a process that d
 import logging
 import os
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 
+from lightning_bc.aliases import Config
 from lightning_bc.errors import InputError
+from lightning_bc.files import sha256
 from lightning_bc.runs import folders
 from lightning_bc.runs.plan import Fit
 from lightning_bc.study import on_node
-from lightning_bc.study.engine import Ended
 from lightning_bc.study.process import failure
-from lightning_bc.study.settled import meaning
+from lightning_bc.study.settled import Settled
 
 DEATHS = 5
 """So many times in succession, without a new checkpoint, a fit is begun elsewhere: it may be what kills its nodes."""
-
 
 MODULE = re.compile(r"\w+([.:][\w-]+)+")
 """The name of something in a module: my_envs:Point-v0, package.module.Class."""
@@ -66,15 +66,15 @@ class Ray:
                 f"--address {address}: no Ray cluster could be joined ({error}). Start this command on a machine of the "
                 "cluster, whose head was started by  ray start --head  and which joined by  ray start --address HOST:PORT."
             ) from error
-        self.needs = {"CPU": cpus, "GPU": gpus}
+        self.needs = {name: number for name, number in (("CPU", cpus), ("GPU", gpus)) if number}
         self.words, self.files, self.every = words, files, every
         if not self._room():
             raise InputError(f"--cpus {cpus:g} --gpus {gpus:g}: no node of the cluster has as many.")
         self._task: Any = ray.remote(on_node.run).options(
             num_cpus=cpus, num_gpus=gpus, max_retries=0, num_returns="streaming", scheduling_strategy="SPREAD"
         )
-        self._stored = dict[str, tuple[str, Any]]()
-        self._lock, self._running, self._stopping = threading.Lock(), dict[threading.Thread, Any](), False
+        self._stored = cache(lambda path: (sha256(path), ray.put(np.fromfile(path, dtype=np.uint8))))
+        self._stopping = False
 
     @property
     def slots(self) -> int:
@@ -82,65 +82,38 @@ class Ray:
         return max(1, self._room())
 
     def _room(self) -> int:
-        needs = {name: number for name, number in self.needs.items() if number}
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return sum(int(min(node.get(name, 0) / number for name, number in needs.items())) for node in alive)
+        return sum(int(min(node.get(name, 0) / number for name, number in self.needs.items())) for node in alive)
 
-    def start(self, fit: Fit, ended: Ended) -> None:
-        """Store what the fit reads, queue it with Ray, and follow it in a thread."""
-        try:
-            brought = {path: self._store(path) for path in self.files(fit)}
-        except (OSError, InputError) as error:
-            ended((fit, str(error)))
-        else:
-            threading.Thread(target=lambda: ended((fit, self._follow(fit, brought))), daemon=True).start()
+    def start(self, fit: Fit) -> Callable[[], str | None]:
+        """Store what the fit reads; it is queued with Ray by what is returned."""
+        return partial(self._run, fit, {path: self._stored(path) for path in self.files(fit)})
 
-    def _store(self, path: str) -> tuple[str, Any]:
-        if path not in self._stored:
-            self._stored[path] = on_node.sha256(Path(path)), ray.put(np.fromfile(path, dtype=np.uint8))
-        return self._stored[path]
-
-    def _follow(self, fit: Fit, brought: on_node.Brought) -> str | None:
+    def _run(self, fit: Fit, brought: on_node.Brought) -> str | None:
         """Run a fit to its end, wherever; its last lines if it failed."""
         logs = folders.LOGS / fit.name
         own = [folder.as_posix() for folder in (logs, folders.last_checkpoint(fit.name).parent)]
-        threads, deaths = max(1, int(self.needs["CPU"])), 0
-        while deaths < DEATHS:
+        deaths = 0
+        while deaths < DEATHS and not self._stopping:
+            begun = on_node.read_files(Path(), on_node.written(Path(), own))
             try:
-                begun = on_node.read_files(Path(), own)
-                for status, new in self._results(self.words(fit), brought, begun, own, self.every, threads):
+                for result in self._task.remote(self.words(fit), brought, begun, own, self.every):
+                    status, new = ray.get(result)
                     on_node.write_files(Path(), new)
                     deaths = 0
                     if status is not None:
                         return failure(status, logs)
-            except (ray.exceptions.RayTaskError, OSError) as error:     # a full disk, an installation: the rest goes on
+            except ray.exceptions.RayTaskError as error:            # as of a full disk, or an installation
                 return str(error)
             except ray.exceptions.RayError as error:
-                if self._stopping:
-                    return "stopped"
                 deaths += 1
-                print(f"{fit.name} lost its node ({type(error).__name__}), and goes on elsewhere", flush=True)
-            finally:
-                self._running.pop(threading.current_thread(), None)
-        return f"its node died {DEATHS} times"
-
-    def _results(self, *args: Any) -> Iterator[tuple[int | None, on_node.Files]]:
-        with self._lock:
-            if self._stopping:
-                raise ray.exceptions.TaskCancelledError
-            results = self._running[threading.current_thread()] = self._task.remote(*args)
-        for result in results:
-            yield ray.get(result)
+                if not self._stopping:
+                    print(f"{fit.name} lost its node ({type(error).__name__}), and goes on elsewhere", flush=True)
+        return "stopped" if self._stopping else f"its node died {DEATHS} times"
 
     def stop(self) -> None:
-        """End what runs; it goes on from the checkpoints that have come home."""
-        with self._lock:
-            self._stopping = True
-            running = dict(self._running)
-        for results in running.values():
-            ray.cancel(results, force=True)
-        for thread in running:
-            thread.join()
+        """Begin nothing more. Ray ends what runs with this process; it goes on from the checkpoints that have come home."""
+        self._stopping = True
 
 
 def files_of(fit: Fit) -> set[str]:
@@ -150,7 +123,7 @@ def files_of(fit: Fit) -> set[str]:
     that is shared, each node must have at the same place.
     """
     found = set()
-    for text in {*fit.flags, *_texts(meaning(fit.flags))}:
+    for text in {*fit.flags, *_texts(_meaning(fit.flags))}:
         path = Path(text)
         if MODULE.fullmatch(text) and not text.startswith("lightning_bc"):
             name = re.split("[.:]", text)[0]
@@ -160,12 +133,15 @@ def files_of(fit: Fit) -> set[str]:
     return {path.as_posix() for path in found if path.is_file()}
 
 
+@cache
+def _meaning(flags: tuple[str, ...]) -> Config:
+    return Settled(flags).saved_config
+
+
 def _texts(value: Any) -> Iterator[str]:
-    """Every text in a nested configuration."""
-    if isinstance(value, dict):
-        yield from _texts(list(value.values()))
-    elif isinstance(value, list):
-        for entry in value:
-            yield from _texts(entry)
-    elif isinstance(value, str):
+    """Every text in a nested configuration, keys aside."""
+    if isinstance(value, str):
         yield value
+    elif isinstance(value, dict | list):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _texts(entry)

@@ -1,14 +1,14 @@
 """What ``sweep`` searches: the command line and the files of ``--config``."""
 
 import argparse
-import difflib
 import hashlib
 import itertools
 import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lightning_bc.aliases import Config
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, refuse_unknown
 from lightning_bc.runs.plan import canonical
-from lightning_bc.study.command import Parser, add_engine
+from lightning_bc.study.command import Parser, at_least_1
 
 FILE_KEYS = ("config", "grid", "search", "sampler", "trials", "seeds")
 
@@ -41,21 +41,18 @@ class Search:
     """What the command line and the files of ``--config`` ask for.
 
     Attributes:
+        given: sampler, seeds, prune, and where fits run.
         flags: what every fit is told.
         space: the values of each key, as typed, or its range.
-        given: where fits run.
-        identity: what is searched and how, as plain values; the name is made of it.
+        trials: how many settings are tried.
+        stem: of the first configuration, for a name.
     """
 
+    given: argparse.Namespace
     flags: list[str]
     space: dict[str, BaseDistribution]
-    sampler: str
     trials: int
-    seeds: int
-    prune: bool
-    name: str
-    given: argparse.Namespace
-    identity: Config = field(repr=False)
+    stem: str
 
     @classmethod
     def parse(cls, args: Sequence[str]) -> "Search":
@@ -65,59 +62,55 @@ class Search:
             InputError: naming the flag, the value found and the value wanted.
         """
         given, flags = _parser().parse_known_args(args)
-        paths = given.config
-        files = [path for path in paths if _is_sweep(_read(path))]
+        stem = Path((given.config or ["sweep"])[0]).stem
+        files = [path for path in given.config if _is_sweep(_read(path))]
         if files:                                                   # what the command line says counts more
             expanded = [argument for path in files for argument in _expand(path, _read(path))]
             given, flags = _parser().parse_known_args([*expanded, *args])
             given.config = [path for path in given.config if path not in files]
         flags = [*(word for path in given.config for word in ("--config", path)), *flags]
-        space: dict[str, BaseDistribution] = {
-            key: _listed(f"--grid {key}", values) for key, values in _assignments("--grid", given.grid)
-        }
-        space |= {key: _range(f"--search {key}", values) for key, values in _assignments("--search", given.search)}
+        space = dict[str, BaseDistribution]([*given.grid, *given.search])
         canonical([*flags, *(word for key in space for word in (f"--{key}", ""))], "sweep")
         grid = given.sampler == "grid"
-        ranges = [key for key, distribution in space.items() if not isinstance(distribution, CategoricalDistribution)]
         if not space:
             raise InputError("--grid: wanted what to search: --grid KEY=VALUE,VALUE or --search KEY=LOW..HIGH.")
-        if grid and ranges:
-            raise InputError(f"--search {' '.join(ranges)}: wanted --sampler random or tpe with it; a grid needs values.")
+        if grid and given.search:
+            raise InputError(f"--search {given.search[0][0]}: wanted --sampler random or tpe with it; a grid needs values.")
         if grid and given.trials:
             raise InputError(f"--trials {given.trials}: wanted nothing, since a grid has its own number.")
-        if not grid and (given.trials or 0) < 1:
-            raise InputError(f"--trials {given.trials}: wanted at least 1, how many settings to try.")
-        if given.seeds < 1:
-            raise InputError(f"--seeds {given.seeds}: wanted at least 1.")
+        if not grid and not given.trials:
+            raise InputError("--trials: wanted how many settings to try, at least 1.")
         if given.name is not None and Path(given.name).name != given.name:
             raise InputError(f"--name {given.name}: wanted a name, not a path.")
-        trials = math.prod(len(ends(values)) for values in space.values()) if grid else given.trials
-        identity = {
-            "config": [_read(path) for path in given.config],
-            "flags": flags,
-            "space": {key: json.loads(optuna.distributions.distribution_to_json(space[key])) for key in space},
-            **{key: getattr(given, key) for key in ("sampler", "seeds", "prune")},
-            "trials": trials,
-        }
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-        name = given.name or f"{Path((paths or ['sweep'])[0]).stem}-{digest}"
-        return cls(flags, space, given.sampler, trials, given.seeds, given.prune, name, given, identity)
+        trials = given.trials or math.prod(len(_ends(values)) for values in space.values())
+        return cls(given, flags, space, trials, stem)
 
-    def setting(self, index: int) -> Setting | None:
-        """The ``index``-th setting of a grid, the last key fastest, or of a random search; TPE's depends on the others."""
-        if self.sampler == "tpe":
-            return None
-        if self.sampler == "random":
-            draw = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=index))
-            return draw.ask(self.space).params
-        cells = itertools.product(*map(ends, self.space.values()))
-        return dict(zip(self.space, next(itertools.islice(cells, index, None)), strict=True))
+    @cached_property
+    def identity(self) -> Config:
+        """What is searched and how, as plain values."""
+        space = {key: json.loads(optuna.distributions.distribution_to_json(self.space[key])) for key in self.space}
+        chosen = {key: getattr(self.given, key) for key in ("sampler", "seeds", "prune")}
+        configs = [_read(path) for path in self.given.config]
+        return {"config": configs, "flags": self.flags, "space": space, "trials": self.trials, **chosen}
+
+    @cached_property
+    def name(self) -> str:
+        """As given, else made of the identity."""
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:8]
+        return self.given.name or f"{self.stem}-{digest}"
+
+    def settings(self) -> list[Setting]:
+        """All settings of a grid, the last key fastest, or of a random search; none of TPE, whose depend on the others."""
+        if self.given.sampler == "grid":
+            return [dict(zip(self.space, cell, strict=True)) for cell in itertools.product(*map(_ends, self.space.values()))]
+        draw = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        return [draw.ask(self.space).params for _ in range(self.trials * (self.given.sampler == "random"))]
 
     def probes(self) -> list[Setting]:
         """Settings to try on the parser: a grid's all; else each value and each end of a range, the other keys' first."""
-        if self.sampler == "grid":
-            return [dict(zip(self.space, cell, strict=True)) for cell in itertools.product(*map(ends, self.space.values()))]
-        values = {key: ends(distribution) for key, distribution in self.space.items()}
+        if self.given.sampler == "grid":
+            return self.settings()
+        values = {key: _ends(distribution) for key, distribution in self.space.items()}
         first = {key: listed[0] for key, listed in values.items()}
         return [first, *(first | {key: value} for key, listed in values.items() for value in listed[1:])]
 
@@ -127,7 +120,7 @@ class Search:
         return canonical([*self.flags, *chosen], "sweep")
 
 
-def ends(distribution: BaseDistribution) -> Sequence[Any]:
+def _ends(distribution: BaseDistribution) -> Sequence[Any]:
     """The values of a list, the two ends of a range."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices
@@ -136,19 +129,21 @@ def ends(distribution: BaseDistribution) -> Sequence[Any]:
 
 
 def _parser() -> Parser:
-    parser = Parser("python -m lightning_bc sweep", None, DESCRIPTION, allow_abbrev=False)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = Parser("sweep", DESCRIPTION)
     add = parser.add_argument
     add("-c", "--config", action="append", default=[], help="a configuration of fit, or a file of configs/sweeps")
-    add("--grid", action="append", default=[], metavar="KEY=VALUE,VALUE", help="values of a flag of fit; may be repeated")
+    words = "values of a flag of fit; may be repeated"
+    add("--grid", type=_listed, action="append", default=[], metavar="KEY=VALUE,VALUE", help=words)
     words = "a range for --sampler random or tpe, LOW..HIGH, behind int: for whole numbers, log: for a logarithmic scale"
-    add("--search", action="append", default=[], metavar="KEY=RANGE", help=f"{words}, or int:log: for both; may be repeated")
+    words += ", or int:log: for both; may be repeated"
+    add("--search", type=_range, action="append", default=[], metavar="KEY=RANGE", help=words)
     add("--sampler", choices=["grid", "random", "tpe"], default="grid", help="default: grid, every setting once")
-    add("--trials", type=int, help="how many settings a random or tpe search tries")
-    add("--seeds", type=int, default=3, help="runs per setting, seeds 0, 1, ...; the best is run anew with as many others")
+    add("--trials", type=at_least_1, help="how many settings a random or tpe search tries")
+    words = "runs per setting, seeds 0, 1, ...; the best is run anew with as many others; default: 3"
+    add("--seeds", type=at_least_1, default=3, help=words)
     add("--name", help="name of the sweep; default: made from the configuration and what is searched")
     add("--prune", action="store_true", help="give up a setting whose mean after a seed is below the others' median")
-    add_engine(parser)
+    parser.add_engine()
     return parser
 
 
@@ -165,10 +160,8 @@ def _is_sweep(content: Any) -> bool:
 
 def _expand(path: str, content: Config) -> Iterator[str]:
     """A file's entries as flags."""
+    refuse_unknown(f"--config {path}", content, FILE_KEYS)
     for key, value in content.items():
-        if key not in FILE_KEYS:
-            near = difflib.get_close_matches(key, FILE_KEYS, n=1) or [", ".join(FILE_KEYS)]
-            raise InputError(f"--config {path}: unknown: {key}. Nearest known: {near[0]}.")
         if key in ("grid", "search"):
             if not isinstance(value, Mapping):
                 raise InputError(f"--config {path}: {key}: wanted  KEY: [VALUE, VALUE]  below it.")
@@ -182,30 +175,26 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _assignments(flag: str, given: Sequence[str]) -> list[tuple[str, str]]:
-    for text in given:
-        if not all(text.partition("=")):
-            raise InputError(f"{flag} {text}: wanted KEY=VALUES, as in --grid data.batch_size=500,1000.")
-    return [(text.partition("=")[0], text.partition("=")[2]) for text in given]
+def _listed(text: str) -> tuple[str, BaseDistribution]:
+    """KEY, and values between commas; commas within brackets belong to a value, as in [256,256],[512,512]."""
+    key, _, listed = text.partition("=")
+    values = [value.strip() for value in re.split(r",(?![^\[\]{}]*[\]}])", listed)]
+    if not key or not all(values) or len(set(values)) < len(values):
+        words = f"{text}: wanted KEY=VALUES, as in data.batch_size=500,1000, no two of them the same."
+        raise argparse.ArgumentTypeError(words)
+    return key, CategoricalDistribution(values)
 
 
-def _listed(flag: str, text: str) -> CategoricalDistribution:
-    """Values between commas; commas within brackets belong to a value, as in [256,256],[512,512]."""
-    values = [value.strip() for value in re.split(r",(?![^\[\]{}]*[\]}])", text)]
-    if not all(values) or len(set(values)) < len(values):
-        raise InputError(f"{flag}={text}: wanted values between commas, no two of them the same.")
-    return CategoricalDistribution(values)
-
-
-def _range(flag: str, text: str) -> BaseDistribution:
-    """LOW..HIGH, behind int: for whole numbers and log: for a logarithmic scale."""
-    match = re.fullmatch(r"(int:)?(log:)?(.+?)\.\.(.+)", text)
+def _range(text: str) -> tuple[str, BaseDistribution]:
+    """KEY, and LOW..HIGH, behind int: for whole numbers and log: for a logarithmic scale."""
+    match = re.fullmatch(r"(.+?)=(int:)?(log:)?(.+?)\.\.(.+)", text)
     try:
         if match is None:
-            raise ValueError("not of the form LOW..HIGH")
-        whole, log, low, high = match.groups()
+            raise ValueError("not of the form KEY=LOW..HIGH")
+        key, whole, log, low, high = match.groups()
         if whole:
-            return IntDistribution(int(low), int(high), log=bool(log))
-        return FloatDistribution(float(low), float(high), log=bool(log))
+            return key, IntDistribution(int(low), int(high), log=bool(log))
+        return key, FloatDistribution(float(low), float(high), log=bool(log))
     except ValueError as error:
-        raise InputError(f"{flag}={text}: wanted LOW..HIGH, log:1e-5..1e-2 or int:100..2000 ({error}).") from error
+        words = f"{text}: wanted KEY=LOW..HIGH, as in lr=log:1e-5..1e-2 or size=int:100..2000 ({error})."
+        raise argparse.ArgumentTypeError(words) from error

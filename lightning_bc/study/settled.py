@@ -1,19 +1,18 @@
 """A ``fit`` that is parsed and built, but not run."""
 
-from functools import cache
+from collections.abc import Sequence
 
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_bc.aliases import Config
 from lightning_bc.arguments import found_configurations, with_lists
 from lightning_bc.training import CommandLine
 
 
 class Settled(CommandLine):
-    """A command parsed, settled and built, but not run: refused as it would be; ``saved_config`` is what it means."""
+    """Flags of ``fit`` parsed, settled and built: refused as it would, and ``saved_config`` is all that they mean."""
 
-    def __init__(self, command: str, args: list[str]) -> None:
-        super().__init__(command, with_lists(found_configurations(args)))
+    def __init__(self, flags: Sequence[str]) -> None:
+        super().__init__("fit", with_lists(found_configurations(list(flags))))
 
     def _run_subcommand(self, subcommand: str) -> None:
         pass
@@ -24,13 +23,3 @@ class Settled(CommandLine):
         self.trainer.state.fn = TrainerFn.FITTING
         self.datamodule.trainer = self.trainer
         self.datamodule.prepare_data()
-
-
-@cache
-def meaning(flags: tuple[str, ...]) -> Config:
-    """The whole configuration that flags of ``fit`` mean.
-
-    Raises:
-        InputError: ``fit`` would refuse them.
-    """
-    return Settled("fit", list(flags)).saved_config

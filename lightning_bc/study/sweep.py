@@ -9,53 +9,40 @@ the test bank: each fit ends by playing it and writes results.json as any fit do
 it is marked as one of a search no report shows it. The setting with the highest value was in part lucky, so it is run anew
 with seeds that the search has not used, and these runs alone are scored on the test bank.
 
-Settings are asked of Optuna, here, and kept in lightning_logs/sweeps/NAME.jsonl, a line per trial when it begins and another
-one when it ends. The same command asks for them in the same order again, so it goes on where it was stopped.
+Settings are asked of Optuna, here, which keeps them in lightning_logs/sweeps/NAME.log. What has run is known by the run
+folders, so the same command goes on where it was stopped.
 
 Akiba et al. 2019, Optuna, https://arxiv.org/abs/1907.10902; Bergstra et al. 2011, Algorithms for Hyper-Parameter
 Optimization (TPE), https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization
 """
 
-import json
 import math
 import shlex
 import sys
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from statistics import fmean, stdev
-from typing import Any
 
 import optuna
-from optuna.trial import Trial, TrialState
+from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lightning_bc.arguments import found_configurations
 from lightning_bc.errors import InputError
+from lightning_bc.report.study import study_table
+from lightning_bc.report.tables import markdown_table
 from lightning_bc.runs import folders
 from lightning_bc.runs.curve import CURVE_FILE, RETURN, read_curve
-from lightning_bc.runs.plan import Fit
+from lightning_bc.runs.plan import Fit, Study
 from lightning_bc.runs.results import Results
-from lightning_bc.study.command import make_engine, one_by_one, refuse, run_all
-from lightning_bc.study.engine import Engine, StoppedError
+from lightning_bc.runs.store import measured
+from lightning_bc.study.command import make_engine, refuse
+from lightning_bc.study.engine import Engine, StoppedError, run_all
 from lightning_bc.study.search import Search, Setting
 
 SWEEPS = folders.LOGS / "sweeps"
-
-
-@dataclass
-class Tried:
-    """A trial: its setting, and the value of each seed that is done."""
-
-    number: int
-    trial: Trial
-    values: list[float] = field(default_factory=list)
-    state: str = "running"
-    error: str = ""
-
-    @property
-    def setting(self) -> Setting:
-        """Values by the flag of fit."""
-        return self.trial.params
+FIGURES = ("seeds", "score", "normalized", "worst seed", "failed episodes")
+BEGUN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
 def sweep(args: Sequence[str]) -> int:
@@ -70,7 +57,6 @@ def sweep(args: Sequence[str]) -> int:
     optuna.logging.set_verbosity(optuna.logging.ERROR)              # of trials, it is told here
     search = Search.parse(found_configurations(list(args)))
     engine = make_engine(search.given)
-    trials = Trials(search)
     configs = refuse([Fit(search.told(probe), 0, in_words(probe)) for probe in search.probes()])
     if len(environments := sorted({config["env"] for config in configs})) > 1:
         raise InputError(
@@ -78,136 +64,129 @@ def sweep(args: Sequence[str]) -> int:
             "sweep of its own."
         )
     try:
-        return _sweep(search, trials, engine)
+        failed = _sweep(search, Trials(search), engine)
     except StoppedError as stopped:
         print("\nstopped; the same command goes on where this one stopped", file=sys.stderr)
         return 128 + int(stopped.args[0])
-
-
-def _sweep(search: Search, trials: "Trials", engine: Engine) -> int:
-    print(f"sweep {search.name}, in {trials.path}: {search.trials} trials of {search.seeds} seeds", flush=True)
-    trials.run(engine)
-    complete = sorted((tried for tried in trials.tried if tried.state == "complete"), key=lambda tried: -fmean(tried.values))
-    _print_search(complete, search.seeds)
-    if pruned := sum(tried.state == "pruned" for tried in trials.tried):
-        print(f"{pruned} of {search.trials} settings were pruned")
-    if diverged := sum(tried.state == "diverged" for tried in trials.tried):
-        print(f"{diverged} of {search.trials} settings diverged with a seed")
-    failed = [f"{in_words(tried.setting)}: {tried.error}" for tried in trials.tried if tried.state == "failed"]
-    if complete:
-        best, fresh = complete[0].setting, range(search.seeds, 2 * search.seeds)
-        print(f"\nchosen: {in_words(best)}; run anew with seeds {fresh[0]} to {fresh[-1]}", flush=True)
-        fits = [Fit(search.told(best), seed) for seed in fresh]
-        failed += [f"{in_words(best)}: {fit.place}" for fit in run_all(engine, one_by_one(fits), len(fits))]
-        _print_scores([Results.read(folders.results_path(fit.name)) for fit in fits if fit.is_done()])
-        print(f"\npython -m lightning_bc fit {shlex.join([*fits[0].flags, '--seed_everything', str(fresh[0])])}")
-    for words in failed:
-        print(f"failed: {words}", file=sys.stderr)
-    if failed:
-        print("the same command tries these again", file=sys.stderr)
+    for fit in failed:
+        print(f"failed: {fit.place}; the same command tries it again", file=sys.stderr)
     return 1 if failed else 0
 
 
+def _sweep(search: Search, trials: "Trials", engine: Engine) -> list[Fit]:
+    """Search, then run the best anew; the fits that failed."""
+    seeds = search.given.seeds
+    print(f"sweep {search.name}, in {trials.path}: {search.trials} trials of {seeds} seeds", flush=True)
+    failed = trials.run(engine)
+    print(f"\nreturn of the last checkpoint on the selection bank, over {seeds} seed{'s' * (seeds > 1)}")
+    complete, rows = trials.of(TrialState.COMPLETE), []
+    for trial in complete:
+        values = [last_return(fit.name) for fit in trials.fits(trial)]
+        figures = fmean(values), stdev(values) if seeds > 1 else math.nan, min(values)
+        rows.append([*map(str, trial.params.values()), *(f"{figure:.5g}" for figure in figures)])
+    print(markdown_table([*search.space, "mean", "standard deviation", "worst seed"], rows))
+    pruned = ["diverged" in trial.user_attrs for trial in trials.of(TrialState.PRUNED)]
+    for number, words in ((pruned.count(False), "were pruned"), (pruned.count(True), "diverged with a seed")):
+        if number:
+            print(f"{number} of {search.trials} settings {words}")
+    if complete:
+        best, fresh = complete[0].params, range(seeds, 2 * seeds)
+        print(f"chosen: {in_words(best)}; run anew with seeds {fresh[0]} to {fresh[-1]}", flush=True)
+        fits = tuple(Fit(search.told(best), seed, in_words(best)) for seed in fresh)
+        failed += run_all(engine, fits, len(fits))
+        print("\nscore of the chosen setting: last checkpoint, 100 test-bank episodes, deterministic actions")
+        print(study_table(Study(search.name, fits, {}, FIGURES), measured(fits, {})))
+        print(f"python -m lightning_bc fit {shlex.join([*fits[0].flags, '--seed_everything', str(fresh[0])])}")
+    return failed
+
+
 class Trials:
-    """The trials of a search, and the file of their settings.
+    """The trials of a search, which Optuna keeps in a file.
 
     Raises:
         InputError: the file is that of another search, or is damaged.
     """
 
     def __init__(self, search: Search) -> None:
-        self.search, self.path = search, SWEEPS / f"{search.name}.jsonl"
-        self.tried: list[Tried] = []
-        self._waiting: deque[Fit] = deque()
-        self._begun: dict[str, Tried] = {}
-        self._known = self._read()                                  # settings that are to be tried again in their order
-        pruner = optuna.pruners.MedianPruner() if search.prune else optuna.pruners.NopPruner()
-        # a search that goes on draws anew; settings that are running count as poor ones
-        sampler = optuna.samplers.TPESampler(seed=len(self._known), constant_liar=True)
-        self._study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
-
-    def _read(self) -> list[Setting]:
-        if not self.path.exists():
-            return []
-        text = self.path.read_text()
+        self.search, self.path = search, SWEEPS / f"{search.name}.log"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            identity, *lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # the rest is torn
-            settings = {line["trial"]: line["setting"] for line in lines}
+            # a full path: a lock that a killed process has left would else not be recognised as old
+            storage = JournalStorage(JournalFileBackend(str(self.path.absolute())))
+            self.study = optuna.create_study(
+                storage=storage, study_name=search.name, direction="maximize", load_if_exists=True
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{self.path}: is damaged ({error}). Move it away: what has run is not run again.") from error
-        if different := folders.differences(identity, self.search.identity):
+        self.study.pruner = optuna.pruners.MedianPruner() if search.given.prune else optuna.pruners.NopPruner()
+        # a search that goes on draws anew; settings that are running count as poor ones
+        self.study.sampler = optuna.samplers.TPESampler(seed=len(self.study.trials), constant_liar=True)
+        self._waiting, self._trials, self._over = deque[Fit](), dict[Fit, tuple[Trial, list[float]]](), set[int]()
+        before = self.study.user_attrs.get("identity")
+        if before is None:
+            for setting in search.settings():
+                self.study.enqueue_trial(dict(setting), skip_if_exists=True)
+            self.study.set_user_attr("identity", search.identity)
+        elif different := folders.differences(before, search.identity):
             raise InputError(
-                f"--name {self.search.name}: is another search; what differs (its, yours): {folders.in_words(different)}. "
+                f"--name {search.name}: is another search; what differs (its, yours): {folders.in_words(different)}. "
                 "Leave --name away, or choose another."
             )
-        return [settings[number] for number in sorted(settings)]
+        for trial in self.of(TrialState.RUNNING):                   # broken off, or failed
+            self.study.enqueue_trial(trial.params)
+            self.study.tell(trial.number, state=TrialState.FAIL)
 
-    def _write(self, line: Any) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+    def of(self, *states: TrialState) -> list[FrozenTrial]:
+        """The trials in these states, the best first."""
+        return sorted(self.study.get_trials(False, states), key=lambda trial: -(trial.value or 0))
 
-    def _begin(self) -> None:
-        """Begin the next trial."""
-        number = len(self.tried)
-        known = number < len(self._known)
-        if setting := self._known[number] if known else self.search.setting(number):
-            self._study.enqueue_trial(dict(setting))
-        tried = Tried(number, self._study.ask(self.search.space))
-        self.tried.append(tried)
-        if not known:
-            self._write({"trial": number, "setting": tried.setting})
-        self._queue(tried)
+    def fits(self, trial: Trial | FrozenTrial) -> list[Fit]:
+        """The fits of a trial."""
+        flags = (*self.search.told(trial.params), "--search", self.search.name)
+        row = f"trial {trial.number}: {in_words(trial.params)}"
+        return [Fit(flags, seed, row) for seed in range(self.search.given.seeds)]
 
-    def _queue(self, tried: Tried) -> None:
+    def run(self, engine: Engine) -> list[Fit]:
+        """Run trials until all settings are done; the fits that failed."""
+        left = self.search.trials - len(self.of(TrialState.COMPLETE, TrialState.PRUNED))
+        return run_all(engine, self._fits(), left * self.search.given.seeds, self._ended)
+
+    def _fits(self) -> Iterator[Fit | None]:
+        while True:
+            if not self._waiting and len(self.of(*BEGUN)) < self.search.trials:
+                self._queue(self.study.ask(self.search.space), [])
+            yield self._waiting.popleft() if self._waiting else None
+
+    def _queue(self, trial: Trial, values: list[float]) -> None:
         """Queue a trial's next seed, or all of them where none of them can be spared."""
-        first = len(tried.values)
-        for seed in range(first, first + 1 if self.search.prune else self.search.seeds):
-            fit = Fit((*self.search.told(tried.setting), "--search", self.search.name), seed, in_words(tried.setting))
-            self._begun[fit.name] = tried
+        first = len(values)
+        for fit in self.fits(trial)[first : first + 1 if self.search.given.prune else None]:
+            self._trials[fit] = trial, values
             self._waiting.append(fit)
-
-    def run(self, engine: Engine) -> None:
-        """Run trials until all settings are done."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if not self.path.exists():
-            self._write(self.search.identity)
-        run_all(engine, self._next, self.search.trials * self.search.seeds, self._ended)
-
-    def _next(self) -> Fit | None:
-        if not self._waiting and len(self.tried) < self.search.trials:
-            self._begin()
-        return self._waiting.popleft() if self._waiting else None
 
     def _ended(self, fit: Fit, error: str | None) -> None:
         """Add the value of a seed, and tell Optuna if that was the last, or the last that is worth it."""
-        tried = self._begun[fit.name]
-        if fit.is_done() and Results.read(folders.results_path(fit.name)).diverged:
-            if tried.state == "running":                            # the mean of its other seeds is no value
-                tried.state = "diverged"
-                self._study.tell(tried.trial, state=TrialState.PRUNED)
-                print(f"trial {tried.number} diverged   {fit.row}", flush=True)
+        trial, values = self._trials[fit]
+        if error is not None or trial.number in self._over:         # a trial with a failed fit is begun by the next command
             return
-        try:
-            value = math.nan if error else last_return(fit.name)
-        except InputError as no_curve:
-            error = str(no_curve)
-        if error is not None:
-            tried.state, tried.error = "failed", error.splitlines()[-1]
-        if tried.state != "running":
-            return
-        tried.values.append(value)
-        tried.trial.report(fmean(tried.values), step=len(tried.values))
-        if len(tried.values) == self.search.seeds:
-            tried.state = "complete"
-            self._study.tell(tried.trial, fmean(tried.values))
-        elif tried.trial.should_prune():
-            tried.state = "pruned"
-            self._study.tell(tried.trial, state=TrialState.PRUNED)
-        elif self.search.prune:
-            self._queue(tried)
-        if tried.state != "running":
-            self._write({"trial": tried.number, "setting": tried.setting, "state": tried.state, "values": tried.values})
-            print(f"trial {tried.number} {tried.state}: {fmean(tried.values):.5g}   {fit.row}", flush=True)
+        state = None
+        if Results.read(folders.results_path(fit.name)).diverged:   # the mean of its other seeds is no value
+            state = TrialState.PRUNED
+            trial.set_user_attr("diverged", True)
+        else:
+            values.append(last_return(fit.name))
+            trial.report(fmean(values), step=len(values))
+            if len(values) == self.search.given.seeds:
+                state = TrialState.COMPLETE
+            elif trial.should_prune():
+                state = TrialState.PRUNED
+            elif self.search.given.prune:
+                self._queue(trial, values)
+        if state is not None:
+            self._over.add(trial.number)
+            self.study.tell(trial, fmean(values) if state == TrialState.COMPLETE else None, state)
+            words = state.name.lower() if "diverged" not in trial.user_attrs else "diverged"
+            print(f"{fit.row}: {words}{f', {fmean(values):.5g}' if values else ''}", flush=True)
 
 
 def last_return(run: str) -> float:
@@ -222,36 +201,3 @@ def last_return(run: str) -> float:
 def in_words(setting: Setting) -> str:
     """A setting on one line."""
     return ", ".join(f"{key} {f'{value:.4g}' if isinstance(value, float) else value}" for key, value in setting.items())
-
-
-def _print_search(trials: Sequence[Tried], seeds: int) -> None:
-    """All settings by their value, the best first."""
-    print(f"\nreturn of the last checkpoint on the selection bank, over {seeds} seed{'s' * (seeds > 1)}")
-    keys = list(trials[0].setting) if trials else []
-    rows = [
-        [*tried.setting.values(), fmean(tried.values), stdev(tried.values) if seeds > 1 else "", min(tried.values)]
-        for tried in trials
-    ]
-    _print_table([*keys, "mean", "standard deviation", "worst seed"], rows)
-
-
-def _print_scores(results: Sequence[Results]) -> None:
-    """The scores of the chosen setting, a line a run, and their mean."""
-    print("\nscore of the chosen setting: last checkpoint, 100 test-bank episodes, deterministic actions")
-    keys = ("score", "normalized", "failed_episodes")
-    rows: list[list[Any]] = [[result.run, *(getattr(result, key) for key in keys)] for result in results]
-    diverged = sum(result.diverged is not None for result in results)
-    if diverged:
-        print(f"{diverged} of {len(results)} seeds diverged, so there is no mean")
-    for name, statistic in (("mean", fmean), ("standard deviation", stdev)) if len(rows) > 1 and not diverged else ():
-        rows.append([name, *(statistic(row[place] for row in rows[: len(results)]) for place in range(1, 1 + len(keys)))])
-    _print_table(["run", "score", "normalized", "failed episodes"], rows)
-    if len(results) == 1:
-        print("1 seed, no interval")
-
-
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    texts = [list(header), *([f"{cell:.5g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    for text in texts:
-        print("  ".join(cell.ljust(width) for cell, width in zip(text, widths, strict=True)).rstrip())
