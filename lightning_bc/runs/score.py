@@ -12,8 +12,9 @@ from lightning_bc.acting import CannotBeFrozenError
 from lightning_bc.aliases import Config
 from lightning_bc.environments import Environments, make
 from lightning_bc.episode_metrics import measure_all, recording_is_needed, special_metrics
-from lightning_bc.episodes import TEST_BANK, TEST_EPISODES, Episodes, Policy, play
+from lightning_bc.episodes import TEST_BANK, TEST_EPISODES, Episodes, play
 from lightning_bc.errors import InputError
+from lightning_bc.players import Policy
 from lightning_bc.references import References
 from lightning_bc.runs.results import Results
 from lightning_bc.strategies.base import Strategy

@@ -13,9 +13,9 @@ from torch import Tensor
 from lightning_bc.acting import Frozen, freeze
 from lightning_bc.aliases import StateDict
 from lightning_bc.border import Border
-from lightning_bc.episodes import Memory, Memoryless, Player, Policy
 from lightning_bc.errors import DivergedError, InputError, takes_state
 from lightning_bc.networks import Network
+from lightning_bc.players import Memory, Memoryless, Player, Policy
 from lightning_bc.strategies.contract import Metric, Needs, data_of
 from lightning_bc.strategies.optimizers import Cosine
 
