@@ -7,6 +7,7 @@ Three disjoint banks of episode seeds, the same for every run:
 * test bank, 2,000,000,000 + i: final figures, and nothing else.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from lightning_bc.environments import Environments
@@ -236,17 +238,30 @@ def forked_random_state(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _apart_from_training(seeds: Sequence[int], device: torch.device) -> Iterator[None]:
-    """Inside the block torch's generators start from ``seeds`` and its CPU threads leave the cores to the physics.
+def single_threaded() -> Iterator[None]:
+    """Inside the block torch's and NumPy's products are computed by the thread that asks for them.
 
     A policy's batch is small, so one thread is enough for it, and threads that wait for work would spin on the cores that
-    the physics needs.
+    the physics needs. With another number of threads OpenBLAS rounds otherwise: then worker processes, which have one, would
+    play otherwise than the process that trains.
     """
-    entropy = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
     threads = torch.get_num_threads()
-    with forked_random_state(entropy, device):
-        torch.set_num_threads(1)
-        try:
+    torch.set_num_threads(1)
+    try:
+        with _blas().limit(limits=1, user_api="blas"):
             yield
-        finally:
-            torch.set_num_threads(threads)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextmanager
+def _apart_from_training(seeds: Sequence[int], device: torch.device) -> Iterator[None]:
+    """Inside the block torch's generators start from ``seeds``, and the cores are left to the physics."""
+    entropy = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
+    with forked_random_state(entropy, device), single_threaded():
+        yield
