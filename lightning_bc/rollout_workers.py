@@ -30,9 +30,6 @@ HANGS_AFTER = 120.0
 
 POLL_SECONDS = 0.1
 
-NICENESS = 19
-"""Of workers, so that they take what training leaves of the cores: where one of its threads waits for a core, all wait."""
-
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 WAY_OUT = "--rollouts.workers 0 plays in the training process."
@@ -135,8 +132,6 @@ def _begin(parent: Connection, steps: Any, environment_id: str, num_envs: int, l
     signal.signal(signal.SIGINT, signal.SIG_IGN)                    # Ctrl-C is for the process that started it
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
     if limit is not None:
         limit_episodes(environment_id, limit)
     _environments, _counter = make(environment_id, num_envs, threads=1), steps

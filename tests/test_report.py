@@ -23,6 +23,7 @@ from lightning_bc.report.parameters import changed_parameters
 from lightning_bc.runs.curve import AXES, CURVE_FILE, RETURN
 from lightning_bc.runs.records import read_records
 
+BENCHMARK = vars(benchmark)
 CONFIG = benchmark.default_config()
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

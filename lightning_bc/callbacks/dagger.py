@@ -25,7 +25,7 @@ from torch import Tensor
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import ClosedUnitInterval, PositiveInt
-from lightning_bc.callbacks.rollouts import honour_signals
+from lightning_bc.callbacks.points import honour_signals
 from lightning_bc.demonstrations.experts import Expert, load_expert
 from lightning_bc.demonstrations.trajectories import recorded
 from lightning_bc.environments import Environments, make
