@@ -35,7 +35,9 @@ OBSERVATIONS = 0
 """Number of the value that is given."""
 
 _PADDED = {3: 4, 5: 8, 6: 8, 7: 8}
-"""How many observations are answered in place of so many: OpenBLAS multiplies 8 rows in less time than 5."""
+"""How many observations are answered in place of so many: OpenBLAS multiplies 8 rows in less time than 5.
+
+Only where the rows of all products are observations."""
 
 _ROWS = np.arange(8)
 
@@ -93,8 +95,9 @@ class Frozen(ArrayPolicy):
     Called with observations (batch, ...), float32 on the CPU, it answers with actions (batch, ...), as the policy does.
     """
 
-    def __init__(self, calls: list[Call], constants: dict[int, Array], answer: int) -> None:
+    def __init__(self, calls: list[Call], constants: dict[int, Array], answer: int, padded: bool) -> None:
         self._calls, self._constants, self._answer = calls, constants, answer
+        self._padded = _PADDED if padded else {}
         self._plans: dict[int, tuple[list[Any], list[Step]]] = {}   # by number of observations
 
     def __getstate__(self) -> dict[str, Any]:
@@ -104,7 +107,7 @@ class Frozen(ArrayPolicy):
     def answer(self, observations: Array) -> Array:
         """The actions; there may be any number of observations."""
         given = len(observations)
-        number = _PADDED.get(given, given)
+        number = self._padded.get(given, given)
         if number != given:
             observations = observations.take(_ROWS[:number] % given, axis=0)
         if number not in self._plans:
@@ -173,6 +176,7 @@ class _Tape:
         self._known: dict[Any, int] = {}                            # constants by where they lie: each is kept once
         self.depending = {OBSERVATIONS}
         self.calls: list[Call] = []
+        self._rows = 0                                              # the most of a product, for two observations
 
     def numbered(self, one: Any, other: Any) -> Any:
         """An argument with numbers in place of tensors; ``other`` is the same argument with one observation more."""
@@ -200,6 +204,8 @@ class _Tape:
                 self._keep(one)
             return
         function = numpy_kernels.of(kernel, settings)
+        if function in (numpy_kernels.mm, numpy_kernels.addmm):
+            self._rows = max(self._rows, result.shape[0])
         mixes = not several and result.is_floating_point() and not all(self.is_floating[value] for value in used)
         if mixes and function not in numpy_kernels.SELECTING:
             function = partial(numpy_kernels.cast, function, numpy_kernels.numpy_type(result.dtype))
@@ -224,7 +230,7 @@ class _Tape:
             if call.function is numpy_kernels.relu and call.template[0] in own:
                 calls[index] = replace(call, function=numpy_kernels.relu_in_place)
         kept = {number: _copy(tensor) for number, tensor in self.constants.items() if number in uses}
-        return Frozen(calls, kept, self.numbers[id(answer)])
+        return Frozen(calls, kept, self.numbers[id(answer)], padded=self._rows <= 2)
 
     def _keep(self, constant: Tensor) -> None:
         place = (constant.data_ptr(), constant.shape, constant.stride(), constant.dtype)
