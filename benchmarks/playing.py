@@ -1,86 +1,71 @@
-"""Playing and acting: latency of the frozen policy over forward, and episodes over stepping through their states alone.
+"""Playing episodes over stepping through their states alone, and over the physics of these states alone.
 
-    OPENBLAS_NUM_THREADS=1 python benchmarks/playing.py [--rounds 5]
-
-Each ratio is of two things that take turns, and the median over rounds is printed, so that a machine that does other work
-too slows both alike. The states are those of the shipped expert's gait: its recorded actions are played again.
+The states are those of the shipped expert's gait, whatever is played: the policy under test answers each observation, and
+the expert's recorded action is played in its place. One thread plays as a rollout worker does; several as ``evaluate``.
 """
 
-import argparse
-import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import numpy as np
-import torch
 
-from lightning_bc.acting import freeze
-from lightning_bc.demonstrations import load_expert
-from lightning_bc.environments import environment_spaces, make
+from benchmarks.measure import ENVIRONMENT, Row, Settings, gait, race, rate, seconds, untrained
+from lightning_bc.environments import BatchedMujoco, usable_cores
 from lightning_bc.episodes import SELECTION_BANK, play
-from lightning_bc.strategies import Strategy, strategies
+from lightning_bc.players import ArrayPolicy
+from lightning_bc.strategies import Diffusion, Gaussian
 
-ENVIRONMENT = "HalfCheetah-v5"
-EXPERT = Path("checkpoints/experts/HalfCheetah-v5.pt")
-BATCHES = (1, 5, 10, 50)
-EPISODES = (5, 10, 50)
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """How long one call takes."""
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
+PLAYED = [("Gaussian", Gaussian, episodes, threads) for threads in (1, 0) for episodes in (5, 10, 50)]
+PLAYED += [("Diffusion", Diffusion, episodes, 1) for episodes in (5, 50)]
 
 
-def latencies(strategy: Strategy, batch: int, calls: int = 300) -> tuple[float, float]:
-    """Median microseconds of ``forward`` and of the frozen policy."""
-    observations, frozen = torch.randn(batch, strategy.observation_dim), strategy.frozen()
-    with torch.inference_mode():
-        pairs = [(seconds(lambda: strategy(observations)), seconds(lambda: frozen(observations))) for _ in range(calls)]
-    before, after = np.median(pairs, axis=0)
-    return 1e6 * float(before), 1e6 * float(after)
+class Replaying(ArrayPolicy):
+    """Costs what a policy costs, and plays recorded actions.
+
+    Args:
+        policy: is asked, and not heard.
+        actions: (steps, num_envs, action_dim).
+    """
+
+    def __init__(self, policy: ArrayPolicy, actions: np.ndarray) -> None:
+        self.policy, self.actions, self.step = policy, actions, 0
+
+    def answer(self, observations: np.ndarray) -> np.ndarray:
+        """The next ones."""
+        self.policy.answer(observations)
+        self.step = (self.step + 1) % len(self.actions)
+        return self.actions[self.step - 1]
 
 
-def playing(episodes: int, rounds: int) -> float:
-    """Seconds of stepping with the expert's recorded actions, over those of playing it."""
-    expert = load_expert(str(EXPERT), ENVIRONMENT)
-    policy = freeze(expert, (environment_spaces(ENVIRONMENT).observation_dim,))
-    environments, seeds = make(ENVIRONMENT, episodes), SELECTION_BANK.seeds(episodes)
-    actions = play(policy, environments, seeds, record=True).actions
-    assert actions is not None
-    steps = actions.reshape(episodes, -1, actions.shape[1]).transpose(1, 0, 2).copy()  # (steps, episodes, action_dim)
-
-    def step_alone() -> None:
-        for now in steps:
-            environments.step(now)
-
-    ratios = []
-    for _ in range(rounds):
-        played = seconds(lambda: play(policy, environments, seeds))
-        environments.reset(seed=list(seeds))
-        ratios.append(seconds(step_alone) / played)
-    environments.close()
-    return statistics.median(ratios)
+def rows(settings: Settings) -> list[Row]:
+    """Environment steps per second."""
+    found: list[Row] = []
+    for name, cls, episodes, threads in PLAYED[: settings.sized(len(PLAYED), 1)]:
+        environments = BatchedMujoco(ENVIRONMENT, episodes, threads or None)
+        actions, policy, seeds = gait(environments), untrained(cls).frozen(), SELECTION_BANK.seeds(episodes)
+        step, bare = partial(_step, environments, actions), partial(physics, environments, actions)
+        played = partial(seconds, partial(play, Replaying(policy, actions), environments, seeds))
+        threads = threads or min(episodes, usable_cores())
+        what = f"{name}, {episodes} episodes, {threads} thread{'s' * (threads > 1)}"
+        for beside, other in (("stepping alone", step), ("physics alone", bare)):
+            steps = actions.shape[0] * episodes
+            found.append(rate(what, beside, steps, "steps/s", race(played, other, settings.rounds)))
+        environments.close()
+    return found
 
 
-def main() -> None:
-    """Print the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
-    torch.set_num_threads(1)
-    spaces = environment_spaces(ENVIRONMENT)
-    for name, cls in strategies().items():
-        strategy = cls(spaces.observation_dim, spaces.action_low.tolist(), spaces.action_high.tolist()).eval()
-        found = {batch: latencies(strategy, batch) for batch in BATCHES}
-        words = ", ".join(f"{b}: {new / old:.2f} ({old:.0f} to {new:.0f} us)" for b, (old, new) in found.items())
-        print(f"{name:16}frozen over forward at batch {words}", flush=True)
-    for episodes in EPISODES:
-        ratio = playing(episodes, rounds)
-        print(f"playing {episodes} episodes: {ratio:.2f} of stepping through their states alone", flush=True)
+def _step(environments: BatchedMujoco, actions: np.ndarray) -> float:
+    """Seconds of calling ``step``."""
+    environments.reset(seed=[*SELECTION_BANK.seeds(environments.num_envs)])
+    return seconds(lambda: [environments.step(now) for now in actions])
 
 
-if __name__ == "__main__":
-    main()
+def physics(environments: BatchedMujoco, actions: np.ndarray) -> float:
+    """Seconds of MuJoCo's own steps."""
+    environments.reset(seed=[*SELECTION_BANK.seeds(environments.num_envs)])
+
+    def loop() -> None:
+        for now in actions:
+            environments._controls[:] = now
+            environments._batch.step(None, environments._substeps)
+
+    return seconds(loop)

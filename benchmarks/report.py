@@ -1,26 +1,23 @@
 """What a report over many runs costs: seconds and peak memory of ``report``, from its start to its end.
 
-    python benchmarks/report.py [--methods 40] [--seeds 5] [--points 240]
-
 The runs are made up, in a temporary folder: a curve that rises to a score, logged as ``fit`` logs it, with the default
 configuration of the Gaussian mixture but for the learning rate, which tells methods apart.
 """
 
-import argparse
 import contextlib
 import csv
 import io
+import math
 import resource
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from benchmarks.measure import Row, Settings, seconds
 from lightning_bc.cli import main as command_line
 from lightning_bc.runs.curve import CURVE_FILE
 from lightning_bc.runs.folders import CONFIG_FILE
@@ -97,31 +94,20 @@ def write_run(folder: Path, config: dict[str, Any], seed: int, points: int, qual
     return results
 
 
-def main() -> None:
-    """Make the runs, report on them, and print what that cost."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", type=int, default=40)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--points", type=int, default=240, help="points of each curve")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        logs, config = Path(folder) / "lightning_logs", default_config()
-        for method in range(arguments.methods):
-            config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = 1e-4 * (1 + method)
-            for seed in range(arguments.seeds):
-                quality = 0.9 + 0.1 * method / arguments.methods
-                write_run(logs / f"GaussianMixture-{method}-{seed}", config, seed, arguments.points, quality)
-        command = [sys.executable, "-m", "lightning_bc", "report", str(logs), "--output", str(Path(folder) / "results")]
-        started = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        seconds = time.perf_counter() - started
+def rows(settings: Settings) -> list[Row]:
+    """Seconds, core seconds and peak memory; nothing stands beside them."""
+    methods, seeds, points = settings.sized(40, 2), settings.sized(5, 1), settings.sized(240, 10)
+    logs, config = settings.folder / "lightning_logs", default_config()
+    for method in range(methods):
+        config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = 1e-4 * (1 + method)
+        for seed in range(seeds):
+            quality = 0.9 + 0.1 * method / methods
+            write_run(logs / f"GaussianMixture-{method}-{seed}", config, seed, points, quality)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "lightning_bc", "report", str(logs), "--output", str(settings.folder / "results")]
+    whole = seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    runs = arguments.methods * arguments.seeds
-    print(
-        f"{runs} runs of {arguments.points} points, {arguments.methods} methods: {seconds:.1f} s "
-        f"({used.ru_utime + used.ru_stime:.1f} s of one core), {used.ru_maxrss / 1024:.0f} MiB at most"
-    )
-
-
-if __name__ == "__main__":
-    main()
+    cores = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+    what = f"report of {methods * seeds} runs of {points} points"
+    values = ((whole, "s"), (cores, "core seconds"), (used.ru_maxrss / 1024, "MiB at most"))
+    return [Row(what, "", value, math.nan, unit, ()) for value, unit in values]

@@ -1,92 +1,75 @@
-"""Gradient steps per second of soft actor-critic: ours against stable-baselines3, side by side in one run.
+"""Gradient steps of SAC over those of stable-baselines3, which is needed for it.
 
-    pip install stable-baselines3
-    python benchmarks/soft_actor_critic.py [--device cpu] [--threads 1] [--steps 200] [--rounds 9]
-
-Both have an actor and two critics of two hidden layers of 256, batches of 256 from a replay of 5000 random transitions of
-HalfCheetah-v5, and their own defaults beyond that: our critics are layer-normalised, and our actor is updated every second
-time; the second row updates it every time, as stable-baselines3 does. Rounds are interleaved, so that a machine whose speed
-drifts slows all alike, and the ratios printed are medians over rounds.
+Both have an actor and two critics of two hidden layers of 256, batches of 256 from a replay of random transitions, on a CPU
+one thread, and their own defaults beyond that: our critics are layer-normalised, and our actor is updated every second time;
+the second row updates it every time, as stable-baselines3 does.
 """
 
-import argparse
-import logging
-import statistics
-import time
-import warnings
-from collections.abc import Callable
+import importlib.util
 from functools import partial
 from typing import Any
 
-import stable_baselines3
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from benchmarks.measure import DEVICE, ENVIRONMENT, Row, Settings, race, rate, seconds
 from lightning_bc.demonstrations import Demonstrations
 from lightning_bc.networks import MLP
 from lightning_bc.strategies import SAC
-
-ENVIRONMENT = "HalfCheetah-v5"
-REPLAY = 5000
+from lightning_bc.trainer_flags import quiet_lightning
 
 
 class Compare(Callback):
-    """Once our replay is full and the Trainer stands, time everything."""
+    """Once our replay is full and the Trainer stands, let both take turns.
 
-    def __init__(self, theirs: stable_baselines3.SAC, steps: int, rounds: int) -> None:
+    Args:
+        theirs: SAC of stable-baselines3.
+        steps: gradient steps per turn.
+        rounds: of turns.
+    """
+
+    def __init__(self, theirs: Any, steps: int, rounds: int) -> None:
         self.theirs, self.steps, self.rounds = theirs, steps, rounds
-        self.seconds: dict[str, list[float]] = {}
+        self.rows: list[Row] = []
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
         """All rounds, then stop."""
 
-        def ours(actor_every: int) -> None:
+        def ours(actor_every: int) -> float:
             module.agent.actor_every = actor_every
-            module.learn(self.steps)
+            return seconds(partial(module.learn, self.steps))
 
-        contestants: dict[str, Callable[[], Any]] = {
-            "ours": partial(ours, 2),
-            "ours, actor every time": partial(ours, 1),
-            "stable-baselines3": partial(self.theirs.train, gradient_steps=self.steps, batch_size=256),
-        }
-        for number in range(self.rounds + 1):
-            for name, train in contestants.items():
-                started = time.perf_counter()
-                train()
-                if module.device.type == "cuda":
-                    torch.cuda.synchronize()
-                if number > 0:                                      # the first round warms up
-                    self.seconds.setdefault(name, []).append(time.perf_counter() - started)
+        theirs = partial(seconds, partial(self.theirs.train, gradient_steps=self.steps, batch_size=256))
+        for what, every in (("SAC", 2), ("SAC, actor every time", 1)):
+            found = race(partial(ours, every), theirs, self.rounds)
+            self.rows.append(rate(f"{what}, {DEVICE.type}", "stable-baselines3", self.steps, "gradient steps/s", found))
         trainer.should_stop = True
 
 
-def main() -> None:
-    """Compare and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=200, help="gradient steps per round")
-    parser.add_argument("--rounds", type=int, default=9)
-    arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    torch.set_num_threads(arguments.threads)
+def rows(settings: Settings) -> list[Row]:
+    """Gradient steps per second; none where stable-baselines3 is not installed."""
+    if importlib.util.find_spec("stable_baselines3") is None:
+        return []
+    import stable_baselines3
+
+    quiet_lightning()
+    threads, replay = torch.get_num_threads(), settings.sized(5000, 300)
+    torch.set_num_threads(1)
     theirs = stable_baselines3.SAC(
-        "MlpPolicy", ENVIRONMENT, learning_starts=REPLAY, buffer_size=REPLAY + 10, device=arguments.device, seed=0
+        "MlpPolicy", ENVIRONMENT, learning_starts=replay, buffer_size=replay + 10, device=DEVICE, seed=0
     )
-    theirs.learn(total_timesteps=REPLAY + 1)
+    theirs.learn(total_timesteps=replay + 1)
     data = Demonstrations(path=None, environment_id=ENVIRONMENT)
     ours = SAC(
-        observation_dim=data.observation_dim,
-        action_low=data.action_low,
-        action_high=data.action_high,
+        data.observation_dim,
+        data.action_low,
+        data.action_high,
         network=partial(MLP, hidden_sizes=(256, 256)),
-        learning_starts=REPLAY,
+        learning_starts=replay,
     )
-    compare = Compare(theirs, arguments.steps, arguments.rounds)
-    accelerator = "gpu" if arguments.device == "cuda" else "cpu"
+    compare = Compare(theirs, settings.sized(200, 2), settings.rounds)
     Trainer(
-        accelerator=accelerator,
+        accelerator="gpu" if DEVICE.type == "cuda" else "cpu",
         devices=1,
         max_epochs=-1,
         callbacks=[compare],
@@ -95,12 +78,5 @@ def main() -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     ).fit(ours, datamodule=data)
-    reference = compare.seconds["stable-baselines3"]
-    print(f"{arguments.device}, {arguments.threads} threads, {arguments.rounds} rounds of {arguments.steps} gradient steps")
-    for name, seconds in compare.seconds.items():
-        ratio = statistics.median(b / a for a, b in zip(seconds, reference, strict=True))
-        print(f"{name:24} {arguments.steps / statistics.median(seconds):7.1f} gradient steps/s   {ratio:.2f} times")
-
-
-if __name__ == "__main__":
-    main()
+    torch.set_num_threads(threads)
+    return compare.rows

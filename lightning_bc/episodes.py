@@ -7,17 +7,21 @@ Three disjoint banks of episode seeds, the same for every run:
 * test bank, 2,000,000,000 + i: final figures, and nothing else.
 """
 
-from abc import ABC, abstractmethod
+import functools
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from lightning_bc.environments import Environments
 from lightning_bc.errors import NotFiniteError
+from lightning_bc.players import ArrayPolicy, Memoryless, Player, Policy
 
 
 @dataclass(frozen=True)
@@ -35,86 +39,6 @@ SELECTION_BANK = SeedBank(1_000_000_000)
 TEST_BANK = SeedBank(2_000_000_000)
 TEST_EPISODES = 100
 """Every reported score is a mean over this many episodes of the test bank."""
-
-Policy = Callable[[Tensor], Tensor]
-"""Observations (batch, observation_dim) float32 to actions (batch, action_dim) in the environment's units."""
-
-
-class Player(ABC):
-    """Who chooses actions in :func:`play`, and may remember, for each sub-environment, the episode that it plays."""
-
-    @abstractmethod
-    def begin(self, observations: Tensor, rows: Tensor, num_envs: int) -> None:
-        """Forget what is remembered of some sub-environments, since episodes begin there.
-
-        Args:
-            observations: the first of these episodes, (beginning, observation_dim).
-            rows: the sub-environments, (beginning,) int64.
-            num_envs: how many sub-environments there are.
-        """
-
-    @abstractmethod
-    def act(self, observations: Tensor, rows: Tensor) -> Tensor:
-        """Actions (playing, action_dim) for ``observations`` (playing, observation_dim) of sub-environments ``rows``."""
-
-
-class Memoryless(Player):
-    """Plays what a policy answers to the present observation.
-
-    Args:
-        policy: any :data:`Policy`.
-    """
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-
-    def begin(self, observations: Tensor, rows: Tensor, num_envs: int) -> None:
-        """There is nothing to forget."""
-
-    def act(self, observations: Tensor, rows: Tensor) -> Tensor:
-        """The policy's answer."""
-        return self.policy(observations)
-
-
-class Memory(Player):
-    """Shows a policy the last ``history`` observations of the episode, and plays the ``chunk`` actions that it answers.
-
-    Before an episode's first observation stands that observation again. A new answer is asked for when the last one has
-    been played to its end.
-
-    Args:
-        policy: (batch, history, observation_dim) to (batch, horizon, action_dim), in the environment's units.
-        history: how many observations it sees, the present one last.
-        chunk: how many of its actions are played, at most horizon.
-    """
-
-    def __init__(self, policy: Policy, history: int, chunk: int) -> None:
-        self.policy, self.history, self.chunk = policy, history, chunk
-        self._seen = self._answers = torch.empty(0)                 # (num_envs, history or chunk, dim)
-        self._left = torch.empty(0, dtype=torch.int64)              # (num_envs,) actions not yet played
-
-    def begin(self, observations: Tensor, rows: Tensor, num_envs: int) -> None:
-        """Fill the history with the first observation."""
-        if len(self._left) != num_envs:
-            self._seen = observations.new_zeros(num_envs, self.history, observations.shape[1])
-            self._answers = torch.empty(0)
-            self._left = torch.zeros(num_envs, dtype=torch.int64, device=observations.device)
-        self._seen[rows], self._left[rows] = observations.unsqueeze(1), 0
-
-    def act(self, observations: Tensor, rows: Tensor) -> Tensor:
-        """The next action of the last answer; of a new one, where that has been played."""
-        seen = torch.cat([self._seen[rows, 1:], observations.unsqueeze(1)], dim=1)
-        self._seen[rows] = seen                                     # (playing, history, observation_dim)
-        asking = self._left[rows] == 0
-        if asking.any():
-            answers = self.policy(seen[asking])[:, : self.chunk]    # (asking, chunk, action_dim)
-            if len(self._answers) == 0:
-                self._answers = answers.new_zeros(len(self._left), *answers.shape[1:])
-            self._answers[rows[asking]], self._left[rows[asking]] = answers, self.chunk
-        actions = self._answers[rows, self.chunk - self._left[rows]]
-        self._left[rows] -= 1
-        return actions
-
 
 @dataclass(frozen=True)
 class Episodes:
@@ -170,60 +94,63 @@ def play(
         NotFiniteError: an action or a return is no finite number.
     """
     seeds = [int(seed) for seed in seeds]
-    num_envs, device = environments.num_envs, torch.device(device)
+    num_envs = environments.num_envs
     returns, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), dtype=np.int64)
     has_terminated = np.zeros(len(seeds), dtype=bool)
     steps: list[tuple[np.ndarray, ...]] = []                        # (episode, observation, action, reward) rows
     final: np.ndarray | None = None                                 # (episodes, observation_dim)
     if not seeds:
         return Episodes(returns, lengths, has_terminated, environment_id=environments.environment_id)
-    players = [who if isinstance(who, Player) else Memoryless(who) for who in (policy, label) if who is not None]
+    players = [_Asked(who, num_envs, torch.device(device)) for who in (policy, label) if who is not None]
 
     waiting = min(len(seeds), num_envs)                             # first seed that has no sub-environment yet
     episode = np.arange(num_envs)                                   # (num_envs,) which seed each one plays
-    active = episode < waiting
-    with _apart_from_training(seeds, device), torch.inference_mode():
+    beginning = rows = np.arange(waiting)                           # sub-environments that are stepped, (playing,)
+    active: np.ndarray | None = None if waiting == num_envs else episode < waiting  # the same as a mask; None for all
+    earned = np.zeros(num_envs)                                     # in each one's episode so far
+    begun = np.zeros(num_envs, dtype=np.int64)                      # after how many calls of step it began
+    with _apart_from_training(seeds, torch.device(device)), torch.inference_mode():
         observations, _ = environments.reset(seed=[seeds[i] if i < waiting else seeds[0] for i in range(num_envs)])
-        beginning = np.flatnonzero(active)
-        rows = torch.from_numpy(beginning).to(device)               # sub-environments that are stepped, (playing,)
-        while (playing := int(active.sum())) > 0:
+        for step in itertools.count():
+            seen = np.asarray(observations if active is None else observations[rows], np.float32)
             for player in players if len(beginning) else ():
-                player.begin(_tensor(observations[beginning]).to(device), torch.from_numpy(beginning).to(device), num_envs)
-            everyone = playing == num_envs
-            seen = _tensor(observations if everyone else observations[active])
-            inputs = seen.to(device)                                # (playing, observation_dim)
-            played, *labelled = (player.act(inputs, rows).cpu().numpy() for player in players)
+                player.begin(np.asarray(observations[beginning], np.float32), beginning)
+            played, *labelled = [player.act(seen, rows) for player in players]
             for answers in (played, *labelled):
-                if not np.isfinite(answers.sum()):
-                    now = episode[active]
-                    _refuse(answers, seen.numpy(), lengths[now], [seeds[i] for i in now])
-            if everyone:
+                if not math.isfinite(answers.sum()):
+                    _refuse(answers, seen, step - begun[rows], [seeds[i] for i in episode[rows]])
+            if active is None:
                 actions = played                                    # (num_envs, action_dim)
             else:
                 actions = np.zeros((num_envs, played.shape[1]), played.dtype)
-                actions[active] = played
-            observations, rewards, terminated, truncated, infos = environments.step(actions, None if everyone else active)
-            now = episode if everyone else episode[active]
-            earned = rewards if everyone else rewards[active]
-            returns[now] += earned
-            lengths[now] += 1
+                actions[rows] = played
+            observations, rewards, terminated, truncated, infos = environments.step(actions, active)
+            earned += rewards                                       # 0 where nothing was stepped
             if record:
-                steps.append((now.copy(), seen.numpy(), labelled[0] if labelled else played, earned.astype(np.float32)))
+                answers = labelled[0] if labelled else played
+                steps.append((episode[rows], seen, answers, rewards[rows].astype(np.float32)))
             if on_step is not None:
-                on_step(playing)
+                on_step(len(rows))
 
-            ended = np.flatnonzero((terminated | truncated) & active)
-            beginning = ended[: len(seeds) - waiting]
-            if len(ended):
-                has_terminated[episode[ended]] = terminated[ended]
+            beginning = rows[:0]
+            if "final_obs" in infos:
+                ended = np.flatnonzero(terminated | truncated)
+                finished = episode[ended]
+                returns[finished], lengths[finished] = earned[ended], step + 1 - begun[ended]
+                earned[ended], begun[ended] = 0, step + 1
+                has_terminated[finished] = terminated[ended]
                 if record:
                     final = np.zeros((len(seeds), seen.shape[1]), np.float32) if final is None else final
-                    final[episode[ended]] = np.stack(infos["final_obs"][ended])
-                active[ended[len(beginning) :]] = False
-                rows = torch.from_numpy(np.flatnonzero(active)).to(device)
-            if len(beginning):
-                observations = _begin(environments, beginning, seeds, waiting, episode)
-                waiting += len(beginning)
+                    final[finished] = np.stack(infos["final_obs"][ended])
+                beginning, over = np.split(ended, [len(seeds) - waiting])
+                if len(over):
+                    rows = np.setdiff1d(rows, over)
+                    active = np.isin(np.arange(num_envs), rows)
+                if not len(rows):
+                    break
+                if len(beginning):
+                    observations = _begin(environments, beginning, seeds, waiting, episode)
+                    waiting += len(beginning)
 
     if not np.isfinite(returns).all():
         number = int(np.flatnonzero(~np.isfinite(returns))[0])
@@ -234,6 +161,35 @@ def play(
     order = np.argsort(columns[0], kind="stable")                   # step by step -> episode after episode
     observations, actions, rewards = (column[order] for column in columns[1:])
     return Episodes(returns, lengths, has_terminated, observations, actions, rewards, final, environments.environment_id)
+
+
+class _Asked:
+    """Who is asked for actions in :func:`play`, with arrays.
+
+    Args:
+        who: a policy, or a player.
+        num_envs: how many sub-environments there are.
+        device: where it computes.
+    """
+
+    def __init__(self, who: Policy | Player, num_envs: int, device: torch.device) -> None:
+        self._player = who if isinstance(who, Player) else Memoryless(who)
+        policy = self._player.policy if isinstance(self._player, Memoryless) else None
+        self._answer = policy.answer if isinstance(policy, ArrayPolicy) else None
+        self._num_envs, self._device = num_envs, device
+
+    def begin(self, observations: np.ndarray, rows: np.ndarray) -> None:
+        """Episodes begin in the sub-environments ``rows`` (beginning,), with ``observations``."""
+        self._player.begin(self._tensor(observations), self._tensor(rows), self._num_envs)
+
+    def act(self, observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Actions (playing, action_dim) for ``observations`` (playing, observation_dim) float32 of ``rows`` (playing,)."""
+        if self._answer is not None:
+            return self._answer(observations)
+        return self._player.act(self._tensor(observations), self._tensor(rows)).cpu().numpy()
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
 
 
 def _refuse(answers: np.ndarray, observations: np.ndarray, steps: np.ndarray, seeds: Sequence[int]) -> None:
@@ -256,10 +212,6 @@ def _refuse(answers: np.ndarray, observations: np.ndarray, steps: np.ndarray, se
         f"the policy's action is {answers[row].tolist()}, {when}, for the observation {observations[row].tolist()}; wanted "
         "finite numbers."
     )
-
-
-def _tensor(observations: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.asarray(observations, np.float32))    # as_tensor(dtype) takes several times as long
 
 
 def _begin(
@@ -286,17 +238,30 @@ def forked_random_state(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _apart_from_training(seeds: Sequence[int], device: torch.device) -> Iterator[None]:
-    """Inside the block torch's generators start from ``seeds`` and its CPU threads leave the cores to the physics.
+def single_threaded() -> Iterator[None]:
+    """Inside the block torch's and NumPy's products are computed by the thread that asks for them.
 
     A policy's batch is small, so one thread is enough for it, and threads that wait for work would spin on the cores that
-    the physics needs.
+    the physics needs. With another number of threads OpenBLAS rounds otherwise: then worker processes, which have one, would
+    play otherwise than the process that trains.
     """
-    entropy = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
     threads = torch.get_num_threads()
-    with forked_random_state(entropy, device):
-        torch.set_num_threads(1)
-        try:
+    torch.set_num_threads(1)
+    try:
+        with _blas().limit(limits=1, user_api="blas"):
             yield
-        finally:
-            torch.set_num_threads(threads)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextmanager
+def _apart_from_training(seeds: Sequence[int], device: torch.device) -> Iterator[None]:
+    """Inside the block torch's generators start from ``seeds``, and the cores are left to the physics."""
+    entropy = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
+    with forked_random_state(entropy, device), single_threaded():
+        yield

@@ -21,8 +21,9 @@ from typing import Any
 import torch
 
 from lightning_bc.environments import Environments, episode_limit, limit_episodes, make
-from lightning_bc.episodes import Episodes, Player, play
+from lightning_bc.episodes import Episodes, play
 from lightning_bc.errors import InputError
+from lightning_bc.players import Player
 
 HANGS_AFTER = 120.0
 """Seconds without a step of any worker, while somebody waits, after which they count as hanging."""

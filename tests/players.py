@@ -2,7 +2,7 @@
 
 import time
 
-from lightning_bc.episodes import Memoryless
+from lightning_bc.players import Memoryless
 
 
 def fail(observations):

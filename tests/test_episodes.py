@@ -4,10 +4,13 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from conftest import build_strategy
+from threadpoolctl import ThreadpoolController
 
 from lightning_bc.demonstrations.reference_returns import random_policy
 from lightning_bc.environments import environment_spaces, make, quiet_model_loading
 from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, play
+from lightning_bc.strategies import MSE
 
 SEEDS = [11, 5, 400, 7, 1_000_000_003, 8, 2_000_000_001]
 
@@ -193,3 +196,13 @@ def test_seed_banks_are_disjoint_and_a_smaller_request_is_a_part_of_a_larger():
     assert everything[0].start == 1_000_000_000  # collection stays below
     assert list(SELECTION_BANK.seeds(5)) == list(SELECTION_BANK.seeds(20))[:5]
     assert TEST_EPISODES == 100
+
+
+def test_the_number_of_threads_of_numpys_products_changes_nothing():
+    """OpenBLAS rounds otherwise with two threads; worker processes have one."""
+    policy = build_strategy(MSE, 11, (-1, -1, -1), (1, 1, 1), (256, 256)).eval().frozen()
+    returns = []
+    for threads in (1, 2):
+        with ThreadpoolController().limit(limits=threads, user_api="blas"):
+            returns.append(play(policy, make("Hopper-v5", 50), range(50)).returns)
+    assert np.array_equal(*returns)

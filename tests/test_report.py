@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import yaml
 from conftest import REPOSITORY, write_pendulum
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from benchmarks import report as benchmark
 from lightning_bc.cli import main
 from lightning_bc.report.bands import band
 from lightning_bc.report.chart import COLUMNS, make_charts
@@ -23,8 +23,8 @@ from lightning_bc.report.parameters import changed_parameters
 from lightning_bc.runs.curve import AXES, CURVE_FILE, RETURN
 from lightning_bc.runs.records import read_records
 
-BENCHMARK = runpy.run_path(str(REPOSITORY / "benchmarks" / "report.py"))
-CONFIG = BENCHMARK["default_config"]()
+BENCHMARK = vars(benchmark)
+CONFIG = benchmark.default_config()
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -38,14 +38,14 @@ def write_run(name, seed=0, lr=3e-3, points=5, config=CONFIG, **results):
     config = json.loads(json.dumps(config))
     config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = lr
     folder = Path("lightning_logs") / f"{name}-20260101T000000-{len(list(Path().glob('lightning_logs/*'))):04x}"
-    BENCHMARK["write_run"](folder, config, seed, points, 0.9, **results)
+    benchmark.write_run(folder, config, seed, points, 0.9, **results)
     return folder
 
 
 def write_method(name, scores, **options):
     """A made-up run of each score, seeds from 0 on; normalized follows from the score."""
     for seed, score in enumerate(scores):
-        normalized = (score - BENCHMARK["RANDOM_RETURN"]) / (BENCHMARK["EXPERT_RETURN"] - BENCHMARK["RANDOM_RETURN"])
+        normalized = (score - benchmark.RANDOM_RETURN) / (benchmark.EXPERT_RETURN - benchmark.RANDOM_RETURN)
         write_run(name, seed, **{"score": score, "normalized": normalized} | options)
 
 

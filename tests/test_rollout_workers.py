@@ -22,7 +22,7 @@ from lightning_bc.episodes import SELECTION_BANK, play
 from lightning_bc.errors import InputError
 from lightning_bc.rollout_workers import Workers
 from lightning_bc.runs.curve import columns, read_curve
-from lightning_bc.strategies import strategies
+from lightning_bc.strategies import MSE, strategies
 
 ENVIRONMENT, SEEDS = "InvertedPendulum-v5", SELECTION_BANK.seeds(3)
 TIMES = {"seconds", "training_seconds", "rollout/seconds"}
@@ -156,16 +156,21 @@ def test_points_are_played_in_between_where_they_must_be(data, capsys, monkeypat
 
 
 def test_short_runs_start_none_unasked_and_long_ones_do(data, capsys, monkeypatch):
+    step, threads = MSE.training_step, []
+    monkeypatch.setattr(MSE, "training_step", lambda *given: threads.append(torch.get_num_threads()) or step(*given))
     monkeypatch.setattr(background, "usable_cores", lambda: 2)
-    monkeypatch.setattr(background.torch, "get_num_threads", lambda: 2)
+    torch.set_num_threads(2)                                        # as on two cores; conftest.py sets one
     fit(data)
+    assert torch.get_num_threads() == 2
     assert "worker" not in capsys.readouterr().out
     monkeypatch.setattr(background, "Workers", lambda number, *_: pytest.fail(f"{number} workers"))
     monkeypatch.setattr(background, "PAYS_AFTER", 0.0)
     with pytest.raises(pytest.fail.Exception, match="2 workers"):
         fit(data)
+    assert set(threads) == {1}                                      # of two cores, also before workers start
     monkeypatch.setattr(background, "usable_cores", lambda: 1)
     fit(data)
+    torch.set_num_threads(1)
 
 
 def test_a_worker_that_ends_ends_the_run_in_one_line(data, capsys, monkeypatch):

@@ -113,7 +113,7 @@ def test_sigterm_ends_a_run_while_it_plays(data, monkeypatch, capsys):
 
         return play(*arguments, on_step=and_stop, **options)
 
-    monkeypatch.setattr("lightning_bc.callbacks.rollouts.play", stopped)
+    monkeypatch.setattr("lightning_bc.callbacks.points.play", stopped)
     with pytest.raises(SystemExit) as end:
         main(["fit", "--model", "MSE", "--data.path", data, *BUDGET.split()])
     assert end.value.code == 143

@@ -14,7 +14,8 @@ from conftest import BUDGET, actor_state, can_draw, fit, refused
 from gymnasium.spaces import Box
 
 from lightning_bc.cli import main
-from lightning_bc.episodes import SELECTION_BANK, Memoryless
+from lightning_bc.episodes import SELECTION_BANK
+from lightning_bc.players import Memoryless
 from lightning_bc.tools.video import GIF_WIDTH, _drawing, write_video
 
 SHORT = BUDGET.replace("max_steps 4", "max_steps 2")

@@ -19,6 +19,7 @@ from lightning_bc.episode_metrics import measure_all, recording_is_needed
 from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, play
 from lightning_bc.errors import InputError
 from lightning_bc.references import References
+from lightning_bc.strategies import Strategy
 
 Function = Callable[..., Any]
 """Observations (batch, observation_dim) float32 to actions (batch, action_dim) in the environment's units."""
@@ -126,7 +127,7 @@ def evaluate(
     module = actor.strategy if isinstance(actor, Policy) else actor
     with closing(make(environment_id, min(episodes, TEST_EPISODES))) as environments, without_gradients(module):
         played = play(
-            actor.player(deterministic),
+            module.quick_player(deterministic) if isinstance(module, Strategy) else actor.player(deterministic),
             environments,
             seeds,
             record=recording_is_needed(environment_id),

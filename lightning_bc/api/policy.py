@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from lightning_bc.aliases import StateDict
 from lightning_bc.demonstrations import Demonstrations, load_expert
 from lightning_bc.demonstrations.experts import Expert, callables, check_fits, environment_of_shipped, exported
-from lightning_bc.episodes import Memoryless, Player
 from lightning_bc.errors import InputError
 from lightning_bc.files import shipped
+from lightning_bc.players import Memoryless, Player
 from lightning_bc.references import References
 from lightning_bc.runs import folders
 from lightning_bc.runs.weights import check_weights

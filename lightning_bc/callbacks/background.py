@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_bc.acting import CannotBeFrozenError
+from lightning_bc.callbacks.points import evaluating
 from lightning_bc.environments import usable_cores
 from lightning_bc.episode_metrics import recording_is_needed
 from lightning_bc.episodes import SELECTION_BANK
@@ -59,10 +61,8 @@ class Background:
 
     def submit(self, step: int, axes: Point, module: Strategy) -> None:
         """Have the point of ``step`` played with the module's present weights."""
-        was_training = module.training
-        module.eval()
-        player = module.remembering(module.frozen())
-        module.train(was_training)
+        with evaluating(module):
+            player = module.remembering(module.frozen())
         future = self._workers.submit(player, SELECTION_BANK.seeds(self.episodes), recording_is_needed(self.environment_id))
         self.pending.append(Pending(step, axes, future))
 
@@ -107,12 +107,34 @@ def why_not(trainer: Trainer, module: Strategy) -> str | None:
     return None
 
 
-def workers_that_pay(module: Strategy, seconds: float, eval_freq: int) -> int:
-    """How many are worth their start, where a point takes ``seconds`` here; 0 for none."""
+def workers_that_pay(module: Strategy, seconds: float, eval_freq: int, cores: int) -> int:
+    """How many are worth their start, where a point takes ``seconds`` here and the run has ``cores``; 0 for none."""
     if module.run_length is None:
         return 0
-    cores = min(usable_cores(), torch.get_num_threads())            # OMP_NUM_THREADS leaves the others to somebody else
     points = (module.run_length - module.position) // eval_freq
     if cores == 1 or seconds * points < PAYS_AFTER:
         return 0
-    return min(cores, points, MOST_WORKERS)
+    threads = torch.get_num_threads()
+    return min(cores if threads == 1 else cores - threads, points, MOST_WORKERS)
+
+
+def cores_of_run() -> int:
+    """How many there are; OMP_NUM_THREADS leaves the others to somebody else."""
+    return min(usable_cores(), torch.get_num_threads())
+
+
+@contextmanager
+def half_of_the_cores(trainer: Trainer, module: Strategy) -> Iterator[None]:
+    """Inside the block a strategy that learns from demonstrations trains on half of the cores, where it does on the CPU.
+
+    The other half is for those who play. Where a worker takes one of the cores on which two threads train, each product of
+    the other thread waits for it: then one thread alone trains several times as fast. The number of threads changes how sums
+    are rounded, so it is the same for a run without workers, and does not depend on when they start.
+    """
+    threads = torch.get_num_threads()
+    if trainer.strategy.root_device.type == "cpu" and not module.learns_by_acting:
+        torch.set_num_threads(max(1, cores_of_run() // 2))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

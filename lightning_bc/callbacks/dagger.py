@@ -25,12 +25,13 @@ from torch import Tensor
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import ClosedUnitInterval, PositiveInt
-from lightning_bc.callbacks.rollouts import honour_signals
+from lightning_bc.callbacks.points import honour_signals
 from lightning_bc.demonstrations.experts import Expert, load_expert
 from lightning_bc.demonstrations.trajectories import recorded
 from lightning_bc.environments import Environments, make
-from lightning_bc.episodes import SELECTION_BANK, Player, play
+from lightning_bc.episodes import SELECTION_BANK, play
 from lightning_bc.errors import InputError, takes_state
+from lightning_bc.players import Player
 from lightning_bc.strategies import OfflineStrategy, data_of
 from lightning_bc.strategies.contract import Data
 

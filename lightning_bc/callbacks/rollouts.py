@@ -10,19 +10,16 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_bc.acting import CannotBeFrozenError
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import NonNegativeInt, PositiveInt
-from lightning_bc.callbacks.background import Background, why_not, workers_that_pay
+from lightning_bc.callbacks.background import Background, cores_of_run, half_of_the_cores, why_not, workers_that_pay
 from lightning_bc.callbacks.checked import refuse_blind
+from lightning_bc.callbacks.points import held_out_point, honour_signals, log, of_episodes, played_point
 from lightning_bc.callbacks.stalled import Stalled
 from lightning_bc.callbacks.validations import space_validations
 from lightning_bc.environments import Environments, limit_episodes, make
-from lightning_bc.episode_metrics import measure_all, recording_is_needed
-from lightning_bc.episodes import SELECTION_BANK, play
-from lightning_bc.errors import DivergedError, NotFiniteError, takes_state
+from lightning_bc.errors import takes_state
 from lightning_bc.runs.curve import HELD_OUT_LOSS, RETURN, Curve, Point
 from lightning_bc.strategies import OfflineStrategy, Strategy, data_of
 from lightning_bc.strategies.contract import Data
@@ -76,6 +73,7 @@ class Rollouts(Callback):
         self.seconds_playing = 0.0                                  # over all sessions
         self.stalled = Stalled()
         self._started = 0.0
+        self._cores = 1
         self._seconds_before = 0.0                                  # of the sessions before this one
         self._closing = ExitStack()
         self.curve: Curve | None = None
@@ -105,6 +103,8 @@ class Rollouts(Callback):
         if self.episodes:
             self._environments = make(data_of(trainer).environment_id, self.episodes)
             self._closing.callback(self._environments.close)
+            self._cores = cores_of_run()
+            self._closing.enter_context(half_of_the_cores(trainer, module))
             if self.workers:
                 self._start(self.workers, trainer, module)
 
@@ -123,7 +123,7 @@ class Rollouts(Callback):
         module.refuse_divergence()
         if trainer.global_step % module.log_every == 0:
             measured = trainer.callback_metrics.items()
-            self._log(trainer, {name: float(value) for name, value in measured if name.startswith("train/")})
+            log(trainer, {name: float(value) for name, value in measured if name.startswith("train/")})
         if module.position // self.eval_freq > self.last_position // self.eval_freq:
             self._play_once(trainer, module)
         elif self._background is not None:
@@ -132,7 +132,7 @@ class Rollouts(Callback):
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Log what validation measured, at the optimizer step."""
         metrics = trainer.callback_metrics.items()
-        self._log(trainer, {name: float(value) for name, value in metrics if name.startswith("validation/")})
+        log(trainer, {name: float(value) for name, value in metrics if name.startswith("validation/")})
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Play after the last step, and wait for all points."""
@@ -201,15 +201,25 @@ class Rollouts(Callback):
             self._background.submit(step, self._axes(module, data_of(trainer)), module)
             self._take(trainer, self._background.most)
             return
-        if self.episodes:
-            played = self._play(trainer, module) if trainer.is_global_zero else {}
-        else:
-            played = self._measure_held_out(trainer, module)        # on every process: each holds a share
-        self._keep(trainer, step, trainer.strategy.broadcast(played))
+        self._keep(trainer, step, trainer.strategy.broadcast(self._measure(trainer, module)))
         if module.learns_by_acting:
             self.stalled.look(self.point["environment_steps"], self.point["rollout/normalized_return"])
         if self.may_spawn and self.workers is None and self.episodes:
-            self._start(workers_that_pay(module, self.point["rollout/seconds"], self.eval_freq), trainer, module)
+            workers = workers_that_pay(module, self.point["rollout/seconds"], self.eval_freq, self._cores)
+            self._start(workers, trainer, module)
+
+    def _measure(self, trainer: Trainer, module: Strategy) -> Point:
+        """The point of this step; on the first process alone where it is played, else each measures its share."""
+        started = time.perf_counter()
+        if not self.episodes:
+            measured = held_out_point(trainer, module)
+        elif trainer.is_global_zero:
+            measured = played_point(trainer, module, self._environments, self.episodes)
+        else:
+            return {}
+        seconds = time.perf_counter() - started
+        self.seconds_playing += seconds
+        return {**self._axes(module, data_of(trainer)), "rollout/seconds": seconds, **measured}
 
     def _start(self, workers: int, trainer: Trainer, module: Strategy) -> None:
         """Have workers play from here on, where they can."""
@@ -226,12 +236,8 @@ class Rollouts(Callback):
             return
         waited = self._background.seconds_waited
         for pending, played in self._background.arrived(most, partial(honour_signals, trainer, 0)):
-            measured = measure_all(played.episodes, data_of(trainer).references)
-            point = {
-                **pending.axes,
-                "rollout/seconds": played.seconds,
-                **{f"rollout/{name}": value for name, value in measured.items()},
-            }
+            measured = of_episodes(played.episodes, data_of(trainer).references)
+            point = {**pending.axes, "rollout/seconds": played.seconds, **measured}
             self._keep(trainer, pending.step, point)
             self.arrivals.append((pending.step, point))
         self.seconds_playing += self._background.seconds_waited - waited
@@ -239,71 +245,13 @@ class Rollouts(Callback):
     def _keep(self, trainer: Trainer, step: int, point: Point) -> None:
         """Log and write a point."""
         self.point = point
-        self._log(trainer, point, step)
+        log(trainer, point, step)
         # where callbacks that watch a metric look: EarlyStopping, ModelCheckpoint
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self.point.items()})
         for logger in trainer.loggers:
             logger.save()  # to disk: the curve must not lag behind the checkpoint that is saved next
         if self.curve is not None and trainer.is_global_zero:
             self.curve.append(step, self.point)
-
-    @staticmethod
-    def _log(trainer: Trainer, metrics: dict[str, float], step: int | None = None) -> None:
-        """Log at the optimizer step, by default the present one; by itself, Lightning would count calls of training_step.
-
-        TensorBoard shows groups in the order of their names and opens the first: rollout, with the return. What the curve
-        may be drawn over stands behind it in a group of its own; a count of 0, which may stay so, is left out.
-        """
-        shown = {name if "/" in name else f"time/{name}": value for name, value in metrics.items()}
-        for name in ("time/environment_steps", "time/expert_queries"):
-            if shown.get(name) == 0:
-                del shown[name]
-        for logger in trainer.loggers:
-            logger.log_metrics(shown, step=trainer.global_step if step is None else step)
-
-    def _measure_held_out(self, trainer: Trainer, module: Strategy) -> Point:
-        """One point of the curve where nothing is played."""
-        assert isinstance(module, OfflineStrategy)
-        data, started = data_of(trainer), time.perf_counter()
-        was_training = module.training
-        module.eval()
-        measured = module.held_out_figures(data.held_out())
-        module.train(was_training)
-        return self._point(module, data, started, {f"validation/{name}": value for name, value in measured.items()})
-
-    def _play(self, trainer: Trainer, module: Strategy) -> Point:
-        """One point of the curve.
-
-        Raises:
-            DivergedError: an action, an observation or a return is not finite.
-        """
-        data, started = data_of(trainer), time.perf_counter()
-        was_training = module.training
-        module.eval()
-        try:
-            player, device = module.remembering(module.frozen()), torch.device("cpu")
-        except CannotBeFrozenError:
-            player, device = module.player(), module.device
-        try:
-            episodes = play(
-                player,
-                self._environments,
-                SELECTION_BANK.seeds(self.episodes),
-                record=recording_is_needed(data.environment_id),
-                device=device,
-                on_step=partial(honour_signals, trainer),
-            )
-        except NotFiniteError as error:
-            raise DivergedError(module.steps_taken["optimizer_steps"], str(error).rstrip(".")) from error
-        module.train(was_training)
-        measured = measure_all(episodes, data.references)
-        return self._point(module, data, started, {f"rollout/{name}": value for name, value in measured.items()})
-
-    def _point(self, module: Strategy, data: Data, started: float, measured: Point) -> Point:
-        """What was ``measured`` since ``started``, and how far training is."""
-        seconds = time.perf_counter() - started
-        self.seconds_playing += seconds
-        return {**self._axes(module, data), "rollout/seconds": seconds, **measured}
 
     def _axes(self, module: Strategy, data: Data) -> Point:
         """How far training is."""
@@ -315,9 +263,3 @@ class Rollouts(Callback):
             "seconds": seconds_of_run,
             "training_seconds": seconds_of_run - self.seconds_playing,
         }
-
-
-def honour_signals(trainer: Trainer, steps: int) -> None:
-    """End the run where SIGTERM has come: Lightning looks only between batches, and playing may take long."""
-    if trainer.received_sigterm:
-        raise SIGTERMException

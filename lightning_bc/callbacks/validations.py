@@ -3,9 +3,7 @@
 import math
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
-from torch import Tensor
 
 from lightning_bc.strategies import OfflineStrategy, data_of
 
@@ -32,24 +30,8 @@ def space_validations(trainer: Trainer, module: OfflineStrategy, every: int | No
     watched = [str(callback.monitor) for callback in callbacks if getattr(callback, "monitor", None)]
     watches_curve = any(not name.startswith("validation/") for name in watched)
     if every is None:
-        passes = data.pairs_per_validation * (1 + passes_per_action(module))
+        passes = data.pairs_per_validation * (1 + sum(module.network_calls()))
         every = data.group_size if watches_curve or passes == 0 else math.ceil(passes / (3 * data.batch_size * SHARE))
     if module.run_length is not None:
         every = min(every, module.run_length)
     trainer.val_check_interval = max(1, every // data.group_size)
-
-
-@torch.inference_mode()
-def passes_per_action(module: OfflineStrategy) -> int:
-    """Forward passes of the network, counted by rows, behind the deterministic answer to one observation."""
-    rows = 0
-
-    def count(_: Any, inputs: tuple[Tensor, ...], __: Any) -> None:
-        nonlocal rows
-        rows += math.prod(inputs[0].shape[:-1])
-
-    hook = module.actor.register_forward_hook(count)
-    window = (module.history,) if module.has_windows else ()
-    module(torch.zeros(1, *window, module.observation_dim, device=module.device))
-    hook.remove()
-    return rows

@@ -9,7 +9,8 @@ from torch import Tensor
 from lightning_bc.demonstrations.experts import load_expert, shipped_expert
 from lightning_bc.demonstrations.trajectories import Origin
 from lightning_bc.environments import environment_spaces, make
-from lightning_bc.episodes import TEST_BANK, TEST_EPISODES, Policy, play
+from lightning_bc.episodes import TEST_BANK, TEST_EPISODES, play
+from lightning_bc.players import Policy
 from lightning_bc.references import References
 
 CLEARLY = 3.0

@@ -21,7 +21,6 @@ c + (0.5, 0.5), squares of half-width 0.1. A policy that draws the two dimension
 second wall.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,22 +28,12 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.utils import seeding
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from lightning_bc.aliases import StateDict
-from lightning_bc.environments.arguments import (
-    check_actions,
-    check_at_least_one,
-    check_environment,
-    check_mask,
-    reset_mask_of,
-    seeds_of,
-)
+from lightning_bc.environments.side_by_side import SideBySide
 from lightning_bc.environments.tasks import BoolArray, FloatArray
-from lightning_bc.errors import InputError, takes_state
+from lightning_bc.errors import InputError
 
 WALLS = 8
 OFFSET = 0.5
@@ -186,8 +175,8 @@ def _row(position: float) -> int:
     return round(float(np.clip(200 - 100 * position, 0, 399)))
 
 
-class BatchedGates(VectorEnv[FloatArray, NDArray, NDArray]):
-    """Many courses, walked together, with the interface of :class:`BatchedMujoco`.
+class BatchedGates(SideBySide):
+    """Many courses, walked together.
 
     Args:
         environment_id: a key of :data:`GATES`, or ``lightning_bc:Id-v0`` of one.
@@ -197,99 +186,42 @@ class BatchedGates(VectorEnv[FloatArray, NDArray, NDArray]):
         ValueError: ``num_envs`` is below 1, or there is no such variant.
     """
 
-    restores_exactly = True
-    """Whether :meth:`load_state_dict` continues episodes bit by bit where they were saved."""
-
     def __init__(self, environment_id: str, num_envs: int) -> None:
-        super().__init__()
         task = gates_of(environment_id)
         if task is None:
             raise ValueError(f"{environment_id!r} is none of {', '.join(GATES)}.")
-        check_at_least_one("num_envs", num_envs)
-        self.environment_id, self.num_envs = environment_id, num_envs
+        super().__init__(environment_id, num_envs, *_spaces(task.dimensions))
         self.spec = gymnasium.spec(environment_id.rpartition(":")[2])
-        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
-        self.single_observation_space, self.single_action_space = _spaces(task.dimensions)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
         self._courses = _Courses(num_envs, task.dimensions)
-        self._generators = [seeding.np_random()[0] for _ in range(num_envs)]
-        self._has_started = np.zeros(num_envs, dtype=np.bool_)
 
     @property
     def observations(self) -> FloatArray:
         """The current observations, (num_envs, observation_dim): what the next actions answer. A copy."""
         return self._courses.observations
 
-    def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[FloatArray, dict[str, Any]]:
-        """Start new episodes; arguments, returns and errors as :meth:`BatchedMujoco.reset`."""
-        seeds = seeds_of(seed, self.num_envs)
-        mask = reset_mask_of(options, self.num_envs)
-        for row in range(self.num_envs) if mask is None else np.flatnonzero(mask).tolist():
-            if (row_seed := seeds[row]) is not None:
-                self._generators[row] = seeding.np_random(row_seed)[0]
-            self._start_episode(row)
-        return self._courses.observations, {}
+    def _start(self, rows: NDArray[np.intp]) -> None:
+        for row in rows.tolist():
+            self._courses.start(row, self._generators[row])
 
-    def step(
-        self, actions: NDArray, active: BoolArray | None = None
-    ) -> tuple[FloatArray, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
-        """Step the active sub-environments; arguments, returns and errors as :meth:`BatchedMujoco.step`."""
-        actions = np.asarray(actions)
-        check_actions(actions, self._courses.positions.shape)
-        if active is not None:
-            check_mask("active", active, self.num_envs)
-        rows = np.arange(self.num_envs) if active is None else np.flatnonzero(active)
-        if not self._has_started[rows].all():
-            first = rows[~self._has_started[rows]][0]
-            raise gymnasium.error.ResetNeeded(f"Sub-environment {first} was never reset. Call reset() before step().")
+    def _advance(
+        self, actions: NDArray, active: BoolArray | None, rows: NDArray[np.intp]
+    ) -> tuple[FloatArray, BoolArray, BoolArray]:
         rewards, terminated = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=np.bool_)
         truncated = np.zeros(self.num_envs, dtype=np.bool_)
         steps_before = self._courses.passed[rows]                   # each step but an episode's last passes a wall
         rewards[rows], terminated[rows] = self._courses.step(rows, actions[rows])
         truncated[rows] = steps_before + 1 == WALLS                 # gymnasium's time limit
-        ended = terminated | truncated
-        if not ended.any():
-            return self._courses.observations, rewards, terminated, truncated, {}
-        observations = self._courses.observations
-        final_observations = np.full(self.num_envs, None, dtype=object)
-        for row in np.flatnonzero(ended).tolist():
-            final_observations[row] = observations[row]
-            self._start_episode(row)
-        infos = {"final_obs": final_observations, "_final_obs": ended}
-        return self._courses.observations, rewards, terminated, truncated, infos
+        return rewards, terminated, truncated
 
-    def state_dict(self) -> StateDict:
-        """The whole state, of plain values and tensors, so that ``torch.load(..., weights_only=True)`` reads it."""
-        return {
-            "environment_id": self.environment_id,
-            "positions": torch.from_numpy(self._courses.positions.copy()),
-            "middles": torch.from_numpy(self._courses.middles.copy()),
-            "passed": torch.from_numpy(self._courses.passed.copy()),
-            "has_started": torch.from_numpy(self._has_started.copy()),
-            "generators": [generator.bit_generator.state for generator in self._generators],
-        }
+    def _state(self) -> StateDict:
+        courses = self._courses
+        arrays = {"positions": courses.positions, "middles": courses.middles, "passed": courses.passed}
+        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
-    @takes_state
-    def load_state_dict(self, state: StateDict) -> None:
-        """Continue exactly where :meth:`state_dict` was called, in this or in another process.
-
-        Raises:
-            InputError: the state is of another environment or of another number of sub-environments.
-        """
-        check_environment(state, self.environment_id)
+    def _set_state(self, state: StateDict) -> None:
         found = len(state["has_started"])
         if found != self.num_envs:
             raise InputError(f"The saved state is of {found} sub-environments; {self.num_envs} are needed.")
         courses = self._courses
         for array, name in ((courses.positions, "positions"), (courses.middles, "middles"), (courses.passed, "passed")):
             array[:] = state[name].cpu().numpy()
-        self._has_started[:] = state["has_started"].cpu().numpy()
-        for generator, generator_state in zip(self._generators, state["generators"], strict=True):
-            generator.bit_generator.state = generator_state
-
-    def _start_episode(self, row: int) -> None:
-        self._courses.start(row, self._generators[row])
-        self._has_started[row] = True

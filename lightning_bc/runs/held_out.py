@@ -78,7 +78,7 @@ class HeldOutResults:
             strategy=type(strategy).__name__,
             held_out={name: point[f"validation/{name}"] for name in VALIDATION},
             action_latency_ms={str(batch): score.latency(strategy, batch) for batch in (1, 10)},
-            network_evaluations=score.network_evaluations(strategy),
+            network_evaluations=strategy.network_evaluations,
             parameters=sum(parameter.numel() for parameter in strategy.parameters()),
             optimizer_steps=int(point["optimizer_steps"]),
             pairs=int(point["pairs"]),

@@ -1,18 +1,17 @@
 """Scores: one trained policy on the test bank."""
 
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from lightning_bc import versions
-from lightning_bc.acting import CannotBeFrozenError
 from lightning_bc.aliases import Config
 from lightning_bc.environments import Environments, make
 from lightning_bc.episode_metrics import measure_all, recording_is_needed, special_metrics
-from lightning_bc.episodes import TEST_BANK, TEST_EPISODES, Episodes, Policy, play
+from lightning_bc.episodes import TEST_BANK, TEST_EPISODES, Episodes, play, single_threaded
 from lightning_bc.errors import InputError
 from lightning_bc.references import References
 from lightning_bc.runs.results import Results
@@ -66,7 +65,7 @@ def score(
             "sampled_score": sampled["return_mean"],
             "sampled_normalized": sampled["normalized_return"],
             "action_latency_ms": {str(batch): latency(strategy, batch) for batch in (1, 10)},
-            "network_evaluations": network_evaluations(strategy),
+            "network_evaluations": strategy.network_evaluations,
             "returns": played[True].returns.tolist(),
             "sampled_returns": played[False].returns.tolist(),
             "metrics": best,
@@ -126,7 +125,7 @@ def _about(
 def _play(strategy: Strategy, environments: Environments, deterministic: bool) -> Episodes:
     """The episodes of the test bank."""
     return play(
-        strategy.player(deterministic),
+        strategy.quick_player(deterministic),
         environments,
         TEST_BANK.seeds(TEST_EPISODES),
         record=recording_is_needed(environments.environment_id),
@@ -168,36 +167,12 @@ def special_in_words(results: Results) -> str:
 
 
 def latency(strategy: Strategy, batch: int) -> float:
-    """Median milliseconds per played action of one deterministic call on ``batch`` observations, on its device."""
-    observations, policy = _observations(strategy, batch), _quickest(strategy)
+    """Median milliseconds per played action of one deterministic call on ``batch`` observations, as :func:`score` plays."""
+    observations, policy = strategy.zero_observations(batch), strategy.quickest()
     seconds = []
-    with torch.inference_mode():
+    with torch.inference_mode(), single_threaded():
         for _ in range(LATENCY_CALLS):
             started = time.perf_counter()
             policy(observations).cpu()
             seconds.append(time.perf_counter() - started)
     return 1000 * float(np.median(seconds)) / strategy.chunk
-
-
-def _quickest(strategy: Strategy) -> Policy:
-    """The strategy frozen, where it is on the CPU and that can be."""
-    if strategy.device.type == "cpu":
-        with suppress(CannotBeFrozenError):
-            return strategy.frozen()
-    return strategy
-
-
-def network_evaluations(strategy: Strategy) -> float:
-    """How often one played deterministic action evaluates the strategy's network."""
-    calls: list[None] = []
-    hook = strategy.actor.register_forward_hook(lambda *_: calls.append(None))
-    with torch.inference_mode():
-        strategy(_observations(strategy, 1))
-    hook.remove()
-    return len(calls) / strategy.chunk
-
-
-def _observations(strategy: Strategy, batch: int) -> torch.Tensor:
-    """Zeros that the strategy can answer: (batch, observation_dim), of windows (batch, history, observation_dim)."""
-    window = (strategy.history,) if strategy.has_windows else ()
-    return torch.zeros(batch, *window, strategy.observation_dim, device=strategy.device)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -11,12 +11,12 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from lightning_bc.acting import Frozen, freeze
+from lightning_bc.acting import CannotBeFrozenError, Frozen, freeze
 from lightning_bc.aliases import StateDict
 from lightning_bc.border import Border
-from lightning_bc.episodes import Memory, Memoryless, Player, Policy
 from lightning_bc.errors import DivergedError, InputError, takes_state
 from lightning_bc.networks import Network
+from lightning_bc.players import Memory, Memoryless, Player, Policy
 from lightning_bc.strategies.contract import Metric, Needs, data_of
 from lightning_bc.strategies.optimizers import Cosine
 from lightning_bc.strategies.recorded import Recorded
@@ -189,13 +189,48 @@ class Strategy(LightningModule, ABC):
     def frozen(self) -> Frozen:
         """The deterministic policy with the present weights, for few observations on the CPU: see :func:`freeze`.
 
-        It is what plays the curve. Its answers are those of ``forward`` up to rounding.
+        Its answers are those of ``forward`` up to rounding.
 
         Raises:
             CannotBeFrozenError: ``act`` does what cannot be written as a list of calls.
         """
         window = (self.history,) if self.has_windows else ()
         return freeze(partial(self, deterministic=True), (*window, self.observation_dim), self.device)
+
+    def quickest(self) -> Policy:
+        """The deterministic policy with the present weights, as it is scored and timed.
+
+        It is frozen where it is on the CPU and that can be, else it is ``forward``.
+        """
+        if self.device.type == "cpu":
+            with suppress(CannotBeFrozenError):
+                return self.frozen()
+        return self
+
+    def quick_player(self, deterministic: bool = True) -> Player:
+        """What plays scores: :meth:`quickest`, or samples. Unlike :meth:`player` it keeps the present weights."""
+        return self.remembering(self.quickest()) if deterministic else self.player(deterministic=False)
+
+    def zero_observations(self, batch: int) -> Tensor:
+        """What it can answer: zeros (batch, observation_dim), of windows (batch, history, observation_dim)."""
+        window = (self.history,) if self.has_windows else ()
+        return torch.zeros(batch, *window, self.observation_dim, device=self.device)
+
+    @property
+    def network_evaluations(self) -> float:
+        """How often one played deterministic action evaluates its network."""
+        return len(self.network_calls()) / self.chunk
+
+    @torch.inference_mode()
+    def network_calls(self) -> list[int]:
+        """How its network is called while one observation is answered deterministically: the number of rows of each call."""
+        rows: list[int] = []
+        hook = self.actor.register_forward_hook(lambda _, inputs, __: rows.append(inputs[0].shape[:-1].numel()))
+        try:
+            self(self.zero_observations(1))
+        finally:
+            hook.remove()
+        return rows
 
     def remembering(self, policy: Policy, replan: bool = False) -> Player:
         """What plays episodes with ``policy``, which answers as this strategy does, and remembers for it."""

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lightning_bc.api import Policy, evaluate
-from lightning_bc.episodes import Player
 from lightning_bc.errors import InputError, needs_extra
 from lightning_bc.files import sha256
+from lightning_bc.players import Player
 from lightning_bc.strategies import Strategy
 
 DETERMINISTIC, SAMPLED = "policy.onnx", "policy_sampled.onnx"

@@ -15,9 +15,9 @@ from lightning_bc.demonstrations.experts import callables, exported, stable_base
 from lightning_bc.demonstrations.experts.cleanrl import CleanRLActor
 from lightning_bc.demonstrations.experts.scripted import SCRIPTED_EXPERTS
 from lightning_bc.environments import environment_spaces, gates_of
-from lightning_bc.episodes import Player
 from lightning_bc.errors import InputError
 from lightning_bc.files import refuse_damaged, sha256, shipped
+from lightning_bc.players import Player
 from lightning_bc.strategies import load_strategy
 
 __all__ = [

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from lightning_bc.environments import EnvironmentSpaces, make
-from lightning_bc.episodes import Memoryless, Player
 from lightning_bc.errors import InputError
+from lightning_bc.players import Memoryless, Player
 
 _NAME = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<attributes>[^\W\d]\w*(\.[^\W\d]\w*)*)")
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_bc.demonstrations.experts.layers import fixed_linear
-from lightning_bc.episodes import Memoryless, Player
 from lightning_bc.errors import InputError
+from lightning_bc.players import Memoryless, Player
 
 _LOG_STANDARD_DEVIATION_RANGE = (-5.0, 2.0)  # CleanRL's LOG_STD_MIN and LOG_STD_MAX
 

@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from lightning_bc.demonstrations.experts import vec_normalize
 from lightning_bc.demonstrations.experts.layers import fixed_linear
 from lightning_bc.environments import EnvironmentSpaces
-from lightning_bc.episodes import Memoryless, Player
 from lightning_bc.errors import InputError
+from lightning_bc.players import Memoryless, Player
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     cls.__name__: cls

@@ -10,7 +10,8 @@ from conftest import build_strategy
 
 from lightning_bc.callbacks.dagger import Mixture
 from lightning_bc.environments import environment_spaces, make
-from lightning_bc.episodes import Memory, Memoryless, forked_random_state, play
+from lightning_bc.episodes import forked_random_state, play
+from lightning_bc.players import Memory, Memoryless
 from lightning_bc.strategies import Diffusion, FlowMatching
 
 SEEDS = range(20)
