@@ -65,6 +65,10 @@ class DivergedError(ArithmeticError):
         super().__init__(f"diverged at optimizer step {step:,}: {what}.")
         self.step, self.what = step, what
 
+    def __reduce__(self) -> tuple[type["DivergedError"], tuple[int, str]]:
+        """Another process raises it too."""
+        return type(self), (self.step, self.what)
+
 
 def needs_extra(what: str, extra: str, missing: str = "") -> InputError:
     """What to raise where an optional extra is not installed; the remedy is one for wheels and checkouts alike.

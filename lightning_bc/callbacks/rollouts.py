@@ -23,6 +23,7 @@ from lightning_bc.environments import Environments, limit_episodes, make
 from lightning_bc.episode_metrics import measure_all, recording_is_needed
 from lightning_bc.episodes import SELECTION_BANK, play
 from lightning_bc.errors import DivergedError, NotFiniteError, takes_state
+from lightning_bc.ranks import STOP, on_rank_zero
 from lightning_bc.runs.curve import HELD_OUT_LOSS, RETURN, Curve, Point
 from lightning_bc.strategies import OfflineStrategy, Strategy, data_of
 from lightning_bc.strategies.contract import Data
@@ -120,6 +121,7 @@ class Rollouts(Callback):
     ) -> None:
         """Log what training measured, and play when a multiple of ``eval_freq`` was reached or crossed."""
         assert isinstance(module, Strategy)
+        STOP.together(trainer)
         module.refuse_divergence()
         if trainer.global_step % module.log_every == 0:
             measured = trainer.callback_metrics.items()
@@ -202,10 +204,10 @@ class Rollouts(Callback):
             self._take(trainer, self._background.most)
             return
         if self.episodes:
-            played = self._play(trainer, module) if trainer.is_global_zero else {}
-        else:
-            played = self._measure_held_out(trainer, module)        # on every process: each holds a share
-        self._keep(trainer, step, trainer.strategy.broadcast(played))
+            played = on_rank_zero(trainer, partial(self._play, trainer, module))
+        else:                                                       # on every process, each of which holds a share
+            played = trainer.strategy.broadcast(self._measure_held_out(trainer, module))
+        self._keep(trainer, step, played)
         if module.learns_by_acting:
             self.stalled.look(self.point["environment_steps"], self.point["rollout/normalized_return"])
         if self.may_spawn and self.workers is None and self.episodes:
@@ -319,5 +321,5 @@ class Rollouts(Callback):
 
 def honour_signals(trainer: Trainer, steps: int) -> None:
     """End the run where SIGTERM has come: Lightning looks only between batches, and playing may take long."""
-    if trainer.received_sigterm:
+    if trainer.received_sigterm or STOP.is_wanted:
         raise SIGTERMException

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import ExplainedVariance, MeanAbsoluteError, MeanMetric, MeanSquaredError
 
 from lightning_bc.episodes import forked_random_state
+from lightning_bc.ranks import mean_over_ranks, weights_of_shares
 from lightning_bc.strategies.base import Metrics, Schedule, Strategy
 from lightning_bc.strategies.contract import Metric, data_of
 
@@ -24,6 +25,11 @@ VALIDATION: Mapping[str, Metric] = {
     "action_root_mean_squared_error": Metric("the actions' own", "sqrt of the mean of (a - p)^2, unscaled"),
 }
 """What strategies that learn from demonstrations measure on held-out episodes, by name without ``validation/``."""
+
+
+def size_of(batch: Batch) -> int | Tensor:
+    """What the loss is a mean over: pairs; of windows, the actions within the episode."""
+    return batch[2].sum() if len(batch) > 2 else len(batch[1])
 
 
 class OfflineStrategy(Strategy):
@@ -98,10 +104,13 @@ class OfflineStrategy(Strategy):
         scheduler: Any = self.lr_schedulers()
         sums: dict[str, Tensor] = {}
         self.losses = []
-        for batch in batches:
+        weights = weights_of_shares(self.trainer, [size_of(batch) for batch in batches])
+        for batch, weight in zip(batches, weights, strict=True):
             loss, metrics = self.loss(*self.across(batch))
+            if weight != 1:
+                loss, metrics = weight * loss, {name: weight * value for name, value in metrics.items()}
             optimizer.zero_grad()
-            self.manual_backward(loss)
+            self.manual_backward(loss)                              # the gradient's mean over ranks, where there are several
             if self.gradient_clip_val is not None:
                 torch.nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip_val)
             optimizer.step()
@@ -110,7 +119,15 @@ class OfflineStrategy(Strategy):
             self.losses.append((self.global_step, "the loss", loss.detach()))
             for name, value in {"loss": loss.detach(), **metrics}.items():
                 sums[name] = sums.get(name, 0) + value
+        if self.trainer.world_size > 1:
+            self._join(sums)
         self.log_dict({f"train/{name}": value / len(batches) for name, value in sums.items()}, logger=False)
+
+    def _join(self, sums: dict[str, Tensor]) -> None:
+        """Make of what this rank measured what all of them have: they log it, and stop where a loss is not finite."""
+        values = mean_over_ranks(self.trainer, torch.stack([*(loss for _, _, loss in self.losses), *sums.values()]))
+        self.losses = [(step, name, value) for (step, name, _), value in zip(self.losses, values, strict=False)]
+        sums.update(zip(sums, values[len(self.losses) :], strict=True))
 
     def validation_step(self, batches: list[Batch], batch_index: int) -> None:
         """Loss, and how near the deterministic actions come, on held-out episodes."""
