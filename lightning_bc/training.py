@@ -1,5 +1,6 @@
 """``fit``, ``validate`` and ``test``, from LightningCLI: with run folders, and resuming that never ignores a flag."""
 
+import gc
 import os
 import shlex
 import sys
@@ -70,6 +71,7 @@ def run(command: str, args: list[str]) -> int:
     except MisconfigurationException as error:
         raise InputError(f"Lightning refuses these settings: {' '.join(str(error).split())}") from error
     except SIGTERMException:
+        gc.freeze()                                                 # else Python looks through all objects once more
         return 143
     except DivergedError as error:
         rank_zero_only(print)(f"error: {error}", file=sys.stderr)

@@ -79,13 +79,13 @@ class OfflineStrategy(Strategy):
         """
 
     def fit_actions(self, actions: Tensor) -> None:  # most strategies need nothing of it
-        """Take what a strategy needs to know of all scaled training ``actions`` (pairs, action_dim): bins, for example."""
+        """Take what a strategy needs to know of the scaled training ``actions`` (pairs, action_dim): bins, for example."""
 
     def setup(self, stage: str) -> None:
         """Take statistics from the training pairs; on resume a checkpoint's replace them."""
         if stage == "fit":
             data = data_of(self.trainer)
-            self.border.fit(data.training_observations)
+            self.border.take(*data.observation_moments)
             actions = data.training_actions.to(self.border.mean.device)  # pairs are on the GPU before the weights are
             self.fit_actions(self.border.scaled(actions))
 
