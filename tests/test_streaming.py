@@ -3,13 +3,14 @@
 import dataclasses
 import itertools
 import math
+import resource
 
 import numpy as np
 import pytest
 import torch
 from conftest import assert_equal_weights, fit, last_checkpoint, refused, write_pendulum
 
-from lightning_bc.demonstrations import Trajectories, blocks, read
+from lightning_bc.demonstrations import Trajectories, blocks, memory, read
 from lightning_bc.demonstrations.batches import Batches
 from lightning_bc.demonstrations.blocks import Blocks
 from lightning_bc.demonstrations.shards import Shards
@@ -262,6 +263,13 @@ def test_what_needs_all_pairs_in_memory_is_refused_in_one_line(model, flags, wor
     error = refused(capsys, "fit", "--model", model, "--data.path", pendulum, *flags)
     assert words in error
     assert "raise that, or take less with --data.episodes" in error
+
+
+def test_what_limits_the_process_limits_its_pairs(monkeypatch):
+    unlimited = memory.for_pairs(CPU, 1)
+    assert memory.for_pairs(CPU, 4) == unlimited // 4
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (10**9, 10**9))
+    assert memory.for_pairs(CPU, 2) == 0.4 * 10**9 / 2 < unlimited
 
 
 def test_few_episodes_of_a_large_folder_are_read_into_memory(pendulum, capsys):

@@ -75,7 +75,7 @@ class Demonstrations(LightningDataModule):
         group_size: batches that the loader serves together, one optimizer step each; the command line sets it to
             --rollouts.eval_freq, and DAgger to what divides its rounds too.
         memory: GB that the pairs of a folder of shards may take in memory; more are streamed from the disk, see
-            ``streaming``. Default: 0.4 of what is free, on the training device and in the process.
+            ``streaming``. Default: 0.4 of the training device's memory, and of the machine's or what limits leave of it.
     """
 
     def __init__(

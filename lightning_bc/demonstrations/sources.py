@@ -242,7 +242,7 @@ class Reading:
         Raises:
             InputError: the files cannot be read, do not fit, or are to be streamed and something forbids it.
         """
-        if self._is_streamed(budget.episodes, wanted.device):
+        if self._is_streamed(budget.episodes, wanted):
             given = {
                 "--data.scale_actions": self.scale_actions,
                 "--data.clip_actions": self.clip_actions,
@@ -257,16 +257,16 @@ class Reading:
         splits = [split(file, spaces, wanted, budget) for file in files]
         return InMemory(files, splits, budget.subsample, wanted.device, self.shares)
 
-    def _is_streamed(self, episodes: int | None, device: torch.device) -> bool:
+    def _is_streamed(self, episodes: int | None, wanted: Wanted) -> bool:
         """Whether the pairs, of so many ``episodes`` or of all, stay on the disk; it is said."""
         if not self.is_folder_of_shards:
             return False
         shards = Shards.at(self.paths[0])
         pairs = sum(shards.steps) if episodes is None else int(shards.skeleton.lengths[:episodes].sum())
         size = pairs * bytes_per_pair(shards.index)
-        most = memory.for_pairs(device) if self.memory is None else self.memory * 1e9
+        most = memory.for_pairs(wanted.device, wanted.processes) if self.memory is None else self.memory * 1e9
         where = "streamed from the disk" if size > most else "read into memory"
-        limit = "a share of what is free" if self.memory is None else "--data.memory"
+        limit = f"{memory.SHARE} of what there is" if self.memory is None else "--data.memory"
         may = f"{most / 1e9:.3g} GB may be taken ({limit})"
         rank_zero_only(print)(f"{self.paths[0]}: {pairs:,} pairs of {size / 1e9:.3g} GB are {where}; {may}")
         return size > most
