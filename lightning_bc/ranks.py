@@ -85,8 +85,6 @@ def weights_of_shares(trainer: Trainer, sizes: Sequence[int | Tensor]) -> list[f
         trainer: of this rank.
         sizes: of this rank's shares, in what their means are over.
     """
-    if trainer.world_size == 1:
-        return [1.0] * len(sizes)
     device = trainer.strategy.root_device
     own = torch.stack([torch.as_tensor(size, dtype=torch.float64, device=device) for size in sizes])
     joint: Tensor = trainer.strategy.reduce(own.clone(), reduce_op="sum")
@@ -95,8 +93,6 @@ def weights_of_shares(trainer: Trainer, sizes: Sequence[int | Tensor]) -> list[f
 
 def mean_over_ranks(trainer: Trainer, values: Tensor) -> Tensor:
     """The mean of ``values`` over all ranks."""
-    if trainer.world_size == 1:
-        return values
     return trainer.strategy.reduce(values.clone(), reduce_op="mean")
 
 

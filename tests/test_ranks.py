@@ -17,7 +17,7 @@ import yaml
 from conftest import REPOSITORY, actor_state, assert_equal_weights, import_from, last_checkpoint, refused
 
 from lightning_bc.cli import main
-from lightning_bc.ranks import by_srun, on_rank_zero, seed_of_rank, weights_of_shares
+from lightning_bc.ranks import by_srun, on_rank_zero, seed_of_rank
 from lightning_bc.strategies import strategies
 
 TWO = "--trainer.accelerator cpu --trainer.devices 2 --trainer.strategy ddp"
@@ -84,7 +84,6 @@ def test_two_processes_give_the_weights_of_one_with_the_joint_batch(data):
 
 def test_one_process_answers_for_itself():
     assert on_rank_zero(OneProcess(), lambda: 7) == 7
-    assert weights_of_shares(OneProcess(), [3, 2]) == [1.0, 1.0]
     assert len({seed_of_rank(seed, rank) for seed in range(3) for rank in range(4)}) == 12
 
 

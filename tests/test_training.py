@@ -158,7 +158,7 @@ def test_a_name_of_which_the_shell_would_make_two_words_is_quoted(data, capsys):
 def test_processes_that_a_scheduler_started_need_a_name(data, capsys, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.delenv("LIGHTNING_BC_RUN", raising=False)
-    assert "give --run NAME" in refused(capsys, "fit", "--model", "MSE", "--data.path", data)
+    assert "Give it with --run NAME" in refused(capsys, "fit", "--model", "MSE", "--data.path", data)
 
 
 # A checkpoint brings its configuration

@@ -128,13 +128,13 @@ class StreamedBatches(Batches):
         Raises:
             InputError: the pairs were in memory, in another order, or in other blocks.
         """
+        super().load_state_dict({name: value for name, value in state.items() if name != "streamed"})
         sizes = [self.blocks.size, self.blocks.per_buffer]
         if state.get("streamed") != sizes:
             raise InputError(
                 f"{self.blocks.shards.path}: was read into memory when this run began, or in other blocks, and is now "
                 f"streamed in blocks of {sizes}, in another order. Raise --data.memory so that it fits, or start a new run."
             )
-        super().load_state_dict({name: value for name, value in state.items() if name != "streamed"})
 
     def _served(self, pass_index: int, batch: int) -> Batch:
         share, parts = self.share(batch), list[Batch]()

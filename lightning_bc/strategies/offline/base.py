@@ -104,7 +104,10 @@ class OfflineStrategy(Strategy):
         scheduler: Any = self.lr_schedulers()
         sums: dict[str, Tensor] = {}
         self.losses = []
-        weights = weights_of_shares(self.trainer, [size_of(batch) for batch in batches])
+        several = self._trainer is not None and self._trainer.world_size > 1
+        weights = [1.0] * len(batches)
+        if several:
+            weights = weights_of_shares(self.trainer, [size_of(batch) for batch in batches])
         for batch, weight in zip(batches, weights, strict=True):
             loss, metrics = self.loss(*self.across(batch))
             if weight != 1:
@@ -119,7 +122,7 @@ class OfflineStrategy(Strategy):
             self.losses.append((self.global_step, "the loss", loss.detach()))
             for name, value in {"loss": loss.detach(), **metrics}.items():
                 sums[name] = sums.get(name, 0) + value
-        if self.trainer.world_size > 1:
+        if several:
             self._join(sums)
         self.log_dict({f"train/{name}": value / len(batches) for name, value in sums.items()}, logger=False)
 
