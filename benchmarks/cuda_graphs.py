@@ -3,8 +3,8 @@
     python benchmarks/cuda_graphs.py [--steps 2000] [--rounds 3] [--strategies MSE,SAC]
 
 Offline strategies learn 300,000 random pairs of HalfCheetah's sizes, in batches of 250; SAC, TD3 and IQ-Learn update from a
-replay of 5000 random transitions, and act between groups of 8 updates. Both ways are measured in one Trainer in turn, and the
-ratio printed is the median over rounds.
+replay of 5000 random transitions, and act between groups of 8 updates. Both ways are measured in one Trainer in turn, and
+the ratio printed is the median over rounds.
 """
 
 import argparse

@@ -4,8 +4,8 @@ The map of the package. A file imports only from stages to its left; names that 
 (setup.cfg has the same stages for import-linter):
 
     errors, aliases -> bounds, files -> environments, players -> episodes -> numpy_kernels, rollout_workers
-    -> acting, border, networks, references -> episode_metrics -> strategies -> demonstrations -> runs -> callbacks, api
-    -> arguments, loggers, trainer_flags, report -> tools -> fit_help -> training -> study -> cli
+    -> acting, border, networks, ranks, references -> episode_metrics -> strategies -> demonstrations -> runs
+    -> callbacks, api -> arguments, loggers, trainer_flags, report -> tools -> fit_help -> training -> study -> cli
 
 What each is, in the same order:
 
@@ -22,6 +22,7 @@ What each is, in the same order:
     acting.py           a policy as a short list of NumPy calls, which acts fast on few observations
     border.py           observations normalised, actions scaled to [-1, 1] and back: here and nowhere else
     networks.py         function approximators, chosen by --model.network: MLP, ResidualMLP
+    ranks.py            processes that train one policy together: what they do alike
     references.py       the returns of random actions and of the expert: 0 and 1 of the normalized return
     episode_metrics/    what is measured of episodes, one file per metric
     strategies/         how actions are modelled, one file per strategy

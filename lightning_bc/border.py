@@ -45,9 +45,14 @@ class Border(nn.Module):
     @torch.no_grad()
     def fit(self, observations: Tensor) -> None:
         """Take mean and scale from ``observations`` (pairs, observation_dim), summed in float64."""
+        deviation, mean = torch.std_mean(observations.double(), dim=0, correction=0)
+        self.take(mean, deviation)
+
+    @torch.no_grad()
+    def take(self, mean: Tensor, deviation: Tensor) -> None:
+        """Take the mean and the standard deviation of observations, (observation_dim,) float64 each."""
         if self.is_given:
             return
-        deviation, mean = torch.std_mean(observations.double(), dim=0, correction=0)
         varies = deviation > 1e-6 * mean.abs().clamp(min=1e-6)
         self.mean.copy_(mean)
         self.scale.copy_(torch.where(varies, deviation, 1.0))

@@ -111,7 +111,7 @@ COMMANDS = {
         "inspect mine.npz --env Hopper-v5",
     ),
     "convert": Command(
-        "write data files of any format as one .pt file",
+        "write data files of any format as one .pt file or folder of shards",
         _flags_of("lightning_bc.tools.conversion", "convert", ("files+", "files, folders or minari:DATASET_ID")),
         "convert mine.hdf5 --output data/mine.pt",
     ),

@@ -66,6 +66,10 @@ class DivergedError(ArithmeticError):
         super().__init__(f"diverged at optimizer step {step:,}: {what}.")
         self.step, self.what = step, what
 
+    def __reduce__(self) -> tuple[type["DivergedError"], tuple[int, str]]:
+        """Another process raises it too."""
+        return type(self), (self.step, self.what)
+
 
 def refuse_unknown(source: str, keys: Collection[object], known: Collection[str]) -> None:
     """Refuse ``keys`` of the file ``source`` that are not ``known``.

@@ -46,17 +46,6 @@ def new_file(output: str | Path) -> Path:
     return path
 
 
-def new_pt_file(path: str | Path) -> Path:
-    """:func:`new_file` for demonstrations, which are read by the ending of their name.
-
-    Raises:
-        InputError: it exists, has another ending than .pt, or its folder cannot be made.
-    """
-    if Path(path).suffix != ".pt":
-        raise InputError(f"{path}: wanted a file that ends in .pt.")
-    return new_file(path)
-
-
 @contextmanager
 def creating(path: str | Path) -> Iterator[Path]:
     """A folder that is at ``path``, where nothing lies, once the block has ended without an error."""

@@ -2,10 +2,15 @@
 
 import logging
 import warnings
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
+
 from lightning_bc.errors import InputError
+from lightning_bc.ranks import by_srun
 from lightning_bc.strategies import Strategy
 
 TRAINER_DEFAULTS = {
@@ -59,24 +64,21 @@ def quiet_lightning() -> None:
 
 
 def settle_scheduler(environment: MutableMapping[str, str]) -> None:
-    """Train on one process where a scheduler's variables stand around, and refuse several that it started itself.
+    """Train on one process where a scheduler's variables stand around.
 
     In a SLURM allocation of several tasks, a command that srun has not started is one process; Lightning would wait for the
     others. It takes a job of this name for a session at a terminal.
 
     Args:
         environment: the variables of the process; the job's name is changed in it.
-
-    Raises:
-        InputError: srun has started several.
     """
-    if environment.get("SLURM_NTASKS", "1") != "1" and "SLURM_STEP_ID" in environment:
-        raise InputError(
-            "srun has started several processes of one command, which is not supported. Start one without srun; it uses "
-            "several devices by itself with --trainer.devices N."
-        )
-    if "SLURM_NTASKS" in environment:
+    if "SLURM_NTASKS" in environment and not by_srun(environment):
         environment["SLURM_JOB_NAME"] = "interactive"
+
+
+def scheduler_plugins(environment: Mapping[str, str]) -> list[SLURMEnvironment]:
+    """What tells the Trainer of the processes that srun has started; a run goes on by its name, so none is queued again."""
+    return [SLURMEnvironment(auto_requeue=False)] if by_srun(environment) else []
 
 
 def settle_length(config: Any, strategy: type[Strategy]) -> None:
@@ -158,6 +160,27 @@ def refuse_unsupported(config: Any, strategy: type[Strategy]) -> None:
         if name in AUTOMATIC:
             raise InputError(f"--trainer.callbacks {name}: is not supported, since {_ALONE}. {AUTOMATIC[name]}")
     _refuse_clipping(trainer, strategy)
+
+
+def refuse_devices(trainer: Trainer, strategy: type[Strategy]) -> None:
+    """Refuse several processes where they cannot be had.
+
+    Raises:
+        InputError: the strategy acts while it learns, or Lightning's strategy is another one than DDP.
+    """
+    if trainer.world_size == 1:
+        return
+    if strategy.learns_by_acting:
+        raise InputError(
+            f"--trainer.devices: {strategy.__name__} acts in the environment while it learns, in one process, and the "
+            f"Trainer would start {trainer.world_size}. Set --trainer.devices 1 --trainer.num_nodes 1."
+        )
+    distributed = trainer.strategy
+    if type(distributed) is not DDPStrategy or distributed._start_method != "popen":
+        raise InputError(
+            f"--trainer.strategy: {type(distributed).__name__} as it is set there is not supported. Several devices train "
+            "with ddp."
+        )
 
 
 def _plain(value: Any) -> str:

@@ -1,5 +1,6 @@
 """``fit``, ``validate`` and ``test``, from LightningCLI: with run folders, and resuming that never ignores a flag."""
 
+import gc
 import os
 import shlex
 import sys
@@ -35,6 +36,7 @@ from lightning_bc.demonstrations.several import paths_of
 from lightning_bc.errors import DivergedError, InputError, naming, needs_extra
 from lightning_bc.fit_help import page
 from lightning_bc.loggers import loggers_of, views
+from lightning_bc.ranks import STOP, ending_children
 from lightning_bc.runs import folders as runs
 from lightning_bc.runs import resume, settle
 from lightning_bc.runs.curve import CURVE_FILE, Curve
@@ -69,9 +71,10 @@ def run(command: str, args: list[str]) -> int:
     except MisconfigurationException as error:
         raise InputError(f"Lightning refuses these settings: {' '.join(str(error).split())}") from error
     except SIGTERMException:
+        gc.freeze()                                                 # else Python looks through all objects once more
         return 143
     except DivergedError as error:
-        print(f"error: {error}", file=sys.stderr)
+        rank_zero_only(print)(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
@@ -202,7 +205,8 @@ class CommandLine(LightningCLI):
             if cause is None:
                 raise
             raise cause from None
-        settle.refuse_other_processes(os.environ, self.trainer.world_size)
+        settle.refuse_other_processes(os.environ, self.trainer.num_devices * self.trainer.num_nodes)
+        trainer_flags.refuse_devices(self.trainer, type(self.model))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the run's logger, checkpoints and progress; nothing on disk for validate and test."""
@@ -228,7 +232,7 @@ class CommandLine(LightningCLI):
         if (source := self.config[self.command].init_from) and self.checkpoint is None:
             callbacks.insert(0, InitFrom(source, initial_weights(Path(source), self.model)))
         kwargs["logger"] = loggers_of(trainer.logger, self.run, self.checkpoint.step if self.checkpoint else None)
-        plugins = [*(trainer.plugins or []), AtomicCheckpointIO()]
+        plugins = [*(trainer.plugins or []), AtomicCheckpointIO(), *trainer_flags.scheduler_plugins(os.environ)]
         return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
 
     # The commands
@@ -252,8 +256,9 @@ class CommandLine(LightningCLI):
             self._train_and_score(model, datamodule)
 
     def _train_and_score(self, model: Strategy, datamodule: Demonstrations) -> None:
+        STOP.listen(self.trainer)
         try:
-            with naming(f"--ckpt_path {self._resume_from()}"):
+            with naming(f"--ckpt_path {self._resume_from()}"), ending_children(self.trainer):
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=self._resume_from(), weights_only=True)
         except (SystemExit, SIGTERMException):                      # Ctrl-C, which Lightning turns into an exit; SIGTERM
             go_on = f"its last checkpoint goes on with python -m lightning_bc fit --run {shlex.quote(self.run)}"

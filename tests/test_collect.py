@@ -1,6 +1,7 @@
 """Collection: as many pairs as asked for, of the kind asked for, whole or not at all."""
 
 import importlib.metadata
+import sys
 from dataclasses import replace
 
 import gymnasium
@@ -10,7 +11,7 @@ import torch
 import tqdm
 from conftest import actor_state
 
-from lightning_bc.demonstrations import collect, load_expert, read
+from lightning_bc.demonstrations import collect, load_expert, read, writing
 from lightning_bc.errors import InputError
 
 ENVIRONMENTS = {
@@ -203,7 +204,7 @@ def test_existing_file_is_refused_and_untouched(experts, tmp_path):
 
 def test_a_name_under_which_the_file_could_not_be_read_is_refused(experts, tmp_path):
     message = refusal("Hopper-v5", str(experts["Hopper-v5"]), str(tmp_path / "out.npz"), 100)
-    assert "out.npz: wanted a file that ends in .pt." in message
+    assert "out.npz: wanted a file that ends in .pt, or a folder" in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -258,3 +259,27 @@ def test_progress_counts_each_step_played(experts, tmp_path, monkeypatch):
     monkeypatch.setattr(tqdm.tqdm, "update", lambda bar, number: steps.append(number))
     collect("Pendulum-v1", str(experts["Pendulum-v1"]), str(tmp_path / "out.pt"), 500)
     assert sum(steps) == 600
+
+
+def test_what_is_collected_to_shards_is_what_is_collected_to_a_file(collected, experts, folder, monkeypatch):
+    monkeypatch.setattr(writing, "SHARD_STEPS", 200)
+    path = folder / "hopper.shards"
+    assert collect("Hopper-v5", str(experts["Hopper-v5"]), str(path), 1500) == path
+    shards, file = read(path), collected("Hopper-v5", 1500)
+    assert len(list(path.glob("*.rows.npy"))) > 5
+    for name in ("observations", "actions", "rewards", "lengths", "terminated", "final_observations"):
+        assert torch.equal(getattr(shards, name), getattr(file, name)), name
+    same = {"path": "", "sha256": ""}
+    assert replace(shards.origin, **same) == replace(file.origin, **same)
+    with pytest.raises(InputError, match="exists and is not overwritten"):
+        collect("Hopper-v5", str(experts["Hopper-v5"]), str(path), 1500)
+
+
+def test_shards_are_there_whole_or_not_at_all(experts, folder, monkeypatch):
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules[collect.__module__], "with_reference_returns", fail)
+    with pytest.raises(KeyboardInterrupt):
+        collect("Hopper-v5", str(experts["Hopper-v5"]), str(folder / "torn.shards"), 300)
+    assert not list(folder.glob("*torn*"))

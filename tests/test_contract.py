@@ -259,6 +259,7 @@ def test_a_strategy_that_acts_updates_without_leaving_its_device(cls, monkeypatc
 
     class Trainer:
         datamodule, should_stop, global_step = data, False, 1
+        global_rank, world_size = 0, 1
 
     trainer = Trainer()
     monkeypatch.setattr(type(strategy), "trainer", trainer, raising=False)

@@ -7,8 +7,12 @@ import torch
 from conftest import build_strategy
 
 from lightning_bc import Policy
-from lightning_bc.demonstrations import Batches
+from lightning_bc.demonstrations import Batches, Origin, Trajectories
+from lightning_bc.demonstrations.blocks import Blocks
+from lightning_bc.demonstrations.shards import Shards
+from lightning_bc.demonstrations.streaming import StreamedBatches
 from lightning_bc.demonstrations.windows import Windows
+from lightning_bc.demonstrations.writing import writing
 from lightning_bc.environments import make
 from lightning_bc.episodes import SELECTION_BANK, play
 from lightning_bc.strategies import Diffusion, strategies
@@ -53,6 +57,23 @@ def test_batches_stay_on_the_device_and_repeat_themselves():
         assert torch.equal(one[0], other[0])
         seen.append(one[0])
     assert torch.equal(torch.cat(seen).sort(0).values, observations)
+
+
+def test_batches_that_are_streamed_to_the_device_are_those_on_the_cpu(tmp_path):
+    made = Trajectories(torch.randn(500, 3), torch.randn(500, 2), torch.tensor([100] * 5))
+    with writing(tmp_path / "made.shards") as writer:
+        writer.add(made)
+        writer.close(Origin("made"))
+    blocks = Blocks(Shards.at(tmp_path / "made.shards"), made.lengths.numpy(), 1, size=8, per_buffer=5)
+    served = []
+    for device in (torch.device("cpu"), torch.device("cuda")):
+        windows = Windows(torch.empty(0, dtype=torch.int64), 2, 3, device)
+        batches = StreamedBatches(blocks, 32, 0, device=device, windows=windows, num_batches=40)
+        served.append([batch for group in batches for batch in group])
+    for on_cpu, on_device in zip(*served, strict=True):
+        for one, other in zip(on_cpu, on_device, strict=True):
+            assert other.device.type == "cuda"
+            assert torch.equal(one, other.cpu())
 
 
 def test_windows_are_cut_on_the_device():

@@ -1,6 +1,7 @@
 """``inspect`` says what a file holds, and its last line learns from it; ``convert`` writes what it read."""
 
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,6 +151,24 @@ def test_several_files_become_one(capsys):
     assert torch.equal(both.observations, torch.cat([read(first).observations, read(second).observations]))
     assert len(both.lengths) == 24
     assert both.origin.mean_return == pytest.approx((9000 + 1000) / 2)
+
+
+def test_files_become_a_folder_of_shards_and_that_a_file_again(capsys, monkeypatch):
+    monkeypatch.setattr("lightning_bc.demonstrations.writing.SHARD_STEPS", 50)
+    first, second = pendulum("a.pt", rewards=torch.ones(120)), pendulum("b.pt", rewards=torch.zeros(120), mean_reward=1000.0)
+    main(["convert", first, second, "--output", "both.shards", "--env", "InvertedPendulum-v5"])
+    assert "both.shards: 240 pairs of 24 episodes" in capsys.readouterr().out
+    assert len(list(Path("both.shards").glob("*.rows.npy"))) > 3
+    main(["convert", "both.shards", "--output", "again.shards"])
+    main(["convert", "again.shards", "--output", "back.pt"])
+    main(["convert", first, second, "--output", "both.pt", "--env", "InvertedPendulum-v5"])
+    found, wanted = read("back.pt"), read("both.pt")
+    for name in ("observations", "actions", "rewards", "lengths", "terminated"):
+        assert torch.equal(getattr(found, name), getattr(wanted, name)), name
+    assert found.origin.mean_return == wanted.origin.mean_return == pytest.approx((9000 + 1000) / 2)
+    without_rewards = pendulum("c.pt")
+    assert "Shards need the same of all" in refused(capsys, "convert", first, without_rewards, "--output", "c.shards")
+    assert not Path("c.shards").exists()
 
 
 def test_files_that_do_not_fit_each_other_are_refused(capsys):

@@ -403,6 +403,8 @@ WRITERS = {
     ".parquet": None,
     "/": None,
     "/dataset_info.json": None,
+    ".shards": None,
+    "/shards.json": None,
     "/meta/info.json": None,
     "minari:": None,
 }

@@ -15,7 +15,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_arguments import refused
 
 from lightning_bc.cli import main
-from lightning_bc.errors import InputError
 from lightning_bc.runs import resume
 from lightning_bc.strategies.optimizers import Cosine, DefaultAdamW
 from lightning_bc.trainer_flags import settle_scheduler
@@ -159,7 +158,7 @@ def test_a_name_of_which_the_shell_would_make_two_words_is_quoted(data, capsys):
 def test_processes_that_a_scheduler_started_need_a_name(data, capsys, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.delenv("LIGHTNING_BC_RUN", raising=False)
-    assert "give --run NAME" in refused(capsys, "fit", "--model", "MSE", "--data.path", data)
+    assert "Give it with --run NAME" in refused(capsys, "fit", "--model", "MSE", "--data.path", data)
 
 
 # A checkpoint brings its configuration
@@ -443,16 +442,11 @@ def test_what_the_trainer_cannot_be_told_is_refused_in_one_line(flags, words, da
     assert "\n" not in error
 
 
-def test_processes_that_srun_started_are_refused():
-    with pytest.raises(InputError, match="srun has started several processes of one command"):
-        settle_scheduler({"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0"})
-
-
 def test_more_processes_than_the_trainer_knows_of_are_refused(data, monkeypatch, capsys):
     for name, value in {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     error = refused(capsys, "fit", "--model", "MSE", "--data.path", data, "--run", "new", *SMALL.split())
-    assert "torchrun has started 2 processes of one command, and --trainer.devices says 1." in error
+    assert "torchrun has started 2 processes of one command, and --trainer.devices" in error
     assert not Path("lightning_logs/new").exists()
 
 

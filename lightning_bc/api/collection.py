@@ -5,12 +5,11 @@ from pathlib import Path
 
 from lightning_bc.api.evaluation import Function, as_expert
 from lightning_bc.api.policy import Policy, load, without_gradients
-from lightning_bc.demonstrations.collect import Actions, check_seed, demonstrate, with_reference_returns
+from lightning_bc.demonstrations.collect import Actions, InMemory, check_seed, demonstrate, with_reference_returns
 from lightning_bc.demonstrations.experts import Expert, expert_sha256
-from lightning_bc.demonstrations.readers import torch_file
 from lightning_bc.demonstrations.trajectories import Trajectories
+from lightning_bc.demonstrations.writing import new_data, write
 from lightning_bc.environments import environment_spaces, limit_episodes
-from lightning_bc.files import new_pt_file
 
 
 def collect(
@@ -34,7 +33,7 @@ def collect(
         actions: "sampled", "deterministic" or "exploratory": see ``python -m lightning_bc collect --help``. A function has
             only one answer, which all three record.
         seed: of the first episode; episode i has seed + i.
-        output: a .pt file to write them to as well; by default none.
+        output: a .pt file, or a folder that ends in .shards, to write them to as well; by default none.
         max_episode_steps: where the environment has no time limit, steps after which an episode is cut off, here and in
             all that is played later in this process; default 1000.
         progress: show a bar.
@@ -47,25 +46,27 @@ def collect(
         limit_episodes(environment_id, max_episode_steps)
     actor = load(expert, environment_id=environment_id) if isinstance(expert, str | Path) else expert
     player = as_expert(actor, environment_spaces(environment_id))
-    path = None if output is None else new_pt_file(output)
+    path = None if output is None else new_data(output)
     with without_gradients(actor.strategy if isinstance(actor, Policy) else actor):
-        made = demonstrate(player, environment_id, pairs, actions, seed, "collecting" if progress else None)
-        made = with_reference_returns(made, player, environment_id)
-    origin = replace(made.origin, path=str(path or "memory"))
+        kept = InMemory()
+        origin = demonstrate(player, environment_id, pairs, actions, seed, "collecting" if progress else None, kept.add)
+        origin = replace(with_reference_returns(origin, player, environment_id), path=str(path or "memory"))
     if isinstance(actor, Policy) and actor.path is not None:
         origin = replace(origin, expert=str(actor.path), expert_sha256=expert_sha256(actor.path))
-    made = replace(made, origin=origin)
+    made = kept.together(origin)
     if path is not None:
-        torch_file.write(path, made)
+        write(path, made)
     return made
 
 
 def write_demonstrations(path: str | Path, demonstrations: Trajectories) -> Path:
-    """Write demonstrations to a .pt file, whole or not at all; the counterpart of ``read_demonstrations``.
+    """Write demonstrations to a .pt file, or to a folder that ends in .shards, whole or not at all.
+
+    It is the counterpart of ``read_demonstrations``.
 
     Raises:
         InputError: the file exists, has another ending, or its folder cannot be made.
     """
-    file = new_pt_file(path)
-    torch_file.write(file, demonstrations)
+    file = new_data(path)
+    write(file, demonstrations)
     return file

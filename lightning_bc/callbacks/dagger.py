@@ -13,6 +13,7 @@ The learner goes on from where it is, it is not trained anew.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,11 +28,12 @@ from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import ClosedUnitInterval, PositiveInt
 from lightning_bc.callbacks.points import honour_signals
 from lightning_bc.demonstrations.experts import Expert, load_expert
-from lightning_bc.demonstrations.trajectories import recorded
+from lightning_bc.demonstrations.trajectories import Trajectories, recorded
 from lightning_bc.environments import Environments, make
 from lightning_bc.episodes import SELECTION_BANK, play
 from lightning_bc.errors import InputError, takes_state
 from lightning_bc.players import Player
+from lightning_bc.ranks import on_rank_zero
 from lightning_bc.strategies import OfflineStrategy, data_of
 from lightning_bc.strategies.contract import Data
 
@@ -141,10 +143,15 @@ class DAgger(Callback):
             self._round(data_of(trainer))
 
     def _round(self, data: Data) -> None:
-        learner, expert = self.lesson.learner, self.lesson.expert
         first = int(np.random.SeedSequence((data.seed, 2)).generate_state(1)[0]) % (SELECTION_BANK.first // 2)
         seeds = range(first + self.rounds_done * self.episodes, first + (self.rounds_done + 1) * self.episodes)
         self.rounds_done += 1
+        labelled = on_rank_zero(self.lesson.learner.trainer, partial(self._play, seeds))
+        data.extend(labelled.observations, labelled.actions, labelled.lengths)
+
+    def _play(self, seeds: Sequence[int]) -> Trajectories:
+        """Episodes of the learner, or the expert, with the expert's labels."""
+        learner, expert = self.lesson.learner, self.lesson.expert
         learner.eval()
         played = play(
             Mixture(expert.player(), learner.player(), self.beta**self.rounds_done),
@@ -156,8 +163,7 @@ class DAgger(Callback):
             on_step=partial(honour_signals, learner.trainer),
         )
         learner.train()
-        labelled = recorded(played)
-        data.extend(labelled.observations, labelled.actions, labelled.lengths)
+        return recorded(played)
 
 
 class Mixture(Player):

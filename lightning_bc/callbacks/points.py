@@ -13,6 +13,7 @@ from lightning_bc.environments import Environments
 from lightning_bc.episode_metrics import measure_all, recording_is_needed
 from lightning_bc.episodes import SELECTION_BANK, Episodes, play
 from lightning_bc.errors import DivergedError, NotFiniteError
+from lightning_bc.ranks import STOP
 from lightning_bc.references import References
 from lightning_bc.runs.curve import Point
 from lightning_bc.strategies import OfflineStrategy, Strategy, data_of
@@ -70,7 +71,7 @@ def evaluating(module: Strategy) -> Iterator[None]:
 
 def honour_signals(trainer: Trainer, steps: int) -> None:
     """End the run where SIGTERM has come: Lightning looks only between batches, and playing may take long."""
-    if trainer.received_sigterm:
+    if trainer.received_sigterm or STOP.is_wanted:
         raise SIGTERMException
 
 

@@ -20,6 +20,7 @@ from lightning_bc.callbacks.stalled import Stalled
 from lightning_bc.callbacks.validations import space_validations
 from lightning_bc.environments import Environments, limit_episodes, make
 from lightning_bc.errors import takes_state
+from lightning_bc.ranks import STOP, on_rank_zero
 from lightning_bc.runs.curve import HELD_OUT_LOSS, RETURN, Curve, Point
 from lightning_bc.strategies import OfflineStrategy, Strategy, data_of
 from lightning_bc.strategies.contract import Data
@@ -120,6 +121,7 @@ class Rollouts(Callback):
     ) -> None:
         """Log what training measured, and play when a multiple of ``eval_freq`` was reached or crossed."""
         assert isinstance(module, Strategy)
+        STOP.together(trainer)
         module.refuse_divergence()
         if trainer.global_step % module.log_every == 0:
             measured = trainer.callback_metrics.items()
@@ -201,7 +203,11 @@ class Rollouts(Callback):
             self._background.submit(step, self._axes(module, data_of(trainer)), module)
             self._take(trainer, self._background.most)
             return
-        self._keep(trainer, step, trainer.strategy.broadcast(self._measure(trainer, module)))
+        if self.episodes:
+            measured = on_rank_zero(trainer, partial(self._measure, trainer, module))
+        else:                                                       # on every process, each of which holds a share
+            measured = trainer.strategy.broadcast(self._measure(trainer, module))
+        self._keep(trainer, step, measured)
         if module.learns_by_acting:
             self.stalled.look(self.point["environment_steps"], self.point["rollout/normalized_return"])
         if self.may_spawn and self.workers is None and self.episodes:
@@ -209,14 +215,12 @@ class Rollouts(Callback):
             self._start(workers, trainer, module)
 
     def _measure(self, trainer: Trainer, module: Strategy) -> Point:
-        """The point of this step; on the first process alone where it is played, else each measures its share."""
+        """The point of this step."""
         started = time.perf_counter()
-        if not self.episodes:
-            measured = held_out_point(trainer, module)
-        elif trainer.is_global_zero:
+        if self.episodes:
             measured = played_point(trainer, module, self._environments, self.episodes)
         else:
-            return {}
+            measured = held_out_point(trainer, module)
         seconds = time.perf_counter() - started
         self.seconds_playing += seconds
         return {**self._axes(module, data_of(trainer)), "rollout/seconds": seconds, **measured}

@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_bc.aliases import StateDict
 from lightning_bc.demonstrations.mixture import Mixture, permutation
 from lightning_bc.demonstrations.windows import Windows
-from lightning_bc.errors import takes_state
+from lightning_bc.errors import InputError, takes_state
 
 Batch = tuple[Tensor, ...]
 """(observations (batch, observation_dim), actions (batch, action_dim)); of windows as :meth:`Windows.cut` returns them."""
@@ -90,6 +90,7 @@ class Batches:
         self.extensions = 0                                         # how often pairs were added
         self._start = 0                                             # position at the last addition
         self._pairs_before_start = 0                                # pairs served until then
+        self._drawn, self._order = (-1, -1), torch.empty(0)         # the pass that the order is of: additions, number
 
     def __len__(self) -> int:
         return math.ceil(self.num_batches / self.group_size)
@@ -98,17 +99,11 @@ class Batches:
         end = self.position - self.position % self.num_batches + self.num_batches
         if self.stop is not None:
             end = min(end, self.stop)
-        drawn, order = (-1, -1), torch.empty(0)
         while self.position < end:
-            group = []
             served = self.position % self.num_batches
             size = min(self.group_size - served % self.group_size, end - self.position)
-            for position in range(self.position, self.position + size):
-                pass_index, batch = divmod(position - self._start, self.batches_per_pass)
-                if drawn != (self.extensions, pass_index):
-                    drawn, order = (self.extensions, pass_index), self.permutation(pass_index)
-                rows = self._share(order, batch)
-                group.append(self._batch(rows))
+            first = self.position - self._start
+            group = [self._served(*divmod(number, self.batches_per_pass)) for number in range(first, first + size)]
             self.position += size                                   # before the yield: a checkpoint counts this item
             yield group
 
@@ -160,17 +155,32 @@ class Batches:
 
     @takes_state
     def load_state_dict(self, state: StateDict) -> None:
-        """Go on from a position."""
+        """Go on from a position.
+
+        Raises:
+            InputError: the pairs were streamed from the disk, in another order.
+        """
+        if "streamed" in state:
+            raise InputError(
+                "this run was streamed from the disk when it began, and now its pairs are read into memory, in another "
+                "order. Go on with --data.memory 0, or start a new run."
+            )
         self.position, self.extensions = state["position"], state["extensions"]
         self._start, self._pairs_before_start = state["start"], state["pairs_before_start"]
 
-    def _batch(self, rows: Tensor) -> Batch:
+    def _served(self, pass_index: int, batch: int) -> Batch:
+        """This rank's share of one batch of a pass."""
+        if self._drawn != (self.extensions, pass_index):
+            self._drawn, self._order = (self.extensions, pass_index), self.permutation(pass_index)
+        rows = self._order[self.share(batch)]
         if self.windows is None:
             return self.observations[rows], self.actions[rows]
         return self.windows.cut(self.observations, self.actions, rows)
 
-    def _share(self, order: Tensor, batch: int) -> Tensor:
-        """This rank's rows of one batch of a pass."""
+    def share(self, batch: int) -> slice:
+        """Where in the order of a pass this rank's share of a batch lies."""
         size = self.batch_size * self.world_size
-        rows = order[batch * size :] if batch + 1 == self.batches_per_pass else order[batch * size : (batch + 1) * size]
-        return rows if self.world_size == 1 else rows.tensor_split(self.world_size)[self.rank]
+        stop = self.pairs if batch + 1 == self.batches_per_pass else (batch + 1) * size
+        each, more = divmod(stop - batch * size, self.world_size)   # the first ranks have one more
+        first = batch * size + self.rank * each + min(self.rank, more)
+        return slice(first, first + each + (self.rank < more))

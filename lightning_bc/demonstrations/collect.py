@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +16,13 @@ from lightning_bc.bounds import PositiveInt
 from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, Expert, expert_sha256, load_expert, shipped_expert
 from lightning_bc.demonstrations.readers import torch_file
 from lightning_bc.demonstrations.reference_returns import random_returns
+from lightning_bc.demonstrations.shards import is_shards
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories, joined, recorded
+from lightning_bc.demonstrations.writing import ShardWriter, new_data, writing
 from lightning_bc.environments import Environments, environment_spaces, episode_limit, limit_episodes, make, resolved
 from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, play
 from lightning_bc.errors import InputError
-from lightning_bc.files import new_pt_file, owning, shipped
+from lightning_bc.files import owning, shipped
 
 Actions = Literal["sampled", "deterministic", "exploratory"]
 
@@ -43,7 +45,8 @@ def collect(
         env: Gymnasium environment id, for example HalfCheetah-v5.
         expert: the expert: the file of a CleanRL SAC or TD3 actor, a stable-baselines3 .zip or a checkpoint of this package,
             or the name of a function, package.module:function.
-        output: .pt file to write; default data/ENV-ACTIONS-PAIRS.pt.
+        output: .pt file to write, or a folder whose name ends in .shards, to which they are written as they are played;
+            default data/ENV-ACTIONS-PAIRS.pt.
         pairs: how many pairs; the last episode is cut there.
         actions: "sampled" plays and records samples of the stochastic actor; "deterministic" plays and records its mean;
             "exploratory" plays samples and records the mean, which teaches recovery (Laskey 2017, DART,
@@ -52,29 +55,33 @@ def collect(
         max_episode_steps: where the environment has no time limit, steps after which an episode is cut off; default 1000.
 
     Returns:
-        The file written.
+        What was written.
 
     Raises:
-        InputError: if the expert cannot be loaded or does not fit the environment, or if the file exists or is no
-            .pt file.
+        InputError: if the expert cannot be loaded or does not fit the environment, or if the output exists or has another
+            ending.
     """
     check_seed(pairs, seed)
     env = resolved(env)
     if max_episode_steps is not None:
         limit_episodes(env, max_episode_steps)
     actor = load_expert(expert, env)
-    path = new_pt_file(output or default_path(env, actions, pairs))
+    path = new_data(output or default_path(env, actions, pairs))
 
     with owning(path):
         started = time.perf_counter()
-        made = demonstrate(actor, env, pairs, actions, seed, f"collecting {path.name}")
-        seconds = time.perf_counter() - started
-        made = with_reference_returns(made, actor, env)
-        origin = replace(made.origin, path=str(path), expert=str(expert), expert_sha256=expert_sha256(expert))
-        torch_file.write(path, replace(made, origin=origin))
+        with writing(path) if is_shards(path) else nullcontext(InMemory()) as kept:
+            origin = demonstrate(actor, env, pairs, actions, seed, f"collecting {path.name}", kept.add)
+            seconds = time.perf_counter() - started
+            origin = replace(with_reference_returns(origin, actor, env), path=str(path))
+            origin = replace(origin, expert=str(expert), expert_sha256=expert_sha256(expert))
+            if isinstance(kept, ShardWriter):
+                kept.close(origin)
+            else:
+                torch_file.write(path, kept.together(origin))
     print(
-        f"{path}: {pairs:,} pairs of {len(made.lengths):,} episodes in {seconds:.0f} s "
-        f"({pairs / seconds:,.0f} pairs/s). Return of the demonstrations {made.mean_return:.0f} +- "
+        f"{path}: {pairs:,} pairs of {kept.episodes:,} episodes in {seconds:.0f} s "
+        f"({pairs / seconds:,.0f} pairs/s). Return of the demonstrations {origin.mean_return or 0:.0f} +- "
         f"{origin.std_return or 0:.0f}; on the test bank the expert's mean action {np.mean(origin.expert_returns):.0f}, "
         f"random actions {np.mean(origin.random_returns):.0f}."
     )
@@ -116,19 +123,51 @@ def check_seed(pairs: int, seed: int) -> None:
         )
 
 
-def demonstrate(actor: Expert, env: str, pairs: int, actions: Actions, seed: int, title: str | None) -> Trajectories:
-    """Play an actor until there are ``pairs``; see :func:`collect`.
+class InMemory:
+    """Episodes that are kept as they come, and joined at the end."""
+
+    def __init__(self) -> None:
+        self._rounds: list[Trajectories] = []
+
+    @property
+    def episodes(self) -> int:
+        """How many."""
+        return sum(len(played.lengths) for played in self._rounds)
+
+    def add(self, played: Trajectories) -> None:
+        """Keep some more."""
+        self._rounds.append(played)
+
+    def together(self, origin: Origin) -> Trajectories:
+        """All of them."""
+        return replace(joined(self._rounds), origin=origin)
+
+
+def demonstrate(
+    actor: Expert,
+    env: str,
+    pairs: int,
+    actions: Actions,
+    seed: int,
+    title: str | None,
+    keep: Callable[[Trajectories], None],
+) -> Origin:
+    """Play an actor until there are ``pairs``, in rounds of whole episodes; see :func:`collect`.
 
     Args:
         title: of the progress bar; None shows none.
+        keep: takes what was played, round by round.
+
+    Returns:
+        What is known of all together.
     """
     longest = environment_spaces(env).max_episode_steps or episode_limit(env) or 1
     with (
         closing(make(env, NUM_ENVS)) as environments,
         tqdm(total=pairs, unit=" pairs", unit_scale=True, desc=title, mininterval=0.5, disable=title is None) as bar,
     ):
-        played, returns = _play_until(pairs, actor, environments, longest, actions, seed, bar.update)
-    origin = Origin(
+        returns = _play_until(pairs, actor, environments, longest, actions, seed, bar.update, keep)
+    return Origin(
         path="memory",
         environment_id=env,
         actions=actions,
@@ -137,15 +176,14 @@ def demonstrate(actor: Expert, env: str, pairs: int, actions: Actions, seed: int
         mean_return=float(np.mean(returns)),
         std_return=float(np.std(returns)),
     )
-    return replace(played, origin=origin)
 
 
-def with_reference_returns(made: Trajectories, actor: Expert, env: str) -> Trajectories:
+def with_reference_returns(origin: Origin, actor: Expert, env: str) -> Origin:
     """The same, and what random actions and the actor's deterministic ones earn on the test bank."""
     with closing(make(env, NUM_ENVS)) as environments:
         expert = play(actor.player(), environments, TEST_BANK.seeds(TEST_EPISODES)).returns
     random = tuple(random_returns(env).tolist())
-    return replace(made, origin=replace(made.origin, random_returns=random, expert_returns=tuple(expert.tolist())))
+    return replace(origin, random_returns=random, expert_returns=tuple(expert.tolist()))
 
 
 def _play_until(
@@ -156,15 +194,15 @@ def _play_until(
     actions: Actions,
     seed: int,
     on_step: Callable[[int], Any],
-) -> tuple[Trajectories, list[float]]:
+    keep: Callable[[Trajectories], None],
+) -> list[float]:
     """Play rounds of one episode per sub-environment until ``pairs`` are there; cut the last episode.
 
     Returns:
-        The trajectories, and the return of each episode that was not cut; of the first one in any case.
+        The return of each episode that was not cut; of the first one in any case.
     """
     policy = actor.player(deterministic=actions == "deterministic")
     label = actor.player(replan=True) if actions == "exploratory" else None
-    rounds: list[Trajectories] = []
     returns: list[float] = []
     filled = episodes = 0
     while filled < pairs:
@@ -173,10 +211,10 @@ def _play_until(
         wanted = min(environments.num_envs, max(1, int(np.ceil((pairs - filled) / mean_length))))
         first = seed + episodes
         played = play(policy, environments, range(first, first + wanted), record=True, label=label, on_step=on_step)
-        rounds.append(recorded(played).cut(pairs - filled))
+        keep(recorded(played).cut(pairs - filled))
         for length, episode_return in zip(played.lengths.tolist(), played.returns.tolist(), strict=True):
             filled += length
             if filled <= pairs or not returns:                      # an episode that was cut has no return
                 returns.append(episode_return)
         episodes += wanted
-    return joined(rounds), returns
+    return returns

@@ -36,6 +36,7 @@ class Wanted:
         max_steps: optimizer steps after which training ends, or None.
         max_epochs: epochs after which it ends, or None.
         fits: whether the data are wanted for ``fit``.
+        processes: how many of those that train are on this machine.
     """
 
     name: str = "the strategy"
@@ -48,6 +49,7 @@ class Wanted:
     max_steps: int | None = None
     max_epochs: int | None = None
     fits: bool = False
+    processes: int = 1
 
     @classmethod
     def by(cls, trainer: Trainer | None) -> "Wanted":
@@ -66,6 +68,7 @@ class Wanted:
             max_steps=trainer.max_steps if trainer.max_steps > 0 else None,
             max_epochs=trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs > 0 else None,
             fits=trainer.state.fn == "fit",
+            processes=trainer.num_devices,
         )
 
     @property

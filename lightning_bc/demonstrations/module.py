@@ -11,14 +11,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_bc.aliases import StateDict
-from lightning_bc.bounds import NonNegativeInt, PositiveInt, UnitIntervalAboveZero, UnitIntervalBelowOne
-from lightning_bc.demonstrations import quality, several, without_simulator
+from lightning_bc.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitIntervalAboveZero, UnitIntervalBelowOne
+from lightning_bc.demonstrations import several, without_simulator
 from lightning_bc.demonstrations.batches import Batch, Batches, Nothing
 from lightning_bc.demonstrations.collect import collect_missing, default_path
-from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT, Budget, Wanted, check_wanted, split
+from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT, Budget, Wanted, check_wanted
 from lightning_bc.demonstrations.mixture import check_shares
 from lightning_bc.demonstrations.reference_returns import references
-from lightning_bc.demonstrations.serving import optimizer_steps, served
+from lightning_bc.demonstrations.serving import optimizer_steps
+from lightning_bc.demonstrations.sources import InMemory, Reading
 from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.environments import environment_spaces
 from lightning_bc.errors import InputError, takes_state
@@ -27,7 +28,6 @@ from lightning_bc.strategies.contract import Data, Needs, Transitions
 
 DEFAULT_PATH = default_path("{env}")
 
-VALIDATION_BATCH = 65_536
 VALIDATION_PAIRS = 2000
 
 
@@ -74,6 +74,8 @@ class Demonstrations(LightningDataModule):
         seed: of the order of the pairs; the command line sets it from --seed_everything.
         group_size: batches that the loader serves together, one optimizer step each; the command line sets it to
             --rollouts.eval_freq, and DAgger to what divides its rounds too.
+        memory: GB that the pairs of a folder of shards may take in memory; more are streamed from the disk, see
+            ``streaming``. Default: 0.4 of the training device's memory, and of the machine's or what limits leave of it.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Demonstrations(LightningDataModule):
         seed: NonNegativeInt = 0,
         group_size: PositiveInt = 80,
         simulator: bool = True,
+        memory: NonNegativeFloat | None = None,
     ) -> None:
         super().__init__()
         paths = several.paths_of(path)
@@ -107,16 +110,15 @@ class Demonstrations(LightningDataModule):
         self.path = ", ".join(self.paths) or None                   # for people
         if shares is not None:
             check_shares(shares, len(self.paths))
-        self.shares, self.has_simulator, self.validation_pairs = shares, simulator, validation_pairs
+        self.has_simulator, self.validation_pairs = simulator, validation_pairs
         self.budget = Budget(episodes, subsample, validation_fraction, episode_length, top_fraction, not simulator)
-        self.scale_actions, self.clip_actions = scale_actions, clip_actions
-        self.observation_keys = tuple(observation_keys or ())
+        self.reading = Reading(self.paths, tuple(observation_keys or ()), scale_actions, clip_actions, shares, memory)
         if simulator:
             without_simulator.refuse_bounds(environment_id, action_low, action_high)
             self.spaces = environment_spaces(environment_id)
         else:
             self.spaces = without_simulator.spaces_of(
-                self._as_read, environment_id, action_low, action_high, scale_actions
+                self.reading.without_spaces(), environment_id, action_low, action_high, scale_actions
             )
         self.observation_dim = self.spaces.observation_dim          # these three are what a strategy is built from
         self.action_low = [float(bound) for bound in self.spaces.action_low]
@@ -138,28 +140,26 @@ class Demonstrations(LightningDataModule):
             return
         if wanted.fits and self.path == default_path(self.environment_id):
             collect_missing(self.environment_id, self.path)
+        self.material.check(wanted)
         check_wanted(self.split[0], wanted, self.budget.subsample)
         if wanted.fits and not self.has_simulator:
             without_simulator.check_held_out(self.split[1], self.budget.validation_fraction)
-        if self.shares is not None and wanted.needs is not Needs.PAIRS:
-            raise InputError(f"--data.shares: {wanted.name} draws pairs by itself, each as often. Leave --data.shares away.")
         if wanted.fits:
-            for file in self._files:
-                quality.warn(file)
+            self.material.warn()
 
     def setup(self, stage: str) -> None:
         """Split the pairs by episodes, and bring them to the training device."""
         if stage not in ("fit", "validate") or self.path is None:
             return
-        pairs = len(self.training_observations)
+        pairs = self.material.pairs
         if self.batch_size > pairs:
             warnings.warn(
                 f"--data.batch_size {self.batch_size} is more than the {pairs} training pairs: each batch holds them all.",
                 stacklevel=2,
             )
         if stage == "fit" and not self.budget.takes_every_row:
-            rank_zero_only(print)(f"{self.path}: learns from {self._joined.summary(pairs)}")
-        self.source = {"path": self.path, **self._joined.source(pairs)}
+            rank_zero_only(print)(f"{self.path}: learns from {self.material.summary(pairs)}")
+        self.source = {"path": self.path, **self.material.source(pairs)}
 
     def train_dataloader(self) -> Batches | Nothing:
         """Shuffled batches; see the class for what an epoch is. Strategies that act while they learn draw for themselves."""
@@ -171,10 +171,7 @@ class Demonstrations(LightningDataModule):
                 f"--trainer.limit_train_batches {self.trainer.limit_train_batches}: is not supported, since many batches "
                 "share one training step. Train on less with --trainer.max_steps or --data.episodes."
             )
-        mixture = None if self.shares is None else self._joined.mixture(self.shares, self.budget.subsample)
-        self._loader = served(
-            self._training, self.split[0].lengths, wanted, self.batch_size, self.seed, self.group_size, mixture, trains=True
-        )
+        self._loader = self.material.batches(wanted, self.batch_size, self.seed, self.group_size)
         if self._collected:                                         # of a run that is resumed
             self._loader.extend(*(column.to(wanted.device) for column in self._collected))
         return self._loader
@@ -184,9 +181,10 @@ class Demonstrations(LightningDataModule):
 
         Without them, or where they are the curve, there is none; or an empty one, for callbacks that look at the curve then.
         """
-        fits = Wanted.by(self.trainer).fits
+        wanted = Wanted.by(self.trainer)
+        fits = wanted.fits
         if self.measures_held_out and (self.has_simulator or not fits):
-            return self._held_out(self.pairs_per_validation) if fits else self.held_out()
+            return self.material.held_out(wanted, self.seed, self.pairs_per_validation) if fits else self.held_out()
         is_watched = any(getattr(callback, "monitor", None) for callback in getattr(self.trainer, "callbacks", []))
         nothing: Any = [[]]
         return DataLoader(nothing, batch_size=None) if is_watched else []
@@ -198,24 +196,12 @@ class Demonstrations(LightningDataModule):
 
     def held_out(self) -> Batches | list[Any]:
         """The held-out episodes in large batches, all in one item; empty where nothing is held out."""
-        return self._held_out() if self.measures_held_out else []
+        return self.material.held_out(Wanted.by(self.trainer), self.seed) if self.measures_held_out else []
 
     @property
     def pairs_per_validation(self) -> int:
         """Held-out pairs that a validation measures while training."""
-        return min(self.validation_pairs, self._pairs_held_out) if self.measures_held_out else 0
-
-    @cached_property
-    def _pairs_held_out(self) -> int:
-        return len(self.split[1].rows(self.budget.subsample))
-
-    def _held_out(self, sampled: int | None = None) -> Batches:
-        """All the held-out pairs, or so many of them, evenly spaced."""
-        made, wanted, rows = self.split[1], Wanted.by(self.trainer), None
-        if sampled is not None:
-            rows = torch.arange(sampled, device=wanted.device) * self._pairs_held_out // sampled
-        pairs = made.pairs(self.budget.subsample, wanted.device)
-        return served(pairs, made.lengths, wanted, VALIDATION_BATCH, self.seed, len(made), rows=rows)
+        return min(self.validation_pairs, self.material.pairs_held_out) if self.measures_held_out else 0
 
     def state_dict(self) -> StateDict:
         """What a test needs to know of the data, and a resumed run to recognise it; never the data."""
@@ -261,56 +247,52 @@ class Demonstrations(LightningDataModule):
     @property
     def optimizer_steps(self) -> int | None:
         """Optimizer steps of the whole run under the Trainer's settings; None where these set no end."""
-        return optimizer_steps(len(self.training_observations), self.batch_size, Wanted.by(self.trainer))
+        return optimizer_steps(self.material.pairs, self.batch_size, Wanted.by(self.trainer))
 
     @property
     def training_observations(self) -> Tensor:
-        """Observations of the training pairs, (pairs, observation_dim), on the training device."""
-        return self._training[0]
+        """Observations of the training pairs, (pairs, observation_dim), on the training device; see ``training_actions``."""
+        return self.material.training[0]
+
+    @property
+    def observation_moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of all training observations, (observation_dim,) float64, on the training device."""
+        return self.material.observation_moments
 
     @property
     def training_actions(self) -> Tensor:
-        """Actions of the training pairs, (pairs, action_dim), on the training device."""
-        return self._training[1]
+        """Actions of the training pairs, (pairs, action_dim), on the training device.
+
+        Of pairs that stay on the disk, a fixed sample that is spread evenly over them.
+        """
+        return self.material.training[1]
 
     @property
     def training_transitions(self) -> Transitions:
         """The training pairs of which it is known where they led, on the training device."""
-        columns = self.split[0].transitions(self.budget.subsample).columns
-        return Transitions(*(column.to(Wanted.by(self.trainer).device) for column in columns))
+        return self.material.transitions
 
     @cached_property
     def references(self) -> References:
         """Returns of the random policy and of the expert; played or read at the first call."""
         if not self.has_simulator:
             return without_simulator.REFERENCES
-        made = several.origin_of(self._files) if self.paths else None
-        return references(self.environment_id, made, several.error_of(self._files))
+        files = self.material.files if self.paths else []
+        return references(self.environment_id, several.origin_of(files) if files else None, several.error_of(files))
 
     # What is made once, when it is first asked for
 
     @cached_property
-    def _as_read(self) -> list[Trajectories]:
-        of_space = [*self.spaces.observation_parts] if self.has_simulator else []
-        return several.read_all(self.paths, self.observation_keys, of_space)
-
-    @cached_property
-    def _files(self) -> list[Trajectories]:
-        return several.in_units(self._as_read, self.spaces, self.scale_actions, self.clip_actions)
-
-    @cached_property
-    def _joined(self) -> several.Joined:
-        wanted = Wanted.by(self.trainer)
-        return several.Joined(self._files, [split(file, self.spaces, wanted, self.budget) for file in self._files])
+    def material(self) -> InMemory:
+        """The pairs, in memory or on the disk."""
+        callbacks: Any = getattr(self.trainer, "callbacks", [])
+        teaches = any(getattr(callback, "teaches", False) for callback in callbacks)
+        return self.reading.material(self.spaces, Wanted.by(self.trainer), self.budget, teaches, self.has_simulator)
 
     @property
     def split(self) -> tuple[Trajectories, Trajectories]:
         """The episodes to train on, and those held out, maybe none; of several files one after another."""
-        return self._joined.split
-
-    @cached_property
-    def _training(self) -> Batch:
-        return self.split[0].pairs(self.budget.subsample, Wanted.by(self.trainer).device)
+        return self.material.split
 
 
 if TYPE_CHECKING:

@@ -38,6 +38,12 @@ class Windows:
             Observations (batch, history, observation_dim), actions (batch, horizon, action_dim), and which of these actions
             are within the episode, (batch, horizon) bool.
         """
-        rows, first, last = rows.unsqueeze(1), self.first[rows].unsqueeze(1), self.last[rows].unsqueeze(1)
+        return self.cut_between(observations, actions, rows, self.first[rows], self.last[rows])
+
+    def cut_between(
+        self, observations: Tensor, actions: Tensor, rows: Tensor, first: Tensor, last: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same where ``first`` and ``last`` say between which rows each window may reach, (batch,)."""
+        rows, first, last = rows.unsqueeze(1), first.unsqueeze(1), last.unsqueeze(1)
         seen, planned = (rows + self.past).clamp(min=first), rows + self.future  # (batch, history), (batch, horizon)
         return observations[seen], actions[planned.clamp(max=last)], planned <= last

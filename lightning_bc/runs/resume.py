@@ -14,8 +14,9 @@ import yaml
 from lightning_bc.aliases import Config
 from lightning_bc.demonstrations.experts.callables import is_name
 from lightning_bc.demonstrations.several import paths_of
+from lightning_bc.demonstrations.shards import is_shards, sha256
 from lightning_bc.errors import InputError
-from lightning_bc.files import sha256, sha256_of_all
+from lightning_bc.files import sha256_of_all
 from lightning_bc.runs import folders
 from lightning_bc.strategies.registry import programs
 
@@ -23,7 +24,7 @@ DISPLAY = {
     *(f"trainer.enable_{what}" for what in ("progress_bar", "model_summary", "autolog_hparams", "checkpointing")),
     *("trainer.logger", "trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.model_registry"),
     *("trainer.profiler", "trainer.barebones", "trainer.detect_anomaly", "trainer.max_time", "rollouts.video"),
-    *("rollouts.workers", "rollouts.validation_freq", "data.validation_pairs"),
+    *("rollouts.workers", "rollouts.validation_freq", "data.validation_pairs", "data.memory"),
 }
 """Settings, and those below them, that change nothing of what is learnt."""
 
@@ -92,7 +93,8 @@ def differences(before: Config, now: Config, data_sha256: str | None = None) -> 
     different = folders.differences(before, now)
     if PATH in different and data_sha256 is not None:
         paths = paths_of(different[PATH][1])
-        if paths and all(Path(path).is_file() for path in paths) and sha256_of_all([*map(sha256, paths)]) == data_sha256:
+        are_there = paths and all(Path(path).is_file() or is_shards(path) for path in paths)
+        if are_there and sha256_of_all([*map(sha256, paths)]) == data_sha256:
             del different[PATH]
     return {key: values for key, values in different.items() if not _is_display(key)}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jsonargparse import Namespace
+from torch.distributed import TCPStore
 
 from lightning_bc.aliases import Config, StateDict
 from lightning_bc.demonstrations import Demonstrations, readers
@@ -14,6 +15,7 @@ from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
 from lightning_bc.demonstrations.several import paths_of
 from lightning_bc.environments import limit_episodes, resolved
 from lightning_bc.errors import InputError
+from lightning_bc.ranks import by_srun
 from lightning_bc.runs import folders, resume
 from lightning_bc.runs.held_out import HeldOutResults, read_results
 from lightning_bc.runs.results import Results
@@ -133,33 +135,53 @@ def settle_environment(config: Namespace, checkpoint: Opened | None) -> None:
 
 
 def new_name(strategy: str, data: Sequence[str], seed: int) -> str:
-    """A new run's name; the processes that Lightning starts for further devices take over the first one's."""
-    if "LOCAL_RANK" not in os.environ:
-        os.environ[RUN_VARIABLE] = folders.new_name(strategy, data, seed)
-    elif RUN_VARIABLE not in os.environ:
-        raise InputError(
-            "processes that torchrun or a scheduler starts cannot agree on a new name: give --run NAME, and torchrun, which "
-            "takes --run for a flag of its own, two dashes before the module: torchrun -m -- lightning_bc fit."
-        )
-    return os.environ[RUN_VARIABLE]
+    """A new run's name, of which all processes of one command have the same.
+
+    Those that Lightning starts for further devices take over the first one's, and those of torchrun find it in its store.
+
+    Raises:
+        InputError: a scheduler has started several, which cannot agree.
+    """
+    if "LOCAL_RANK" in os.environ and RUN_VARIABLE in os.environ:
+        return os.environ[RUN_VARIABLE]
+    name = folders.new_name(strategy, data, seed)
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        return _name_in_store(name)
+    if "LOCAL_RANK" in os.environ or by_srun(os.environ):
+        raise InputError("processes that a scheduler starts cannot agree on a new run's name. Give it with --run NAME.")
+    os.environ[RUN_VARIABLE] = name
+    return name
 
 
-def refuse_other_processes(environment: Mapping[str, str], world_size: int) -> None:
+def _name_in_store(name: str) -> str:
+    """The ``name`` of the first of torchrun's processes."""
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    key = f"{RUN_VARIABLE}-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    if os.environ["RANK"] == "0":
+        store.set(key, name)
+    return store.get(key).decode()
+
+
+def refuse_other_processes(environment: Mapping[str, str], expected: int) -> None:
     """Refuse more or fewer processes than the Trainer knows of: each would train by itself, all in one run's folders.
 
     Args:
-        environment: the variables of the process, among them torchrun's.
-        world_size: how many processes the Trainer trains on.
+        environment: the variables of the process, among them torchrun's or srun's.
+        expected: how many processes the Trainer trains on.
 
     Raises:
-        InputError: torchrun has started another number.
+        InputError: another number was started.
     """
-    if "TORCHELASTIC_RUN_ID" not in environment or (started := int(environment["WORLD_SIZE"])) == world_size:
-        return
-    raise InputError(
-        f"torchrun has started {started} processes of one command, and --trainer.devices says {world_size}. Start one "
-        f"without torchrun: it uses several devices. Or let --trainer.devices, times --trainer.num_nodes, be {started}."
-    )
+    for source, variable, is_there in (
+        ("torchrun", "WORLD_SIZE", "TORCHELASTIC_RUN_ID" in environment),
+        ("srun", "SLURM_NTASKS", by_srun(environment)),
+    ):
+        if is_there and (started := int(environment[variable])) != expected:
+            raise InputError(
+                f"{source} has started {started} processes of one command, and --trainer.devices, times "
+                f"--trainer.num_nodes, says {expected}. Let it be {started}, or start one without "
+                f"{source}: it uses several devices."
+            )
 
 
 def finished_results(

@@ -17,6 +17,7 @@ from lightning_bc.border import Border
 from lightning_bc.errors import DivergedError, InputError, takes_state
 from lightning_bc.networks import Network
 from lightning_bc.players import Memory, Memoryless, Player, Policy
+from lightning_bc.ranks import of_all_ranks, seed_of_rank
 from lightning_bc.strategies.contract import Metric, Needs, data_of
 from lightning_bc.strategies.optimizers import Cosine
 from lightning_bc.strategies.recorded import Recorded
@@ -278,9 +279,11 @@ class Strategy(LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: StateDict) -> None:
         """Lightning saves no random state; an exact resume needs it."""
         checkpoint["strategy"] = type(self).__name__
-        checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
+        own = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
-            checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state(self.device)
+            own["cuda"] = torch.cuda.get_rng_state(self.device)
+        every = of_all_ranks(self.trainer, own)
+        checkpoint["random_state"] = every[0] | ({"others": every[1:]} if len(every) > 1 else {})
 
     @takes_state
     def on_load_checkpoint(self, checkpoint: StateDict) -> None:
@@ -292,9 +295,23 @@ class Strategy(LightningModule, ABC):
         self.recorded = {}
 
     def on_train_start(self) -> None:
-        """Put the saved random state back, after everything that could have drawn from it."""
-        if self._random_state is not None:
-            torch.set_rng_state(self._random_state["cpu"].cpu())
-            if self.device.type == "cuda" and "cuda" in self._random_state:
-                torch.cuda.set_rng_state(self._random_state["cuda"].cpu(), self.device)
-            self._random_state = None
+        """Put the saved random state back, after everything that could have drawn from it.
+
+        Raises:
+            InputError: another number of processes has saved it.
+        """
+        rank, ranks, state = self.trainer.global_rank, self.trainer.world_size, self._random_state
+        if state is None:
+            if rank > 0:
+                torch.manual_seed(seed_of_rank(torch.initial_seed(), rank))
+            return
+        every = [state, *state.get("others", [])]
+        if len(every) != ranks:
+            raise InputError(
+                f"the checkpoint is of a run that {len(every)} processes trained, and now there are {ranks}. Go on with as "
+                "many, or start a new run from its weights with --model.init_from."
+            )
+        torch.set_rng_state(every[rank]["cpu"].cpu())
+        if self.device.type == "cuda" and "cuda" in every[rank]:
+            torch.cuda.set_rng_state(every[rank]["cuda"].cpu(), self.device)
+        self._random_state = None

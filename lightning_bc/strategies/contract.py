@@ -73,12 +73,15 @@ class Data(Protocol):
     group_size: int
 
     @property
-    def training_observations(self) -> Tensor:
-        """Observations of the training pairs, (pairs, observation_dim), on the training device."""
+    def observation_moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the training observations, (observation_dim,) float64, on the training device."""
 
     @property
     def training_actions(self) -> Tensor:
-        """Actions of the training pairs in the environment's units, (pairs, action_dim), on the training device."""
+        """Actions of the training pairs in the environment's units, (pairs, action_dim), on the training device.
+
+        Of more pairs than memory holds, a sample that is spread evenly over them.
+        """
 
     @property
     def training_transitions(self) -> Transitions:

@@ -35,6 +35,15 @@ def read_of(file: str, spaces: EnvironmentSpaces | None, data: DataFlags) -> Tra
     """
     of_space = () if spaces is None else tuple(spaces.observation_parts)
     made = read(file, observation_keys=data.observation_keys or (), environment_keys=of_space)
+    return in_environment(made, spaces)
+
+
+def in_environment(made: Trajectories, spaces: EnvironmentSpaces | None) -> Trajectories:
+    """Demonstrations as those of an environment, where it is known.
+
+    Raises:
+        InputError: they do not fit it.
+    """
     if spaces is None:
         return made
     made = in_order_of_space(made, spaces)

@@ -43,7 +43,8 @@ def peek(path: str) -> Origin:
 def _files(path: str) -> list[Path]:
     """The files in the folder that a reader answers to."""
     endings = {ending for ending in readers.readers() if ending.startswith(".")}
-    files = [file for file in Path(path).iterdir() if file.suffix.lower() in endings and not file.name.startswith(".")]
+    found = [file for file in Path(path).iterdir() if not file.name.startswith(".") and not file.is_dir()]
+    files = [file for file in found if file.suffix.lower() in endings]
     if not files:
         raise InputError(
             f"{path}: is a folder without files of episodes. A folder holds one file per episode, with one of the endings "

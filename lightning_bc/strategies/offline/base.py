@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import ExplainedVariance, MeanAbsoluteError, MeanMetric, MeanSquaredError
 
 from lightning_bc.episodes import forked_random_state
+from lightning_bc.ranks import mean_over_ranks, weights_of_shares
 from lightning_bc.strategies.base import Metrics, Schedule, Strategy
 from lightning_bc.strategies.contract import Metric, data_of
 from lightning_bc.strategies.recorded import Recorded, Update
@@ -26,6 +27,11 @@ VALIDATION: Mapping[str, Metric] = {
     "action_root_mean_squared_error": Metric("the actions' own", "sqrt of the mean of (a - p)^2, unscaled"),
 }
 """What strategies that learn from demonstrations measure on held-out episodes, by name without ``validation/``."""
+
+
+def size_of(batch: Batch) -> int | Tensor:
+    """What the loss is a mean over: pairs; of windows, the actions within the episode."""
+    return batch[2].sum() if len(batch) > 2 else len(batch[1])
 
 
 class OfflineStrategy(Strategy):
@@ -75,13 +81,13 @@ class OfflineStrategy(Strategy):
         """
 
     def fit_actions(self, actions: Tensor) -> None:  # most strategies need nothing of it
-        """Take what a strategy needs to know of all scaled training ``actions`` (pairs, action_dim): bins, for example."""
+        """Take what a strategy needs to know of the scaled training ``actions`` (pairs, action_dim): bins, for example."""
 
     def setup(self, stage: str) -> None:
         """Take statistics from the training pairs; on resume a checkpoint's replace them."""
         if stage == "fit":
             data = data_of(self.trainer)
-            self.border.fit(data.training_observations)
+            self.border.take(*data.observation_moments)
             actions = data.training_actions.to(self.border.mean.device)  # pairs are on the GPU before the weights are
             self.fit_actions(self.border.scaled(actions))
 
@@ -104,26 +110,47 @@ class OfflineStrategy(Strategy):
             update = self.recorded.setdefault(0, Recorded(partial(self.update, bare), [bare]))
         self.losses = []
         measured: list[Metrics] = []
-        for batch in batches:
-            measured.append(update(*batch))
+        for batch, weight in zip(batches, self._weights(batches), strict=True):
+            measured.append(update(*batch) if weight == 1 else update(*batch, weight=weight))
             if self.is_recorded:
                 self.count_step(optimizer)
             if scheduler is not None:
                 scheduler.step()
             self.losses.append((self.global_step, "the loss", measured[-1]["loss"]))
         means = {f"train/{name}": torch.stack([metrics[name] for metrics in measured]).mean() for name in measured[0]}
+        if self._several:
+            self._join(means)
         self.log_dict(means, logger=False)
 
-    def update(self, optimizer: Any, *batch: Tensor) -> Metrics:
-        """One optimizer step; the loss before it, and what else the loss measures."""
+    def update(self, optimizer: Any, *batch: Tensor, weight: float = 1.0) -> Metrics:
+        """One optimizer step; the loss before it, and what else the loss measures, all multiplied by ``weight``."""
         loss, metrics = self.loss(*self.across(batch))
+        if weight != 1:
+            loss, metrics = weight * loss, {name: weight * value for name, value in metrics.items()}
         optimizer.zero_grad()
-        self.manual_backward(loss)
+        self.manual_backward(loss)                                  # the gradient's mean over ranks, where there are several
         if self.gradient_clip_val is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip_val)
         optimizer.step()
         torch.clear_autocast_cache()                                # of the weights before the step, under mixed precision
         return {"loss": loss.detach(), **metrics}
+
+    @property
+    def _several(self) -> bool:
+        """Whether several processes train together."""
+        return self._trainer is not None and self._trainer.world_size > 1
+
+    def _weights(self, batches: list[Batch]) -> list[float]:
+        """What this rank's means over its shares of ``batches`` are multiplied by."""
+        if not self._several:
+            return [1.0] * len(batches)
+        return weights_of_shares(self.trainer, [size_of(batch) for batch in batches])
+
+    def _join(self, means: dict[str, Tensor]) -> None:
+        """Make of what this rank measured what all of them have: they log it, and stop where a loss is not finite."""
+        values = mean_over_ranks(self.trainer, torch.stack([*(loss for _, _, loss in self.losses), *means.values()]))
+        self.losses = [(step, name, value) for (step, name, _), value in zip(self.losses, values, strict=False)]
+        means.update(zip(means, values[len(self.losses) :], strict=True))
 
     def validation_step(self, batches: list[Batch], batch_index: int) -> None:
         """Loss, and how near the deterministic actions come, on held-out episodes."""
