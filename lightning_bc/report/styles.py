@@ -16,6 +16,7 @@ COLOURS = {
     "Gaussian": "#fd5f2c",
     "GaussianMixture": "#349ac4",
     "IQLearn": "#16698a",
+    "MIP": "#6070d8",
     "MSE": "#067123",
     "SAC": "#bb70fb",
     "TD3": "#aa7288",
