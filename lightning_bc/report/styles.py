@@ -18,6 +18,7 @@ COLOURS = {
     "IQLearn": "#16698a",
     "MIP": "#6070d8",
     "MSE": "#067123",
+    "MeanFlow": "#905058",
     "SAC": "#bb70fb",
     "TD3": "#aa7288",
     "VAE": "#bf0883",
