@@ -20,7 +20,7 @@ What each is, in the same order:
     numpy_kernels.py    NumPy's functions for torch's kernels
     acting.py           a policy as a short list of NumPy calls, which acts fast on few observations
     border.py           observations normalised, actions scaled to [-1, 1] and back: here and nowhere else
-    networks.py         function approximators, chosen by --model.network: MLP, ResidualMLP
+    networks.py         function approximators, chosen by --model.network: MLP, LSTM, ...
     references.py       the returns of random actions and of the expert: 0 and 1 of the normalized return
     episode_metrics/    what is measured of episodes, one file per metric
     strategies/         how actions are modelled, one file per strategy

@@ -144,9 +144,10 @@ def freeze(policy: Callable[[Tensor], Tensor], shape: tuple[int, ...], device: t
     runs = []
     generator = torch.Generator().manual_seed(0)
     for number in (2, 3):
-        observations = torch.randn(number, *shape, generator=generator).to(device)
-        with torch.no_grad(), _Recorder() as recorder:
-            answer = policy(observations)
+        with torch.inference_mode(False), torch.no_grad():          # in inference mode compound kernels come as one
+            observations = torch.randn(number, *shape, generator=generator).to(device)
+            with _Recorder() as recorder:
+                answer = policy(observations)
         runs.append((recorder.calls, observations, answer))
     (calls, observations, answer), (others, _, _) = runs
     if [call[0] for call in calls] != [call[0] for call in others]:
@@ -189,9 +190,10 @@ class _Tape:
         used = [leaf for leaf in leaves if isinstance(leaf, Value)]
         depends = any(value in self.depending for value in used)
         several = isinstance(result, list | tuple)
-        results = [one for one in (result if several else [result]) if isinstance(one, Tensor)]
+        results = [*enumerate(result if several else [result])]
+        results = [(index, one) for index, one in results if isinstance(one, Tensor)]
         if all(value in self.constants for value in used) and not any(isinstance(leaf, _Linear) for leaf in leaves):
-            for one in results:
+            for _, one in results:
                 self._keep(one)
             return
         function = numpy_kernels.of(kernel, settings)
@@ -200,7 +202,7 @@ class _Tape:
             function = partial(numpy_kernels.cast, function, numpy_kernels.numpy_type(result.dtype))
         made = self._next() if several else self._number(result)
         self._append(Call(function, template, made, depends))
-        for index, one in enumerate(results if several else []):
+        for index, one in results if several else []:
             self._append(Call(numpy_kernels.item, [Value(made), index], self._number(one), depends))
 
     def leading_to(self, answer: Tensor) -> Frozen:

@@ -9,7 +9,7 @@ from conftest import BUDGET, build_strategy, curve, fit
 from torch.nn import functional as F
 
 from lightning_bc.acting import CannotBeFrozenError, freeze
-from lightning_bc.networks import MLP, ResidualMLP
+from lightning_bc.networks import LSTM, MLP, ResidualMLP, Transformer
 from lightning_bc.strategies import strategies
 
 CHOOSE = {"Autoregressive", "GaussianMixture", "VAE"}
@@ -48,6 +48,12 @@ def test_windows(name):
 @pytest.mark.parametrize("network", [MLP, ResidualMLP])
 def test_every_network_can_be_frozen(network, activation):
     strategy = build_strategy(strategies()["MSE"], network=functools.partial(network, activation=activation)).eval()
+    assert difference(strategy, 5).max() < 2e-5
+
+
+@pytest.mark.parametrize("network", [LSTM, Transformer])
+def test_sequence_networks(network):
+    strategy = build_strategy(strategies()["MSE"], network=functools.partial(network, width=16), history=5).eval()
     assert difference(strategy, 5).max() < 2e-5
 
 

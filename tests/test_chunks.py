@@ -5,10 +5,10 @@ import torch
 from conftest import build_strategy
 
 from lightning_bc.errors import InputError
-from lightning_bc.strategies import MIP, Diffusion, FlowMatching, MeanFlow, strategies
+from lightning_bc.strategies import MIP, MSE, Diffusion, FlowMatching, MeanFlow, strategies
 from lightning_bc.strategies.offline.windows import mean_squared_error
 
-CHUNKING = [MIP, Diffusion, FlowMatching, MeanFlow]
+CHUNKING = [MIP, MSE, Diffusion, FlowMatching, MeanFlow]
 
 
 @pytest.mark.parametrize("cls", CHUNKING)

@@ -15,7 +15,7 @@ from lightning_bc.aliases import StateDict
 from lightning_bc.border import Border
 from lightning_bc.episodes import Memory, Memoryless, Player, Policy
 from lightning_bc.errors import DivergedError, InputError, takes_state
-from lightning_bc.networks import Network
+from lightning_bc.networks import InputSize, Network
 from lightning_bc.strategies.contract import Metric, Needs, data_of
 from lightning_bc.strategies.optimizers import Cosine
 
@@ -109,6 +109,10 @@ class Strategy(LightningModule, ABC):
         if chunk > horizon:
             raise InputError(f"--model.chunk {chunk}: wanted at most --model.horizon, {horizon}: no more are learnt.")
         self.history, self.horizon, self.chunk = history, horizon, chunk
+
+    def input_size(self, rest: int = 0) -> InputSize:
+        """Size of a network's input: the observations of the history, and ``rest`` numbers behind them."""
+        return InputSize(self.history, self.observation_dim, rest)
 
     @property
     def has_windows(self) -> bool:

@@ -108,7 +108,7 @@ class Diffusion(OfflineStrategy):
             raise InputError(f"--model.act_steps {act_steps}: wanted 1 to --model.steps, {steps}.")
         self.set_windows(history, horizon, chunk)
         size = horizon * self.action_dim
-        self.network = network(history * observation_dim + size + TIME_FEATURES, size)
+        self.network = network(self.input_size(size + TIME_FEATURES), size)
         self.register_buffer("signal", cosine_schedule(steps))      # abar_0 ... abar_T, (steps + 1,)
         noise = torch.randn(size, generator=torch.Generator().manual_seed(0))
         self.register_buffer("start_noise", noise)

@@ -91,7 +91,7 @@ class FlowMatching(OfflineStrategy):
         self.act_steps, self.spacing, self.noise_scale = act_steps, spacing, noise_scale
         self.set_windows(history, horizon, chunk)
         size = horizon * self.action_dim
-        self.network = network(history * observation_dim + size + TIME_FEATURES, size)
+        self.network = network(self.input_size(size + TIME_FEATURES), size)
         noise = torch.randn(size, generator=torch.Generator().manual_seed(0))
         self.register_buffer("start_noise", noise)
 

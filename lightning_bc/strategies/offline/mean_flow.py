@@ -36,7 +36,8 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from lightning_bc.bounds import ClosedUnitInterval, PositiveInt
-from lightning_bc.networks import MLP, NetworkFactory
+from lightning_bc.errors import InputError
+from lightning_bc.networks import MLP, NetworkFactory, SequenceNetwork
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
@@ -89,7 +90,13 @@ class MeanFlow(OfflineStrategy):
         self.act_steps, self.interval_share, self.noise_scale = act_steps, interval_share, noise_scale
         self.set_windows(history, horizon, chunk)
         size = horizon * self.action_dim
-        self.network = network(history * observation_dim + size + 2, size)
+        self.network = network(self.input_size(size + 2), size)
+        if isinstance(self.network, SequenceNetwork):
+            name = type(self.network).__name__
+            raise InputError(
+                f"--model.network {name}: MeanFlow differentiates its network in forward mode, which torch cannot do with "
+                "this one. Take MLP or ResidualMLP, or FlowMatching in place of MeanFlow."
+            )
         noise = torch.randn(size, generator=torch.Generator().manual_seed(0))
         self.register_buffer("start_noise", noise)
 

@@ -75,7 +75,7 @@ class MIP(OfflineStrategy):
         self.second_time = second_time
         self.set_windows(history, horizon, chunk)
         size = horizon * self.action_dim
-        self.network = network(history * observation_dim + size + 1, size)
+        self.network = network(self.input_size(size + 1), size)
 
     def first(self, observations: Tensor) -> Tensor:
         """f(o, 0, 0), (batch, horizon action_dim)."""
