@@ -176,7 +176,7 @@ def latency(strategy: Strategy, batch: int) -> float:
             started = time.perf_counter()
             policy(observations).cpu()
             seconds.append(time.perf_counter() - started)
-    return 1000 * float(np.median(seconds)) / strategy.chunk
+    return 1000 * float(np.median(seconds)) / strategy.steps_per_answer
 
 
 def _quickest(strategy: Strategy) -> Policy:
@@ -194,7 +194,7 @@ def network_evaluations(strategy: Strategy) -> float:
     with torch.inference_mode():
         strategy(_observations(strategy, 1))
     hook.remove()
-    return len(calls) / strategy.chunk
+    return len(calls) / strategy.steps_per_answer
 
 
 def _observations(strategy: Strategy, batch: int) -> torch.Tensor:

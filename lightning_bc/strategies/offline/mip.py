@@ -24,7 +24,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from lightning_bc.bounds import PositiveInt, UnitIntervalBelowOne
+from lightning_bc.bounds import NonNegativeFloat, PositiveInt, UnitIntervalBelowOne
 from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
@@ -46,6 +46,8 @@ class MIP(OfflineStrategy):
         history: how many observations the policy sees, the present one last.
         horizon: how many actions, from the present one on, are modelled together.
         chunk: how many of these are played before the policy is asked again.
+        temporal_ensembling: ask at every step, and play the mean of overlapping chunks with weights exp(-this i), i = 0 for
+            the oldest; default: chunks are played one after the other.
         optimizer: which optimizer, with its learning rate and weight decay.
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
@@ -68,12 +70,13 @@ class MIP(OfflineStrategy):
         history: PositiveInt = 1,
         horizon: PositiveInt = 1,
         chunk: PositiveInt = 1,
+        temporal_ensembling: NonNegativeFloat | None = None,
         optimizer: OptimizerCallable = DefaultAdamW,
         schedule: Schedule = "cosine",
     ) -> None:
         super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
         self.second_time = second_time
-        self.set_windows(history, horizon, chunk)
+        self.set_windows(history, horizon, chunk, temporal_ensembling)
         size = horizon * self.action_dim
         self.network = network(self.input_size(size + 1), size)
 
