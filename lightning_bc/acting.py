@@ -244,7 +244,7 @@ class _Tape:
 
 def _check(kernel: Any, args: Sequence[Any], settings: dict[str, Any], other_settings: dict[str, Any]) -> None:
     """Refuse a call that is not the same function of its arguments each time."""
-    if torch.Tag.nondeterministic_seeded in kernel.tags:
+    if torch.Tag.nondeterministic_seeded in kernel.tags and not _has_no_dropout(kernel, args):
         raise CannotBeFrozenError(f"it draws random numbers: {kernel}")
     by_numbers = bool({torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & set(kernel.tags))
     if kernel is torch.ops.aten.index.Tensor:                       # only where a mask chooses
@@ -255,6 +255,14 @@ def _check(kernel: Any, args: Sequence[Any], settings: dict[str, Any], other_set
         raise CannotBeFrozenError(f"it writes into a tensor: {kernel}")
     if any(isinstance(leaf, Tensor) for leaf in _leaves(list(settings.values()))) or settings != other_settings:
         raise CannotBeFrozenError(f"it calls {kernel} with tensors as keywords")
+
+
+def _has_no_dropout(kernel: Any, args: Sequence[Any]) -> bool:
+    """Whether it is a kernel, as that of attention, which would draw for its dropout alone, and has none."""
+    for index, argument in enumerate(kernel._schema.arguments):
+        if argument.name in ("dropout", "dropout_p"):
+            return (args[index] if index < len(args) else argument.default_value) == 0
+    return False
 
 
 def _leaves(nested: Any) -> list[Any]:

@@ -67,13 +67,13 @@ def test_help_and_version_import_nothing_heavy():
 def test_the_help_of_fit_has_a_line_for_each_of_our_options_and_no_wall_of_others(capsys):
     text = help_of(capsys, "fit")
     for flag in ("--config", "--env", "--run", "--ckpt_path", "--model.init_from", "--data.path", "--data.batch_size",
-                 "--rollouts.eval_freq", "--trainer.max_steps", "--trainer.gradient_clip_val", "--model.network",
+                 "--rollouts.eval_freq", "--trainer.max_steps", "--trainer.gradient_clip_val",
                  "--model.network.hidden_sizes", "--model.network.width", "--model.optimizer.lr",
                  "--model.schedule"):  # fmt: skip
         assert len(re.findall(rf"^  {re.escape(flag)} ", text, re.MULTILINE)) >= 1, flag
     for hidden in ("SUPPRESS", "--trainer.barebones", "--trainer.plugins", "--data.seed", "lightning.pytorch"):
         assert hidden not in text
-    order = [text.index(f"\n  {flag} ") for flag in ("--config", "--data.path", "--trainer.max_steps", "--model.network")]
+    order = [text.index(f"\n  {flag} ") for flag in ("--config", "--data.path", "--trainer.max_steps", "--model.schedule")]
     assert order == sorted(order)
     assert max(map(len, text.splitlines())) <= 125
     assert len(text.splitlines()) < 120

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 COLOURS = {
+    "ACT": "#70a078",
     "AIRL": "#fe45b8",
     "Autoregressive": "#0ba847",
     "Diffusion": "#c61f06",
