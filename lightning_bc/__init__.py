@@ -33,7 +33,7 @@ What each is, in the same order:
         registry.py     finds every strategy in the two folders
     demonstrations/     what is learnt from: files and their formats, experts, collection, batches, the LightningDataModule
     runs/               runs on disk: their folders, curves and results; the score; what a study plans, and results.csv
-    callbacks/          what happens while training: the curve, checkpoints, progress, DAgger, TensorBoard's tabs
+    callbacks/          what happens while training: the curve, checkpoints, averaged weights, DAgger, TensorBoard's tabs
     api/                what a script of one's own calls: load, evaluate, collect; see docs/python.md
     arguments.py        the parser: an unknown key is refused with the nearest known name
     trainer_flags.py    what of Lightning's Trainer is set here, and what is refused

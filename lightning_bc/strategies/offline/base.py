@@ -9,9 +9,12 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torchmetrics import ExplainedVariance, MeanAbsoluteError, MeanMetric, MeanSquaredError
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.episodes import forked_random_state
+from lightning_bc.errors import takes_state
 from lightning_bc.strategies.base import Metrics, Schedule, Strategy
 from lightning_bc.strategies.contract import Metric, data_of
+from lightning_bc.strategies.offline.averaging import Averages
 
 Batch = tuple[Tensor, ...]
 """Observations and actions in the environment's units; of windows, also which actions lie within the episode."""
@@ -46,6 +49,7 @@ class OfflineStrategy(Strategy):
         schedule: Schedule,
     ) -> None:
         super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
+        self.averages: Averages | None = None  # set by AveragedWeights
         self.automatic_optimization = False  # one training_step takes many optimizer steps
         self.validation_metrics = torch.nn.ModuleDict(
             {
@@ -97,6 +101,8 @@ class OfflineStrategy(Strategy):
         optimizer: Any = self.optimizers()
         scheduler: Any = self.lr_schedulers()
         sums: dict[str, Tensor] = {}
+        if self.averages is not None:
+            self.averages.swap(self.parameters())                   # to the trained weights
         self.losses = []
         for batch in batches:
             loss, metrics = self.loss(*self.across(batch))
@@ -105,12 +111,29 @@ class OfflineStrategy(Strategy):
             if self.gradient_clip_val is not None:
                 torch.nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip_val)
             optimizer.step()
+            if self.averages is not None:
+                self.averages.update(self.parameters(), self.global_step)
             if scheduler is not None:
                 scheduler.step()
             self.losses.append((self.global_step, "the loss", loss.detach()))
             for name, value in {"loss": loss.detach(), **metrics}.items():
                 sums[name] = sums.get(name, 0) + value
+        if self.averages is not None:
+            self.averages.swap(self.parameters())                   # back, for all that acts, measures and saves
         self.log_dict({f"train/{name}": value / len(batches) for name, value in sums.items()}, logger=False)
+
+    def on_save_checkpoint(self, checkpoint: StateDict) -> None:
+        """The weights that are trained, where the module's are averaged."""
+        super().on_save_checkpoint(checkpoint)
+        if self.averages is not None:
+            checkpoint["averages"] = self.averages.state_dict()
+
+    @takes_state
+    def on_load_checkpoint(self, checkpoint: StateDict) -> None:
+        """Go on with them."""
+        super().on_load_checkpoint(checkpoint)
+        if self.averages is not None and "averages" in checkpoint:
+            self.averages.load_state_dict(checkpoint["averages"])
 
     def validation_step(self, batches: list[Batch], batch_index: int) -> None:
         """Loss, and how near the deterministic actions come, on held-out episodes."""
