@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lightning_bc.aliases import StateDict
+from lightning_bc.errors import takes_state
 
 
 class Averages:
@@ -50,6 +51,7 @@ class Averages:
         """The set that the module does not hold."""
         return {"others": self.others}
 
+    @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Go on from there."""
         self.others = state["others"]
