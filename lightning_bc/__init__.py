@@ -3,7 +3,7 @@
 The map of the package. A file imports only from stages to its left; names that share a stage do not import each other
 (setup.cfg has the same stages for import-linter):
 
-    errors, aliases -> bounds, files -> environments, players -> episodes -> numpy_kernels, rollout_workers
+    errors, aliases -> bounds, files -> environments, players -> ensembling, episodes -> numpy_kernels, rollout_workers
     -> acting, border, networks, ranks, references -> episode_metrics -> strategies -> demonstrations -> runs
     -> callbacks, api -> arguments, loggers, trainer_flags, report -> tools -> fit_help -> training -> study -> cli
 
@@ -16,12 +16,13 @@ What each is, in the same order:
     files.py            atomic writes, checksums
     environments/       what a policy acts in: batched MuJoCo tasks, or any Gymnasium environment, behind one interface
     players.py          who chooses actions while episodes are played; the memory of policies
+    ensembling.py       how overlapping chunks of actions are averaged
     episodes.py         play, the one loop that plays episodes; the banks of episode seeds
     rollout_workers.py  processes that play episodes beside the one that trains
     numpy_kernels.py    NumPy's functions for torch's kernels
     acting.py           a policy as a short list of NumPy calls, which acts fast on few observations
     border.py           observations normalised, actions scaled to [-1, 1] and back: here and nowhere else
-    networks.py         function approximators, chosen by --model.network: MLP, ResidualMLP
+    networks.py         function approximators, chosen by --model.network: MLP, LSTM, ...
     ranks.py            processes that train one policy together: what they do alike
     references.py       the returns of random actions and of the expert: 0 and 1 of the normalized return
     episode_metrics/    what is measured of episodes, one file per metric
@@ -34,7 +35,7 @@ What each is, in the same order:
         registry.py     finds every strategy in the two folders
     demonstrations/     what is learnt from: files and their formats, experts, collection, batches, the LightningDataModule
     runs/               runs on disk: their folders, curves and results; the score; what a study plans, and results.csv
-    callbacks/          what happens while training: the curve, checkpoints, progress, DAgger, TensorBoard's tabs
+    callbacks/          what happens while training: the curve, checkpoints, averaged weights, DAgger, TensorBoard's tabs
     api/                what a script of one's own calls: load, evaluate, collect; see docs/python.md
     arguments.py        the parser: an unknown key is refused with the nearest known name
     trainer_flags.py    what of Lightning's Trainer is set here, and what is refused

@@ -152,9 +152,10 @@ def freeze(policy: Callable[[Tensor], Tensor], shape: tuple[int, ...], device: t
     runs = []
     generator = torch.Generator().manual_seed(0)
     for number in (2, 3):
-        observations = torch.randn(number, *shape, generator=generator).to(device)
-        with torch.no_grad(), _Recorder() as recorder:
-            answer = policy(observations)
+        with torch.inference_mode(False), torch.no_grad():          # in inference mode compound kernels come as one
+            observations = torch.randn(number, *shape, generator=generator).to(device)
+            with _Recorder() as recorder:
+                answer = policy(observations)
         runs.append((recorder.calls, observations, answer))
     (calls, observations, answer), (others, _, _) = runs
     if [call[0] for call in calls] != [call[0] for call in others]:
@@ -198,9 +199,10 @@ class _Tape:
         used = [leaf for leaf in leaves if isinstance(leaf, Value)]
         depends = any(value in self.depending for value in used)
         several = isinstance(result, list | tuple)
-        results = [one for one in (result if several else [result]) if isinstance(one, Tensor)]
+        results = [*enumerate(result if several else [result])]
+        results = [(index, one) for index, one in results if isinstance(one, Tensor)]
         if all(value in self.constants for value in used) and not any(isinstance(leaf, _Linear) for leaf in leaves):
-            for one in results:
+            for _, one in results:
                 self._keep(one)
             return
         function = numpy_kernels.of(kernel, settings)
@@ -211,7 +213,7 @@ class _Tape:
             function = partial(numpy_kernels.cast, function, numpy_kernels.numpy_type(result.dtype))
         made = self._next() if several else self._number(result)
         self._append(Call(function, template, made, depends))
-        for index, one in enumerate(results if several else []):
+        for index, one in results if several else []:
             self._append(Call(numpy_kernels.item, [Value(made), index], self._number(one), depends))
 
     def leading_to(self, answer: Tensor) -> Frozen:
@@ -256,7 +258,7 @@ class _Tape:
 
 def _check(kernel: Any, args: Sequence[Any], settings: dict[str, Any], other_settings: dict[str, Any]) -> None:
     """Refuse a call that is not the same function of its arguments each time."""
-    if torch.Tag.nondeterministic_seeded in kernel.tags:
+    if torch.Tag.nondeterministic_seeded in kernel.tags and not _has_no_dropout(kernel, args):
         raise CannotBeFrozenError(f"it draws random numbers: {kernel}")
     by_numbers = bool({torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & set(kernel.tags))
     if kernel is torch.ops.aten.index.Tensor:                       # only where a mask chooses
@@ -272,6 +274,14 @@ def _check(kernel: Any, args: Sequence[Any], settings: dict[str, Any], other_set
 def _copy(tensor: Tensor) -> Array:
     """As an array with the same order in memory."""
     return tensor.detach().cpu().numpy().copy("K")
+
+
+def _has_no_dropout(kernel: Any, args: Sequence[Any]) -> bool:
+    """Whether it is a kernel, as that of attention, which would draw for its dropout alone, and has none."""
+    for index, argument in enumerate(kernel._schema.arguments):
+        if argument.name in ("dropout", "dropout_p"):
+            return (args[index] if index < len(args) else argument.default_value) == 0
+    return False
 
 
 def _leaves(nested: Any) -> list[Any]:

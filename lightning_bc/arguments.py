@@ -15,7 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_bc.errors import InputError
 from lightning_bc.files import shipped
-from lightning_bc.networks import Network
+from lightning_bc.networks import Network, networks
 from lightning_bc.strategies import strategies
 from lightning_bc.strategies.optimizers import DefaultAdam, DefaultAdamW
 
@@ -90,9 +90,9 @@ class Parser(LightningArgumentParser):
             name, cls = f"{key}.{found[1]}", found[2] or (classes[-1] if (classes := _CLASS.findall(message)) else "")
             return _not_accepted(name, cls.rpartition(".")[2])
         if found := _UNKNOWN_CLASS.search(message):
-            networks = [cls.__name__ for cls in _networks()]
-            fitting = {"model": [*strategies()], "network": networks}.get(key.rpartition(".")[2], [])
-            return _unknown(found[1], [*strategies(), *networks, "AdamW", "Adam"], instead=fitting)
+            known = [cls.__name__ for cls in networks()]
+            fitting = {"model": [*strategies()], "network": known}.get(key.rpartition(".")[2], [])
+            return _unknown(found[1], [*strategies(), *known, "AdamW", "Adam"], instead=fitting)
         if key and (found := _BOUND.search(message)):
             return f"--{key} {found[1]}: {found[2].rstrip('.')}."
         if key == "model" and not _CLASS.search(message) and (found := _NESTED.search(message)):
@@ -159,20 +159,16 @@ def options(cls: type) -> list[str]:
     return [name for name in inspect.signature(cls).parameters if name not in NOT_FLAGS]
 
 
-def _networks() -> list[type[Network]]:
-    return Network.__subclasses__()
-
-
 def _known_classes() -> dict[str, type]:
     optimizers = [*(cls for cls in vars(torch.optim).values() if inspect.isclass(cls)), DefaultAdamW, DefaultAdam]
-    return {cls.__name__: cls for cls in (*strategies().values(), *_networks(), *optimizers)}
+    return {cls.__name__: cls for cls in (*strategies().values(), *networks(), *optimizers)}
 
 
 def _model_flags(strategy: str) -> list[str]:
     """Every flag under --model, of one strategy where it is known, else of all."""
     chosen = [cls for name, cls in strategies().items() if name == strategy] or list(strategies().values())
     names = [f"model.{name}" for cls in chosen for name in options(cls)]
-    names += [f"model.network.{name}" for cls in _networks() for name in options(cls)]
+    names += [f"model.network.{name}" for cls in networks() for name in options(cls)]
     names += [f"model.optimizer.{name}" for cls in (DefaultAdamW, DefaultAdam) for name in options(cls)]
     return [*names, "model.init_from"]
 
@@ -187,8 +183,9 @@ def _not_accepted(name: str, cls: str) -> str:
     near = difflib.get_close_matches(option, options(known), n=1)
     if near or prefix == "model":
         return _unknown(name, _model_flags(cls))
-    others = [other.__name__ for other in _networks() if option in options(other)] if issubclass(known, Network) else []
-    way_out = f" {' and '.join(others)} takes it: --{prefix} {others[0]} --{name} VALUE." if others else ""
+    others = [other.__name__ for other in networks() if option in options(other)] if issubclass(known, Network) else []
+    listed = " and ".join(filter(None, [", ".join(others[:-1]), *others[-1:]]))
+    way_out = f" {listed} take{'s' * (len(others) == 1)} it: --{prefix} {others[0]} --{name} VALUE." if others else ""
     return f"unknown: --{name}. {cls} takes {takes}.{way_out}"
 
 

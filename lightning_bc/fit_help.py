@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 
 from lightning_bc import bounds
 from lightning_bc.arguments import NOT_FLAGS, configured
-from lightning_bc.networks import Network
+from lightning_bc.networks import networks
 from lightning_bc.strategies import Strategy, strategies
 from lightning_bc.strategies.optimizers import DefaultAdamW
 from lightning_bc.trainer_flags import SHOWN
@@ -69,7 +69,7 @@ def page(parser: ArgumentParser, command: str, args: list[str]) -> str:
     else:
         lines += _section(f"Options of {chosen.__name__}: {_first_sentence(chosen.__doc__)}", _arguments(chosen))
     lines += _section("Networks, chosen by --model.network NAME", {})
-    for network in Network.__subclasses__():
+    for network in networks():
         lines += _section(f"{network.__name__}: {_first_sentence(network.__doc__)}", _arguments(network, "model.network."))
     lines += _section("Optimizer, torch.optim's by --model.optimizer CLASS", _arguments(DefaultAdamW, "model.optimizer."))
     return "\n".join(lines) + "\n"

@@ -4,15 +4,24 @@ A strategy calls its network factory with (input_size, output_size); everything 
 network's own and is set in YAML or by flags:
 
     --model.network ResidualMLP --model.network.width 512 --model.network.blocks 3
+
+A network's input is one row of numbers, of which the last ``history`` observations stand first. MLP and ResidualMLP take the
+row as it is; LSTM and Transformer read the observations as a sequence:
+
+    --model.history 10 --model.network LSTM
 """
 
+import inspect
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from lightning_bc.errors import InputError
 
 Activation = Literal["relu", "gelu", "silu", "tanh", "elu"]
 
@@ -23,6 +32,30 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "elu": nn.ELU,
 }
+
+
+class InputSize(int):
+    """Size of a network's input, and what it holds: ``history`` observations, the present one last, and the rest.
+
+    Args:
+        history: number of observations.
+        observation_dim: size of each.
+        rest: how many numbers follow.
+    """
+
+    history: int
+    observation_dim: int
+
+    def __new__(cls, history: int, observation_dim: int, rest: int = 0) -> "InputSize":
+        """The whole number history observation_dim + rest."""
+        size = super().__new__(cls, history * observation_dim + rest)
+        size.history, size.observation_dim = history, observation_dim
+        return size
+
+    @classmethod
+    def of(cls, size: int) -> "InputSize":
+        """A plain number as one observation."""
+        return size if isinstance(size, cls) else cls(1, size)
 
 
 class Network(nn.Module):
@@ -36,7 +69,17 @@ class Network(nn.Module):
 
 
 NetworkFactory = Callable[[int, int], Network]
-"""Builds a network from input_size and output_size."""
+"""Builds a network from input_size, an :class:`InputSize` where it sees a history, and output_size."""
+
+
+def networks() -> list[type[Network]]:
+    """Every final network: those of this file, and those of a user that have been imported."""
+    found, queue = [], Network.__subclasses__()
+    while queue:
+        cls = queue.pop(0)
+        queue += cls.__subclasses__()
+        found += [] if inspect.isabstract(cls) else [cls]
+    return found
 
 
 class MLP(Network):
@@ -115,6 +158,104 @@ class ResidualMLP(Network):
         for block in self.blocks:
             hidden = hidden + block(hidden)
         return self.output(hidden)
+
+
+class SequenceNetwork(Network, ABC):
+    """What sequence networks share: the observations are read into ``width`` numbers, and an MLP maps these and the rest.
+
+    Args:
+        input_size: size of the input, and how many observations it begins with.
+        output_size: size of the output.
+        width: size of what the sequence is read into.
+        hidden_sizes: of the MLP behind it.
+    """
+
+    def __init__(self, input_size: int, output_size: int, width: int, hidden_sizes: Sequence[int]) -> None:
+        super().__init__()
+        size = InputSize.of(input_size)
+        self.history, self.observation_dim = size.history, size.observation_dim
+        self.head = MLP(width + size - size.history * size.observation_dim, output_size, hidden_sizes)
+
+    @abstractmethod
+    def read(self, observations: Tensor) -> Tensor:
+        """What is known after the last of ``observations`` (batch, history, observation_dim): (batch, width)."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map ``inputs`` (batch, input_size) to (batch, output_size)."""
+        seen = self.history * self.observation_dim
+        observations = inputs[:, :seen].unflatten(-1, (self.history, self.observation_dim))
+        return self.head(torch.cat([self.read(observations), inputs[:, seen:]], dim=-1))
+
+
+class LSTM(SequenceNetwork):
+    """Long short-term memory over the history (Hochreiter 1997, https://doi.org/10.1162/neco.1997.9.8.1735).
+
+    With GaussianMixture the BC-RNN-GMM of Mandlekar 2021, https://arxiv.org/abs/2108.03298, with MSE the BC-RNN. There the
+    state is carried on for 10 steps and then begins anew; here each step reads the last ``history`` observations from the
+    beginning, so that every step sees as many.
+
+    Args:
+        input_size: size of the input; the strategy sets it.
+        output_size: size of the output; the strategy sets it.
+        width: size of the state.
+        layers: number of layers, one above the other.
+        hidden_sizes: widths of the hidden layers behind it.
+    """
+
+    def __init__(
+        self, input_size: int, output_size: int, width: int = 256, layers: int = 1, hidden_sizes: Sequence[int] = (256,)
+    ) -> None:
+        super().__init__(input_size, output_size, width, hidden_sizes)
+        self.settings = {"width": width, "layers": layers, "hidden_sizes": [*hidden_sizes]}
+        self.lstm = nn.LSTM(self.observation_dim, width, layers, batch_first=True)
+
+    def read(self, observations: Tensor) -> Tensor:
+        """The last layer's output at the last observation."""
+        outputs, _ = self.lstm(observations)                        # (batch, history, width)
+        return outputs[:, -1]
+
+
+class Transformer(SequenceNetwork):
+    """Causal transformer over the history (Vaswani 2017, https://arxiv.org/abs/1706.03762), with learnt positions.
+
+    With GaussianMixture the BC-Transformer of robomimic (https://robomimic.github.io), with ``--model.history 10`` as there.
+    There every step of the window is a training target; here the last one is.
+
+    Args:
+        input_size: size of the input; the strategy sets it.
+        output_size: size of the output; the strategy sets it.
+        width: size of the stream.
+        layers: number of layers of attention and two linear layers each, LayerNorm before both.
+        heads: number of attention heads; they share the width.
+        hidden_sizes: widths of the hidden layers behind it.
+    """
+
+    causal: Tensor
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        width: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        hidden_sizes: Sequence[int] = (256,),
+    ) -> None:
+        super().__init__(input_size, output_size, width, hidden_sizes)
+        if width % heads:
+            raise InputError(f"--model.network.width {width}: wanted a multiple of --model.network.heads, {heads}.")
+        self.settings = {"width": width, "layers": layers, "heads": heads, "hidden_sizes": [*hidden_sizes]}
+        self.embed = nn.Linear(self.observation_dim, width)
+        self.positions = nn.Parameter(0.02 * torch.randn(self.history, width))
+        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout=0.0, batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        causal = nn.Transformer.generate_square_subsequent_mask(self.history)
+        self.register_buffer("causal", causal, persistent=False)    # (history, history)
+
+    def read(self, observations: Tensor) -> Tensor:
+        """The stream behind the last layer at the last observation."""
+        stream = self.embed(observations) + self.positions          # (batch, history, width)
+        return self.encoder(stream, mask=self.causal, is_causal=True)[:, -1]
 
 
 TIME_FEATURES = 16

@@ -57,6 +57,8 @@ def _to_torch(one: Any) -> Any:
 
 
 def _to_numpy(one: Any) -> Any:
+    if one is None:                                                 # of several results one that is not there
+        return None
     return one.numpy() if isinstance(one, torch.Tensor) else [_to_numpy(other) for other in one]
 
 

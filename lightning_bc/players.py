@@ -84,10 +84,15 @@ class Memory(Player):
             self._left = torch.zeros(num_envs, dtype=torch.int64, device=observations.device)
         self._seen[rows], self._left[rows] = observations.unsqueeze(1), 0
 
+    def _look(self, observations: Tensor, rows: Tensor) -> Tensor:
+        """What is seen with the present ``observations``, (playing, history, observation_dim)."""
+        seen = torch.cat([self._seen[rows, 1:], observations.unsqueeze(1)], dim=1)
+        self._seen[rows] = seen
+        return seen
+
     def act(self, observations: Tensor, rows: Tensor) -> Tensor:
         """The next action of the last answer; of a new one, where that has been played."""
-        seen = torch.cat([self._seen[rows, 1:], observations.unsqueeze(1)], dim=1)
-        self._seen[rows] = seen                                     # (playing, history, observation_dim)
+        seen = self._look(observations, rows)
         asking = self._left[rows] == 0
         if asking.any():
             answers = self.policy(seen[asking])[:, : self.chunk]    # (asking, chunk, action_dim)

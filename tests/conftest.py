@@ -101,6 +101,8 @@ def build_strategy(
     torch.manual_seed(0)
     if "network" in inspect.signature(cls).parameters:
         options = {"network": functools.partial(MLP, hidden_sizes=hidden_sizes), **options}
+    elif "width" in inspect.signature(cls).parameters:
+        options = {"width": 16, "layers": 1, **options}
     return cls(observation_dim=observation_dim, action_low=list(action_low), action_high=list(action_high), **options)
 
 

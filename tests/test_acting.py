@@ -9,7 +9,7 @@ from conftest import BUDGET, build_strategy, curve, fit
 from torch.nn import functional as F
 
 from lightning_bc.acting import CannotBeFrozenError, freeze
-from lightning_bc.networks import MLP, ResidualMLP
+from lightning_bc.networks import LSTM, MLP, ResidualMLP, Transformer
 from lightning_bc.strategies import strategies
 
 CHOOSE = {"Autoregressive", "GaussianMixture", "VAE"}
@@ -38,7 +38,7 @@ def test_a_frozen_policy_answers_as_forward_does(name, batch):
     assert (found < 2e-5).float().mean() >= (0.9 if name in CHOOSE else 1)
 
 
-@pytest.mark.parametrize("name", ["Diffusion", "FlowMatching"])
+@pytest.mark.parametrize("name", ["Diffusion", "FlowMatching", "MIP", "MeanFlow", "ACT"])
 def test_windows(name):
     strategy = build_strategy(strategies()[name], history=3, horizon=4, chunk=2).eval()
     assert difference(strategy, 5).max() < 2e-5
@@ -48,6 +48,12 @@ def test_windows(name):
 @pytest.mark.parametrize("network", [MLP, ResidualMLP])
 def test_every_network_can_be_frozen(network, activation):
     strategy = build_strategy(strategies()["MSE"], network=functools.partial(network, activation=activation)).eval()
+    assert difference(strategy, 5).max() < 2e-5
+
+
+@pytest.mark.parametrize("network", [LSTM, Transformer])
+def test_sequence_networks(network):
+    strategy = build_strategy(strategies()["MSE"], network=functools.partial(network, width=16), history=5).eval()
     assert difference(strategy, 5).max() < 2e-5
 
 
@@ -98,6 +104,7 @@ def test_functions_equal_torchs_own(name):
     ("policy", "reason"),
     [
         (lambda x: x + torch.randn_like(x), "draws random numbers"),
+        (lambda x: F.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None], dropout_p=0.5)[:, 0], "draws random"),
         (lambda x: torch.zeros_like(x).copy_(x), "writes into a tensor"),
         (lambda x: x if x.sum() > 0 else -x, "decides by numbers"),
         (lambda x: x[x > 0], "decides by numbers"),

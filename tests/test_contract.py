@@ -30,7 +30,11 @@ PACKAGE = Path(lightning_bc.__file__).parent / "strategies"
 ALL = strategies()
 OFFLINE = {name: cls for name, cls in ALL.items() if issubclass(cls, OfflineStrategy)}
 ONLINE = {name: cls for name, cls in ALL.items() if cls.learns_by_acting}
-WINDOWED = {name: cls for name, cls in OFFLINE.items() if "horizon" in inspect.signature(cls).parameters}
+WINDOWED = {
+    name: [one for one in ("history", "horizon", "chunk") if one in inspect.signature(cls).parameters]
+    for name, cls in OFFLINE.items()
+    if "history" in inspect.signature(cls).parameters
+}
 every_strategy = pytest.mark.parametrize("cls", ALL.values(), ids=ALL)
 every_offline_strategy = pytest.mark.parametrize("cls", OFFLINE.values(), ids=OFFLINE)
 
@@ -170,7 +174,7 @@ def test_training_lowers_the_loss_and_finds_the_action(cls):
     assert after < before / 2
 
 
-@every_offline_strategy
+@pytest.mark.parametrize("cls", [cls for cls in OFFLINE.values() if "network" in inspect.signature(cls).parameters])
 def test_strategy_takes_another_network(cls):
     strategy = build_strategy(cls, network=lambda size_in, size_out: ResidualMLP(size_in, size_out, width=16, blocks=1))
     loss, _ = strategy.loss(*linear_problem())
@@ -235,10 +239,22 @@ def test_an_offline_strategy_learns_and_acts_without_leaving_its_device(cls, mon
     assert_learns_on_meta(on_meta(cls, monkeypatch), meta_batch(cls), monkeypatch)
 
 
-@pytest.mark.parametrize("cls", WINDOWED.values(), ids=WINDOWED)
-def test_a_strategy_of_windows_learns_and_acts_without_leaving_its_device(cls, monkeypatch):
-    strategy = on_meta(cls, monkeypatch, history=2, horizon=4, chunk=3)
-    assert_learns_on_meta(strategy, meta_batch(cls, history=2, horizon=4), monkeypatch)
+@pytest.mark.parametrize("name", WINDOWED)
+def test_a_strategy_of_windows_learns_and_acts_without_leaving_its_device(name, monkeypatch):
+    sizes = {size: {"history": 2, "horizon": 4, "chunk": 3}[size] for size in WINDOWED[name]}
+    strategy = on_meta(OFFLINE[name], monkeypatch, **sizes)
+    assert_learns_on_meta(strategy, meta_batch(OFFLINE[name], history=2, horizon=strategy.horizon), monkeypatch)
+
+
+@pytest.mark.parametrize("name", WINDOWED)
+def test_a_history_is_seen_and_answered_by_a_chunk(name):
+    strategy, observations = build_strategy(OFFLINE[name], history=3), torch.randn(5, 3, 3)
+    with torch.no_grad():
+        actions = strategy(observations)
+        assert actions.shape == strategy(observations, deterministic=False).shape == (5, 1, 2)
+        changed = observations.clone()
+        changed[:, 0] += 1e3
+        assert not torch.equal(strategy(changed), actions)
 
 
 def transitions(rows, device):

@@ -1,13 +1,17 @@
 """Function approximators against their equations."""
 
+import functools
 import math
 
 import numpy as np
 import pytest
 import torch
+from conftest import build_strategy, train
 from torch.nn import functional as F
 
-from lightning_bc.networks import MLP, ResidualMLP
+from lightning_bc.errors import InputError
+from lightning_bc.networks import LSTM, MLP, InputSize, Network, ResidualMLP, SequenceNetwork, Transformer
+from lightning_bc.strategies import MSE, FlowMatching, GaussianMixture, MeanFlow
 
 ACTIVATIONS = {
     "relu": lambda x: np.maximum(x, 0),
@@ -89,3 +93,98 @@ def test_residual_mlp_keeps_gradients_alive_when_deep():
     network = ResidualMLP(4, 1, width=16, blocks=50)
     network(torch.randn(32, 4)).sum().backward()
     assert network.embed.weight.grad.norm() > 1e-2
+
+
+SEQUENCE = {"LSTM": functools.partial(LSTM, width=16), "Transformer": functools.partial(Transformer, width=16, heads=2)}
+each_sequence_network = pytest.mark.parametrize("network", SEQUENCE.values(), ids=SEQUENCE)
+
+
+def test_an_input_size_is_the_number_and_says_what_stands_in_it():
+    size = InputSize(3, 4, rest=5)
+    assert size == 17
+    assert (size.history, size.observation_dim) == (3, 4)
+    assert InputSize.of(size) is size
+    assert (InputSize.of(7), InputSize.of(7).history, InputSize.of(7).observation_dim) == (7, 1, 7)
+
+
+def test_lstm_equals_its_equations_step_by_step():
+    """Hochreiter 1997 with forget gates (Gers 2000), as torch writes them, and the head on the last state and the rest."""
+    torch.manual_seed(0)
+    network, inputs = LSTM(InputSize(3, 2, rest=1), 4, width=5), torch.randn(6, 7)
+    weights = dict(network.lstm.named_parameters())
+    hidden = cell = torch.zeros(6, 5)
+    for observation in inputs[:, :6].unflatten(-1, (3, 2)).unbind(1):
+        gates = observation @ weights["weight_ih_l0"].T + weights["bias_ih_l0"]
+        forgotten = hidden @ weights["weight_hh_l0"].T + weights["bias_hh_l0"]
+        let_in, keep, new, let_out = (gates + forgotten).chunk(4, dim=1)
+        cell = keep.sigmoid() * cell + let_in.sigmoid() * new.tanh()
+        hidden = let_out.sigmoid() * cell.tanh()
+    torch.testing.assert_close(network(inputs), network.head(torch.cat([hidden, inputs[:, 6:]], dim=1)))
+
+
+def test_what_a_transformer_knows_after_an_observation_does_not_depend_on_later_ones():
+    torch.manual_seed(0)
+    network = Transformer(InputSize(5, 2), 1, width=16, heads=2, layers=2)
+    stream = torch.randn(4, 5, 16)
+    changed = stream.clone()
+    changed[:, 3:] = torch.randn(4, 2, 16)
+    read = functools.partial(network.encoder, mask=network.causal, is_causal=True)
+    torch.testing.assert_close(read(stream)[:, :3], read(changed)[:, :3])
+    assert (read(stream)[:, 3:] - read(changed)[:, 3:]).abs().amax((0, 2)).min() > 0.1
+    with pytest.raises(InputError, match=r"--model.network.width 16: wanted a multiple of --model.network.heads, 3"):
+        Transformer(InputSize(5, 2), 1, width=16, heads=3)
+
+
+@each_sequence_network
+def test_the_order_of_what_was_seen_matters(network):
+    torch.manual_seed(0)
+    built, inputs = network(InputSize(4, 3), 2), 5 * torch.randn(5, 12)
+    swapped = inputs.unflatten(-1, (4, 3))[:, [1, 0, 2, 3]].flatten(1)
+    assert (built(inputs) - built(swapped)).abs().max() > 1e-5
+
+
+def before_last(pairs=64, history=3):
+    """Windows of observations that do not depend on each other; the action is the one before the last, of variance 1/12."""
+    seen = torch.rand(pairs, history, 1) - 0.5
+    return seen, seen[:, -2:-1], torch.ones(pairs, 1, dtype=torch.bool)
+
+
+def error(strategy, observations, actions):
+    with torch.no_grad():
+        return float((strategy.act(observations, deterministic=True).flatten() - actions.flatten()).square().mean())
+
+
+@pytest.mark.parametrize(
+    ("cls", "network"),
+    [(MSE, "LSTM"), (MSE, "Transformer"), (GaussianMixture, "LSTM"), (FlowMatching, "Transformer")],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_strategy_with_a_history_reads_what_is_not_in_the_present_observation(cls, network):
+    strategy = build_strategy(cls, 1, [-1.0], [1.0], network=SEQUENCE[network], history=3)
+    torch.manual_seed(0)
+    train(strategy, before_last, learning_rate=1e-2)
+    observations, actions, _ = before_last(1000)
+    assert error(strategy, observations, actions) < 0.1 / 12
+
+
+def test_without_a_history_it_cannot_be_read():
+    strategy = build_strategy(MSE, 1, [-1.0], [1.0])
+    torch.manual_seed(0)
+    train(strategy, lambda: [x[:, -1] for x in before_last()[:2]])
+    observations, actions, _ = before_last(1000)
+    assert error(strategy, observations[:, -1], actions) > 0.8 / 12
+
+
+@each_sequence_network
+def test_mean_flow_refuses_networks_that_have_no_derivative_in_forward_mode(network):
+    with pytest.raises(InputError, match="MeanFlow differentiates its network in forward mode"):
+        build_strategy(MeanFlow, network=network, history=3)
+
+
+def test_settings_build_every_network_again():
+    for cls in (MLP, ResidualMLP, LSTM, Transformer):
+        network = cls(InputSize(3, 4), 2)
+        assert isinstance(network, Network)
+        again = cls(InputSize(3, 4), 2, **network.settings)
+        assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in network.named_parameters()}
+        assert isinstance(network, SequenceNetwork) == (cls in (LSTM, Transformer))

@@ -44,7 +44,7 @@ def contrast(colour, other):
     return high / low
 
 
-@pytest.mark.parametrize(("eyes", "smallest"), [("all cones", 0.15), ("no red cones", 0.078), ("no green cones", 0.078)])
+@pytest.mark.parametrize(("eyes", "smallest"), [("all cones", 0.1), ("no red cones", 0.052), ("no green cones", 0.052)])
 def test_each_two_colours_are_apart_for_every_reader(eyes, smallest):
     seen = [oklab(np.clip(np.array(SEEN[eyes]) @ linear(colour), 0, 1)) for colour in COLOURS.values()]
     assert min(np.linalg.norm(one - other) for one, other in combinations(seen, 2)) >= smallest

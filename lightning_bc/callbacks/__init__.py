@@ -1,5 +1,6 @@
 """What happens beside the training steps: the reward-over-time curve, checkpoints, progress, DAgger, tabs."""
 
+from lightning_bc.callbacks.averaged_weights import AveragedWeights
 from lightning_bc.callbacks.checked import Checked
 from lightning_bc.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from lightning_bc.callbacks.dagger import DAgger
@@ -11,6 +12,7 @@ from lightning_bc.callbacks.tabs import TensorBoardTabs
 
 __all__ = [
     "AtomicCheckpointIO",
+    "AveragedWeights",
     "Checked",
     "Checkpoints",
     "DAgger",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 COLOURS = {
+    "ACT": "#70a078",
     "AIRL": "#fe45b8",
     "Autoregressive": "#0ba847",
     "Diffusion": "#c61f06",
@@ -16,7 +17,9 @@ COLOURS = {
     "Gaussian": "#fd5f2c",
     "GaussianMixture": "#349ac4",
     "IQLearn": "#16698a",
+    "MIP": "#6070d8",
     "MSE": "#067123",
+    "MeanFlow": "#905058",
     "SAC": "#bb70fb",
     "TD3": "#aa7288",
     "VAE": "#bf0883",

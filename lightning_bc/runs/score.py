@@ -175,4 +175,4 @@ def latency(strategy: Strategy, batch: int) -> float:
             started = time.perf_counter()
             policy(observations).cpu()
             seconds.append(time.perf_counter() - started)
-    return 1000 * float(np.median(seconds)) / strategy.chunk
+    return 1000 * float(np.median(seconds)) / strategy.steps_per_answer

@@ -14,8 +14,9 @@ from torch import Tensor
 from lightning_bc.acting import CannotBeFrozenError, Frozen, freeze
 from lightning_bc.aliases import StateDict
 from lightning_bc.border import Border
+from lightning_bc.ensembling import LARGEST_EXPONENT, Ensembling
 from lightning_bc.errors import DivergedError, InputError, takes_state
-from lightning_bc.networks import Network
+from lightning_bc.networks import InputSize, Network
 from lightning_bc.players import Memory, Memoryless, Player, Policy
 from lightning_bc.ranks import of_all_ranks, seed_of_rank
 from lightning_bc.strategies.contract import Metric, Needs, data_of
@@ -80,6 +81,9 @@ class Strategy(LightningModule, ABC):
     chunk: int = 1
     """How many actions ``act`` answers with, at most ``horizon``."""
 
+    temporal_ensembling: float | None = None
+    """Coefficient m of the weights by which overlapping chunks are averaged; None plays one chunk after the other."""
+
     gradient_clip_val: float | None = None
     """Largest norm of the gradient of all parameters, of offline strategies; None leaves gradients as they are."""
 
@@ -111,15 +115,32 @@ class Strategy(LightningModule, ABC):
         self.recorded: dict[int, Recorded] = {}                     # updates to replay, by their kind
         self.losses: list[tuple[int, str, Tensor]] = []             # of the last training step: optimizer step, name, value
 
-    def set_windows(self, history: int, horizon: int, chunk: int) -> None:
-        """Declare the sizes of windows.
+    def set_windows(self, history: int, horizon: int, chunk: int, temporal_ensembling: float | None = None) -> None:
+        """Declare the sizes of windows, and how chunks are played.
 
         Raises:
-            InputError: more actions are to be played than are learnt.
+            InputError: more actions are to be played than are learnt, or chunks that do not overlap are to be averaged.
         """
         if chunk > horizon:
             raise InputError(f"--model.chunk {chunk}: wanted at most --model.horizon, {horizon}: no more are learnt.")
+        if temporal_ensembling is not None and chunk == 1:
+            raise InputError("--model.temporal_ensembling: averages overlapping chunks; wanted --model.chunk above 1.")
+        if temporal_ensembling is not None and temporal_ensembling * (chunk - 1) > LARGEST_EXPONENT:
+            raise InputError(
+                f"--model.temporal_ensembling {temporal_ensembling:g}: with chunks of {chunk} wanted at most "
+                f"{LARGEST_EXPONENT / (chunk - 1):.3g}, since weights beyond float32 would be left."
+            )
         self.history, self.horizon, self.chunk = history, horizon, chunk
+        self.temporal_ensembling = temporal_ensembling
+
+    @property
+    def steps_per_answer(self) -> int:
+        """How many steps are played between two calls of ``act``."""
+        return self.chunk if self.temporal_ensembling is None else 1
+
+    def input_size(self, rest: int = 0) -> InputSize:
+        """Size of a network's input: the observations of the history, and ``rest`` numbers behind them."""
+        return InputSize(self.history, self.observation_dim, rest)
 
     @property
     def has_windows(self) -> bool:
@@ -220,7 +241,7 @@ class Strategy(LightningModule, ABC):
     @property
     def network_evaluations(self) -> float:
         """How often one played deterministic action evaluates its network."""
-        return len(self.network_calls()) / self.chunk
+        return len(self.network_calls()) / self.steps_per_answer
 
     @torch.inference_mode()
     def network_calls(self) -> list[int]:
@@ -235,7 +256,11 @@ class Strategy(LightningModule, ABC):
 
     def remembering(self, policy: Policy, replan: bool = False) -> Player:
         """What plays episodes with ``policy``, which answers as this strategy does, and remembers for it."""
-        return Memory(policy, self.history, 1 if replan else self.chunk) if self.has_windows else Memoryless(policy)
+        if not self.has_windows:
+            return Memoryless(policy)
+        if self.temporal_ensembling is not None and not replan:
+            return Ensembling(policy, self.history, self.chunk, self.temporal_ensembling)
+        return Memory(policy, self.history, 1 if replan else self.chunk)
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the schedule over the run's length."""

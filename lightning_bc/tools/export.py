@@ -44,6 +44,11 @@ def export(
     if onnx:
         onnx_graphs.check_extra()
     policy, strategy = _load(ckpt_path)
+    if onnx and strategy.temporal_ensembling is not None:
+        raise InputError(
+            f"--onnx true: a graph answers with chunks, and {ckpt_path} plays the means of overlapping ones "
+            f"(temporal_ensembling {strategy.temporal_ensembling:g}). Leave it away; lightning_bc.load plays the folder so."
+        )
     path = new_file(output)
     try:
         if format == "cleanrl":

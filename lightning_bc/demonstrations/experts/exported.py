@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save
 from lightning_bc import versions
 from lightning_bc.errors import InputError
 from lightning_bc.files import replacing, sha256, write_text
-from lightning_bc.networks import Network
+from lightning_bc.networks import networks
 from lightning_bc.references import References
 from lightning_bc.strategies import Strategy, strategies
 from lightning_bc.strategies.registry import check_shapes, programs
@@ -158,7 +158,7 @@ def rebuilt(folder: str | Path, description: Mapping[str, Any]) -> Strategy:
     if (network := description["network"]) is not None:
         if "network" not in _parameters(cls):
             raise InputError(f"{path}: network: {cls.__name__} has none to choose.")
-        network_cls = _known(path, "network", network["name"], {known.__name__: known for known in _networks()})
+        network_cls = _known(path, "network", network["name"], {known.__name__: known for known in networks()})
         sizes = set([*_parameters(network_cls)][:2])
         settings["network"] = partial(network_cls, **_checked(path, "network", network_cls, network["settings"], sizes))
     try:
@@ -205,10 +205,6 @@ def _known(path: Path, key: str, name: str, classes: Mapping[str, type]) -> Any:
     if name not in classes:
         raise InputError(f"{path}: {key} {name}: is not known. Known: {', '.join(classes)}.")
     return classes[name]
-
-
-def _networks() -> list[type[Network]]:
-    return [cls for cls in Network.__subclasses__() if not inspect.isabstract(cls)]
 
 
 def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:

@@ -10,10 +10,13 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torchmetrics import ExplainedVariance, MeanAbsoluteError, MeanMetric, MeanSquaredError
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.episodes import forked_random_state
+from lightning_bc.errors import takes_state
 from lightning_bc.ranks import mean_over_ranks, weights_of_shares
 from lightning_bc.strategies.base import Metrics, Schedule, Strategy
 from lightning_bc.strategies.contract import Metric, data_of
+from lightning_bc.strategies.offline.averaging import Averages
 from lightning_bc.strategies.recorded import Recorded, Update
 
 Batch = tuple[Tensor, ...]
@@ -54,6 +57,7 @@ class OfflineStrategy(Strategy):
         schedule: Schedule,
     ) -> None:
         super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
+        self.averages: Averages | None = None  # set by AveragedWeights
         self.automatic_optimization = False  # one training_step takes many optimizer steps
         self.validation_metrics = torch.nn.ModuleDict(
             {
@@ -108,15 +112,21 @@ class OfflineStrategy(Strategy):
         if self.is_recorded:
             bare = optimizer.optimizer
             update = self.recorded.setdefault(0, Recorded(partial(self.update, bare), [bare]))
+        if self.averages is not None:
+            self.averages.swap(self.parameters())                   # to the trained weights
         self.losses = []
         measured: list[Metrics] = []
         for batch, weight in zip(batches, self._weights(batches), strict=True):
             measured.append(update(*batch) if weight == 1 else update(*batch, weight=weight))
             if self.is_recorded:
                 self.count_step(optimizer)
+            if self.averages is not None:
+                self.averages.update(self.parameters(), self.global_step)
             if scheduler is not None:
                 scheduler.step()
             self.losses.append((self.global_step, "the loss", measured[-1]["loss"]))
+        if self.averages is not None:
+            self.averages.swap(self.parameters())                   # back, for all that acts, measures and saves
         means = {f"train/{name}": torch.stack([metrics[name] for metrics in measured]).mean() for name in measured[0]}
         if self._several:
             self._join(means)
@@ -151,6 +161,19 @@ class OfflineStrategy(Strategy):
         values = mean_over_ranks(self.trainer, torch.stack([*(loss for _, _, loss in self.losses), *means.values()]))
         self.losses = [(step, name, value) for (step, name, _), value in zip(self.losses, values, strict=False)]
         means.update(zip(means, values[len(self.losses) :], strict=True))
+
+    def on_save_checkpoint(self, checkpoint: StateDict) -> None:
+        """The weights that are trained, where the module's are averaged."""
+        super().on_save_checkpoint(checkpoint)
+        if self.averages is not None:
+            checkpoint["averages"] = self.averages.state_dict()
+
+    @takes_state
+    def on_load_checkpoint(self, checkpoint: StateDict) -> None:
+        """Go on with them."""
+        super().on_load_checkpoint(checkpoint)
+        if self.averages is not None and "averages" in checkpoint:
+            self.averages.load_state_dict(checkpoint["averages"])
 
     def validation_step(self, batches: list[Batch], batch_index: int) -> None:
         """Loss, and how near the deterministic actions come, on held-out episodes."""

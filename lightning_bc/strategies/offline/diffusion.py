@@ -42,7 +42,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from lightning_bc.bounds import ClosedUnitInterval, PositiveInt
+from lightning_bc.bounds import ClosedUnitInterval, NonNegativeFloat, PositiveInt
 from lightning_bc.errors import InputError
 from lightning_bc.networks import MLP, TIME_FEATURES, NetworkFactory, sinusoidal_features
 from lightning_bc.strategies.base import Metrics, Schedule
@@ -70,6 +70,8 @@ class Diffusion(OfflineStrategy):
         history: how many observations the policy sees, the present one last.
         horizon: how many actions, from the present one on, are modelled together.
         chunk: how many of these are played before the policy is asked again.
+        temporal_ensembling: ask at every step, and play the mean of overlapping chunks with weights exp(-this i), i = 0 for
+            the oldest; default: chunks are played one after the other.
         optimizer: which optimizer, with its learning rate and weight decay.
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
@@ -99,6 +101,7 @@ class Diffusion(OfflineStrategy):
         history: PositiveInt = 1,
         horizon: PositiveInt = 1,
         chunk: PositiveInt = 1,
+        temporal_ensembling: NonNegativeFloat | None = None,
         optimizer: OptimizerCallable = DefaultAdamW,
         schedule: Schedule = "cosine",
     ) -> None:
@@ -107,9 +110,9 @@ class Diffusion(OfflineStrategy):
         self.noise_scale = noise_scale
         if self.act_steps > steps:
             raise InputError(f"--model.act_steps {act_steps}: wanted 1 to --model.steps, {steps}.")
-        self.set_windows(history, horizon, chunk)
+        self.set_windows(history, horizon, chunk, temporal_ensembling)
         size = horizon * self.action_dim
-        self.network = network(history * observation_dim + size + TIME_FEATURES, size)
+        self.network = network(self.input_size(size + TIME_FEATURES), size)
         self.register_buffer("signal", cosine_schedule(steps))      # abar_0 ... abar_T, (steps + 1,)
         noise = torch.randn(size, generator=torch.Generator().manual_seed(0))
         self.register_buffer("start_noise", noise)

@@ -37,7 +37,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from lightning_bc.bounds import ClosedUnitInterval, PositiveFloat, PositiveInt
+from lightning_bc.bounds import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
 from lightning_bc.networks import MLP, TIME_FEATURES, NetworkFactory, sinusoidal_features
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
@@ -61,6 +61,8 @@ class FlowMatching(OfflineStrategy):
         history: how many observations the policy sees, the present one last.
         horizon: how many actions, from the present one on, are modelled together.
         chunk: how many of these are played before the policy is asked again.
+        temporal_ensembling: ask at every step, and play the mean of overlapping chunks with weights exp(-this i), i = 0 for
+            the oldest; default: chunks are played one after the other.
         optimizer: which optimizer, with its learning rate and weight decay.
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
@@ -85,14 +87,15 @@ class FlowMatching(OfflineStrategy):
         history: PositiveInt = 1,
         horizon: PositiveInt = 1,
         chunk: PositiveInt = 1,
+        temporal_ensembling: NonNegativeFloat | None = None,
         optimizer: OptimizerCallable = DefaultAdamW,
         schedule: Schedule = "cosine",
     ) -> None:
         super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
         self.act_steps, self.spacing, self.noise_scale = act_steps, spacing, noise_scale
-        self.set_windows(history, horizon, chunk)
+        self.set_windows(history, horizon, chunk, temporal_ensembling)
         size = horizon * self.action_dim
-        self.network = network(history * observation_dim + size + TIME_FEATURES, size)
+        self.network = network(self.input_size(size + TIME_FEATURES), size)
         noise = torch.randn(size, generator=torch.Generator().manual_seed(0))
         self.register_buffer("start_noise", noise)
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 from torch.nn import functional as F
 
-from lightning_bc.bounds import PositiveFloat
+from lightning_bc.bounds import PositiveFloat, PositiveInt
 from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
@@ -41,6 +41,7 @@ class Gaussian(OfflineStrategy):
         action_high: upper bounds of the actions, (action_dim,).
         network: maps observations to action_dim outputs, the means before the tanh.
         minimum_scale: floor of the standard deviations before the tanh.
+        history: how many observations the policy sees, the present one last.
         optimizer: which optimizer, with its learning rate and weight decay.
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
@@ -58,27 +59,29 @@ class Gaussian(OfflineStrategy):
         action_high: Sequence[float],
         network: NetworkFactory = MLP,
         minimum_scale: PositiveFloat = 0.1,
+        history: PositiveInt = 1,
         optimizer: OptimizerCallable = DefaultAdamW,
         schedule: Schedule = "cosine",
     ) -> None:
         super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
         self.minimum_scale = minimum_scale
-        self.network = network(self.observation_dim, self.action_dim)
+        self.set_windows(history, horizon=1, chunk=1)
+        self.network = network(self.input_size(), self.action_dim)
         self.raw_scale = nn.Parameter(torch.zeros(self.action_dim))
 
     def distribution(self, observations: Tensor) -> Independent:
         """The Normal over u, before the tanh, given normalised ``observations`` (batch, observation_dim)."""
-        mean = self.network(observations)                           # (batch, action_dim)
+        mean = self.network(observations.flatten(1))                           # (batch, action_dim)
         scale = self.minimum_scale + F.softplus(self.raw_scale)     # (action_dim,)
         return Independent(Normal(mean, scale.expand_as(mean), validate_args=False), 1)
 
-    def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
+    def loss(self, observations: Tensor, actions: Tensor, within: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """Negative log-probability of the expert's action."""
-        distribution = self.distribution(observations)
+        distribution, actions = self.distribution(observations), actions.flatten(1)
         loss = -(distribution.log_prob(unsquash(actions)) - log_volume(actions)).mean()
         return loss, {"scale": distribution.base_dist.scale.detach().mean()}
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """The squashed mean, which is the median of the action, or a sample."""
         distribution = self.distribution(observations)
-        return (distribution.mean if deterministic else distribution.sample()).tanh()
+        return self.first_chunk((distribution.mean if deterministic else distribution.sample()).tanh())

@@ -47,6 +47,7 @@ class GaussianMixture(OfflineStrategy):
         components: number of mixture components.
         minimum_scale: floor of the standard deviations before the tanh.
         initial_scale: what they start at, above that floor; default: log 2 above it.
+        history: how many observations the policy sees, the present one last.
         optimizer: which optimizer, with its learning rate and weight decay.
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
@@ -70,12 +71,14 @@ class GaussianMixture(OfflineStrategy):
         components: PositiveInt = 5,
         minimum_scale: PositiveFloat = 0.1,
         initial_scale: PositiveFloat | None = None,
+        history: PositiveInt = 1,
         optimizer: OptimizerCallable = DefaultAdamW,
         schedule: Schedule = "cosine",
     ) -> None:
         super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
         self.components, self.minimum_scale = components, minimum_scale
-        self.network = network(self.observation_dim, components * (1 + self.action_dim))
+        self.set_windows(history, horizon=1, chunk=1)
+        self.network = network(self.input_size(), components * (1 + self.action_dim))
         self.mean_bias = nn.Parameter(0.2 * torch.randn(components, self.action_dim))
         raw = 0.0
         if initial_scale is not None:
@@ -89,7 +92,8 @@ class GaussianMixture(OfflineStrategy):
 
         The scales are of shape (components, action_dim).
         """
-        outputs = self.network(observations).unflatten(-1, (self.components, -1))  # (batch, components, 1 + action_dim)
+        outputs = self.network(observations.flatten(1))             # (batch, components (1 + action_dim))
+        outputs = outputs.unflatten(-1, (self.components, -1))
         logits, means = outputs.split([1, self.action_dim], dim=-1)
         return logits.squeeze(-1).log_softmax(-1), self.mean_bias + means, self.minimum_scale + F.softplus(self.raw_scale)
 
@@ -99,8 +103,9 @@ class GaussianMixture(OfflineStrategy):
         components = Independent(Normal(means, scales.expand_as(means), validate_args=False), 1)
         return MixtureSameFamily(Categorical(logits=log_weights, validate_args=False), components, validate_args=False)
 
-    def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
+    def loss(self, observations: Tensor, actions: Tensor, within: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """Negative log-probability of the expert's action."""
+        actions = actions.flatten(1)                                # (batch, action_dim)
         log_weights, means, scales = self.parameters_of(observations)
         standardised = (unsquash(actions).unsqueeze(-2) - means) / scales     # (batch, components, action_dim)
         log_components = -0.5 * standardised.square() - scales.log() - 0.5 * math.log(2 * math.pi)
@@ -112,7 +117,7 @@ class GaussianMixture(OfflineStrategy):
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """The squashed mean of the likeliest component, or a sample."""
         if not deterministic:
-            return self.distribution(observations).sample().tanh()
+            return self.first_chunk(self.distribution(observations).sample().tanh())
         log_weights, means, _ = self.parameters_of(observations)
         likeliest = log_weights.argmax(-1)                          # (batch,)
-        return means[torch.arange(means.shape[0], device=means.device), likeliest].tanh()
+        return self.first_chunk(means[torch.arange(means.shape[0], device=means.device), likeliest].tanh())

@@ -16,13 +16,14 @@ from collections.abc import Sequence
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
-from torch.nn import functional as F
 
+from lightning_bc.bounds import NonNegativeFloat, PositiveInt
 from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
 from lightning_bc.strategies.offline.squashing import unsquash
+from lightning_bc.strategies.offline.windows import mean_squared_error
 from lightning_bc.strategies.optimizers import DefaultAdamW
 
 
@@ -33,8 +34,13 @@ class MSE(OfflineStrategy):
         observation_dim: size of an observation.
         action_low: lower bounds of the actions, (action_dim,).
         action_high: upper bounds of the actions, (action_dim,).
-        network: maps observations to action_dim outputs.
+        network: maps observations to horizon action_dim outputs.
         squash: take the error before the tanh that bounds the action; false takes it on the action itself.
+        history: how many observations the policy sees, the present one last.
+        horizon: how many actions, from the present one on, are regressed together.
+        chunk: how many of these are played before the policy is asked again.
+        temporal_ensembling: ask at every step, and play the mean of overlapping chunks with weights exp(-this i), i = 0 for
+            the oldest; default: chunks are played one after the other.
         optimizer: which optimizer, with its learning rate and weight decay.
         schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
     """
@@ -55,20 +61,25 @@ class MSE(OfflineStrategy):
         action_high: Sequence[float],
         network: NetworkFactory = MLP,
         squash: bool = True,
+        history: PositiveInt = 1,
+        horizon: PositiveInt = 1,
+        chunk: PositiveInt = 1,
+        temporal_ensembling: NonNegativeFloat | None = None,
         optimizer: OptimizerCallable = DefaultAdamW,
         schedule: Schedule = "cosine",
     ) -> None:
         super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
         self.squash = squash
-        self.cleanrl_heads = ("fc_mu",) if squash else ()
-        self.network = network(self.observation_dim, self.action_dim)
+        self.set_windows(history, horizon, chunk, temporal_ensembling)
+        self.cleanrl_heads = ("fc_mu",) if squash and not self.has_windows else ()
+        self.network = network(self.input_size(), horizon * self.action_dim)
 
-    def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
+    def loss(self, observations: Tensor, actions: Tensor, within: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """Squared distance to the expert's action, averaged over batch and dimensions."""
         targets = unsquash(actions) if self.squash else actions
-        return F.mse_loss(self.network(observations), targets), {}
+        return mean_squared_error(self.network(observations.flatten(1)), targets.flatten(1), within), {}
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """The regressed action; there is no other to sample."""
-        outputs = self.network(observations)                        # (batch, action_dim)
-        return torch.tanh(outputs) if self.squash else outputs
+        outputs = self.network(observations.flatten(1))             # (batch, horizon action_dim)
+        return self.first_chunk(torch.tanh(outputs) if self.squash else outputs)

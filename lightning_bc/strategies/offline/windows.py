@@ -12,8 +12,16 @@ def mean_squared_error(predictions: Tensor, targets: Tensor, within: Tensor | No
         targets: u, likewise.
         within: which of the window's actions lie within the episode, (batch, horizon) bool; None where all do.
     """
+    return _mean(F.mse_loss(predictions, targets, reduction="none"), within)
+
+
+def mean_absolute_error(predictions: Tensor, targets: Tensor, within: Tensor | None) -> Tensor:
+    """Mean of abs(p - u) over the same, with the same arguments."""
+    return _mean(F.l1_loss(predictions, targets, reduction="none"), within)
+
+
+def _mean(errors: Tensor, within: Tensor | None) -> Tensor:
     if within is None:
-        return F.mse_loss(predictions, targets)
-    errors = F.mse_loss(predictions, targets, reduction="none")
+        return errors.mean()
     per_action = errors.unflatten(-1, (within.shape[1], -1)).mean(-1)  # (batch, horizon)
     return (per_action * within).sum() / within.sum()
