@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import build_strategy, refused
-from test_memory import SEEDS, answer, plain
+from test_players import SEEDS, answer, plain
 
 from lightning_bc.api import Policy
 from lightning_bc.demonstrations.experts import exported
