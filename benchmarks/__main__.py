@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from benchmarks.measure import Row
 
-PARTS = ("training", "playing", "latency", "protocol", "physics", "collection", "soft_actor_critic", "report", "growth")
+PARTS = ("training", "playing", "latency", "protocol", "physics", "collection", "soft_actor_critic", "cuda_graphs", "report",
+         "growth")
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 

@@ -33,6 +33,8 @@ from lightning_bc.strategies.online.replay import Replay, normalised
 from lightning_bc.strategies.online.watch import Watch
 from lightning_bc.strategies.recorded import Recorded
 
+LOSS_OF = "the loss of the "
+
 COUNTED = "critic"
 """The part whose optimizer steps through Lightning, once per training_step, so that ``global_step`` counts these."""
 
@@ -232,19 +234,18 @@ class OnlineStrategy(Strategy):
                 is_counted = number == first + updates - 1
                 measured = self._update(bare | {COUNTED: optimizers[COUNTED]} if is_counted else bare, number)
             self.optimizer_steps += 1
-            for part in optimizers:
-                if part in measured:
-                    self.losses.append((self.optimizer_steps, f"the loss of the {part}", measured.pop(part)))
+            for name in [name for name in measured if name.startswith(LOSS_OF)]:
+                self.losses.append((self.optimizer_steps, name, measured.pop(name)))
             self.interaction.measured |= measured
         if self.is_recorded:
             self.count_step(optimizers[COUNTED])
 
     def _update(self, optimizers: Mapping[str, Any], number: int) -> Metrics:
-        """One update; what it measures, and the loss of each part by the part's name."""
+        """One update; what it measures, and the loss of each part."""
         losses: Metrics = {}
 
         def descend(part: str, loss: Tensor) -> None:
-            losses[part] = loss.detach()
+            losses[LOSS_OF + part] = loss.detach()
             optimizers[part].zero_grad()
             self.manual_backward(loss)
             optimizers[part].step()
