@@ -269,7 +269,7 @@ def test_what_limits_the_process_limits_its_pairs(monkeypatch):
     unlimited = memory.for_pairs(CPU, 1)
     assert memory.for_pairs(CPU, 4) == unlimited // 4
     monkeypatch.setattr(resource, "getrlimit", lambda _: (10**9, 10**9))
-    assert memory.for_pairs(CPU, 2) == 0.4 * 10**9 / 2 < unlimited
+    assert memory.for_pairs(CPU, 2) == 0.25 * 10**9 / 2 < unlimited
 
 
 def test_few_episodes_of_a_large_folder_are_read_into_memory(pendulum, capsys):
