@@ -206,7 +206,8 @@ class CommandLine(LightningCLI):
                 raise
             raise cause from None
         settle.refuse_other_processes(os.environ, self.trainer.num_devices * self.trainer.num_nodes)
-        trainer_flags.refuse_devices(self.trainer, type(self.model))
+        if self.command == "fit":
+            trainer_flags.refuse_devices(self.trainer, type(self.model))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the run's logger, checkpoints and progress; nothing on disk for validate and test."""

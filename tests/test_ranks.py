@@ -128,6 +128,15 @@ def test_each_strategy_trains_on_two_and_resumes_bit_by_bit(data):
         assert not torch.equal(states["cpu"], states["others"][0]["cpu"])
 
 
+@pytest.mark.slow
+def test_two_processes_that_stream_give_the_weights_of_one(data):
+    main(["convert", data, "--output", "data.shards"])
+    shared = f"fit --model MSE --data.path data.shards --env InvertedPendulum-v5 --data.memory 0 {UNEQUAL}"
+    on_two(f"{shared} --data.batch_size 7 --run two")
+    main(f"{shared} --data.batch_size 14 --run one".split())
+    assert difference("two", "one") < 2e-6
+
+
 def configured_dagger():
     torch.save(actor_state(4, 1, scale=3.0), "expert.pt")
     options = {"expert": "expert.pt", "round_every": 5, "rounds": 3, "episodes": 3, "beta": 0.5}

@@ -1,7 +1,9 @@
 """Pairs streamed from a folder of shards: each once per pass, in an order that is a pure function of (seed, pass)."""
 
+import contextlib
 import dataclasses
 import itertools
+import json
 import math
 import resource
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 from conftest import assert_equal_weights, fit, last_checkpoint, refused, write_pendulum
 
-from lightning_bc.demonstrations import Trajectories, blocks, memory, read
+from lightning_bc.demonstrations import Trajectories, blocks, memory, peek, read
 from lightning_bc.demonstrations.batches import Batches
 from lightning_bc.demonstrations.blocks import Blocks
 from lightning_bc.demonstrations.shards import Shards
@@ -115,6 +117,19 @@ def test_a_damaged_folder_is_refused_by_the_name_of_the_file(damage, tmp_path):
         file.write_bytes(content[:-10] if damage in ("truncate", "index") else content)
     with pytest.raises(InputError, match=file.name):
         read(folder)
+
+
+@pytest.mark.parametrize("value", [None, "x", -1, [], {}, 10**6, [["a"]]], ids=str)
+@pytest.mark.parametrize("key", ["format", "observation_dim", "has_rewards", "shards", "random_returns", "steps"])
+def test_an_index_that_says_something_else_is_read_or_refused_in_words(key, value, tmp_path):
+    folder = written(tmp_path / "numbers.shards")
+    index = json.loads((folder / "shards.json").read_text())
+    part = index["shards"][1] if key == "steps" else index
+    part[key] = value
+    (folder / "shards.json").write_text(json.dumps(index))
+    for reading in (read, peek):
+        with contextlib.suppress(InputError):
+            reading(folder)
 
 
 def test_shards_need_ends_of_episodes(tmp_path):
@@ -269,7 +284,7 @@ def test_what_limits_the_process_limits_its_pairs(monkeypatch):
     unlimited = memory.for_pairs(CPU, 1)
     assert memory.for_pairs(CPU, 4) == unlimited // 4
     monkeypatch.setattr(resource, "getrlimit", lambda _: (10**9, 10**9))
-    assert memory.for_pairs(CPU, 2) == 0.4 * 10**9 / 2 < unlimited
+    assert memory.for_pairs(CPU, 2) == 0.25 * 10**9 / 2 < unlimited
 
 
 def test_few_episodes_of_a_large_folder_are_read_into_memory(pendulum, capsys):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-SHARE = 0.4
-"""Statistics, copies and what else runs need the rest."""
+SHARE = 0.25
+"""Reading and checking them takes 2.7 times as much: 5.9 GB for 2.2 in benchmarks/larger_than_memory.py."""
 
 
 def for_pairs(device: torch.device, processes: int) -> int:

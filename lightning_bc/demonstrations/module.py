@@ -75,7 +75,7 @@ class Demonstrations(LightningDataModule):
         group_size: batches that the loader serves together, one optimizer step each; the command line sets it to
             --rollouts.eval_freq, and DAgger to what divides its rounds too.
         memory: GB that the pairs of a folder of shards may take in memory; more are streamed from the disk, see
-            ``streaming``. Default: 0.4 of the training device's memory, and of the machine's or what limits leave of it.
+            ``streaming``. Default: a quarter of the training device's memory, and of the machine's or of its limit.
     """
 
     def __init__(

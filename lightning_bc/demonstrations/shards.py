@@ -70,14 +70,18 @@ class Shards:
                 isinstance(number, int) and number > 0
                 for number in (index["observation_dim"], index["action_dim"], *opened.steps, *opened.episodes)
             )
-            _ = opened.moments(0, len(names), "observations"), opened.moments(0, len(names), "actions")
+            for key, size in (("observations", index["observation_dim"]), ("actions", index["action_dim"])):
+                is_good &= opened.width > 0 and opened.moments(0, len(names), key).mean.shape == (size,)
         except InputError:
             raise
         except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise InputError(f"{file}: cannot be read ({reason}). Convert or collect it again.") from error
         if not is_good:
-            raise InputError(f"{file}: its shards are not 00000, 00001, ... of at least one episode. Convert it again.")
+            raise InputError(
+                f"{file}: its shards are not 00000, 00001, ... of at least one episode each, with statistics of as many "
+                "dimensions as it states. Convert or collect it again."
+            )
         for shard in index["shards"]:
             rows, wanted = opened._rows_of(shard["name"]), (shard["steps"], opened.width)
             if rows.shape != wanted or rows.dtype != np.float32:

@@ -3,9 +3,8 @@
 This reads it whole. ``fit`` streams it from the disk where it does not fit: see ``demonstrations.streaming``.
 """
 
-import torch
-
 from lightning_bc.demonstrations.readers import _episodes
+from lightning_bc.demonstrations.readers._checks import STATED
 from lightning_bc.demonstrations.readers._observations import ANY, ObservationKeys
 from lightning_bc.demonstrations.shards import ENDING, INDEX, Shards
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
@@ -31,6 +30,4 @@ def peek(path: str) -> Origin:
 
 
 def _stated(shards: Shards) -> dict[str, object]:
-    stated = {name: shards.index.get(name) for name in ("mean_reward", "std_reward", "metadata")}
-    returns = {name: shards.index.get(name) for name in ("random_returns", "expert_returns")}
-    return stated | {name: torch.tensor(value, dtype=torch.float64) for name, value in returns.items() if value}
+    return {name: shards.index.get(name) for name in STATED}
