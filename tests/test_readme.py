@@ -149,7 +149,7 @@ def test_every_normalized_score_in_the_text_is_in_a_table_that_a_study_makes(pag
     store = read_store()
     tables = [study_table(Study.read(str(path)), store) for path in Path("studies").glob("*.yaml")]
     text = re.sub(r"```.*?```|^\s*\|.*?$", "", Path(page).read_text(), flags=re.DOTALL | re.MULTILINE)
-    assert set(score.findall(text)) - set(score.findall("".join(tables))) == MEASURED_OTHERWISE.get(page, set())
+    assert set(score.findall(text)) - set(score.findall("".join(tables))) <= MEASURED_OTHERWISE.get(page, set())
 
 
 def cells(study):
