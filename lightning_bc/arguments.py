@@ -55,9 +55,10 @@ NEEDS_CHECKPOINT = (
 
 
 class Parser(LightningArgumentParser):
-    """Refuses in one line; ``page``, where it is set, makes the text of ``--help``."""
+    """Refuses in one line; ``page``, where it is set, makes the text of ``--help``, and ``strategy`` is the chosen one."""
 
     page: Callable[[], str] | None = None
+    strategy: str = ""
 
     def format_help(self, *args: Any) -> str:
         """The page, else what jsonargparse makes of the arguments."""
@@ -79,10 +80,12 @@ class Parser(LightningArgumentParser):
         if found := _NO_FILE.search(message):
             return f"--config {found[1]}: no such file. {ready_configurations()}"
         subparsers = getattr(self, "_subcommands_action", None)
-        if subparsers is not None:                                  # files are checked by the parser of all commands
-            flags = [action.dest for parser in subparsers.choices.values() for action in parser._actions]
+        commands = [] if subparsers is None else list(subparsers.choices.values())
+        if commands:                                                # files are checked by the parser of all commands
+            flags = [action.dest for parser in commands for action in parser._actions]
         if names := [one or other for one, other in _UNRECOGNIZED.findall(message)]:
-            return "\n".join(_unknown(name, [*flags, *_model_flags("")], "--") for name in names)
+            chosen = next((one.strategy for one in (self, *commands) if one.strategy), "")
+            return "\n".join(_unknown(name, [*flags, *_model_flags(chosen)], "--") for name in names)
         if found := _NOT_IN_GROUP.search(message):
             return _unknown(f"{found[1]}.{found[2]}", flags)
         key = ".".join(dict.fromkeys(_KEY.findall(message)))

@@ -39,7 +39,7 @@ RUN_FLAGS = {
     "config": "a configuration; those of configs/ are ready; of several the last counts, flags more",
     "model": "the strategy, by its name; see below",
     "env": "Gymnasium id; default: the data file's, or the checkpoint's, else HalfCheetah-v5",
-    "run": "name of the run: what has begun under it goes on, what is finished is printed; default: a new name",
+    "run": "name of the run: what has begun goes on, what is finished is printed; default: new",
     "ckpt_path": "a checkpoint to go on from, or last: the newest run with this configuration",
     "model.init_from": "a checkpoint: start a new run from its weights and normalisation",
     "seed_everything": "seed of weights, order of pairs and random actions; default 0",
@@ -49,7 +49,7 @@ RUN_FLAGS = {
 
 OTHERS = {
     "cuda_graphs": "false launches each kernel of an update on a CUDA device by itself; default true",
-    "trainer.NAME": "any other of Lightning's Trainer: https://lightning.ai/docs/pytorch/stable/common",
+    "trainer.NAME": "any other of Lightning's Trainer: https://lightning.ai/docs/pytorch/stable",
 }
 
 
@@ -68,9 +68,16 @@ def page(parser: ArgumentParser, command: str, args: list[str]) -> str:
         lines += _section("Every strategy takes", shared)
     else:
         lines += _section(f"Options of {chosen.__name__}: {_first_sentence(chosen.__doc__)}", _arguments(chosen))
-    lines += _section("Networks, chosen by --model.network NAME", {})
-    for network in networks():
-        lines += _section(f"{network.__name__}: {_first_sentence(network.__doc__)}", _arguments(network, "model.network."))
+    lines += _section("Networks, chosen by --model.network NAME", _titles(networks()), "")
+    taken = {network.__name__: _arguments(network, "model.network.") for network in networks()}
+    options: dict[str, str] = {}
+    for flag in dict.fromkeys(flag for flags in taken.values() for flag in flags):
+        by = [name for name, flags in taken.items() if flag in flags]
+        words = taken[by[0]][flag]
+        if any(taken[name][flag] != words for name in by):
+            words = words.partition(";")[0]
+        options[flag] = f"{words}; of {', '.join(by)}"
+    lines += _section("", options)[2:]
     lines += _section("Optimizer, torch.optim's by --model.optimizer CLASS", _arguments(DefaultAdamW, "model.optimizer."))
     return "\n".join(lines) + "\n"
 

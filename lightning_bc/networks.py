@@ -73,12 +73,12 @@ NetworkFactory = Callable[[int, int], Network]
 
 
 def networks() -> list[type[Network]]:
-    """Every final network: those of this file, and those of a user that have been imported."""
+    """Every final network: those of this file, and those of a user that have been imported; not a strategy's own."""
     found, queue = [], Network.__subclasses__()
     while queue:
         cls = queue.pop(0)
         queue += cls.__subclasses__()
-        found += [] if inspect.isabstract(cls) else [cls]
+        found += [] if inspect.isabstract(cls) or cls.__module__.startswith("lightning_bc.strategies.") else [cls]
     return found
 
 
@@ -125,7 +125,7 @@ class MLP(Network):
 
 
 class ResidualMLP(Network):
-    """Pre-activation residual network: h <- h + W2 act(W1 LayerNorm(h)), then LayerNorm and a linear output.
+    """Pre-activation residual network: h <- h + W2 act(W1 LayerNorm(h)).
 
     Normalised residual blocks keep gradients alive in deep networks (He 2016, https://arxiv.org/abs/1603.05027; for
     control: Nauman 2024, "Bigger, Regularized, Optimistic", https://arxiv.org/abs/2405.16158).
@@ -188,7 +188,7 @@ class SequenceNetwork(Network, ABC):
 
 
 class LSTM(SequenceNetwork):
-    """Long short-term memory over the history (Hochreiter 1997, https://doi.org/10.1162/neco.1997.9.8.1735).
+    """Long short-term memory over the history. Hochreiter 1997, https://doi.org/10.1162/neco.1997.9.8.1735.
 
     With GaussianMixture the BC-RNN-GMM of Mandlekar 2021, https://arxiv.org/abs/2108.03298, with MSE the BC-RNN. There the
     state is carried on for 10 steps and then begins anew; here each step reads the last ``history`` observations from the
@@ -216,7 +216,7 @@ class LSTM(SequenceNetwork):
 
 
 class Transformer(SequenceNetwork):
-    """Causal transformer over the history (Vaswani 2017, https://arxiv.org/abs/1706.03762), with learnt positions.
+    """Causal transformer over the history, with learnt positions. Vaswani 2017, https://arxiv.org/abs/1706.03762.
 
     With GaussianMixture the BC-Transformer of robomimic (https://robomimic.github.io), with ``--model.history 10`` as there.
     There every step of the window is a training target; here the last one is.

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 from lightning_bc import trainer_flags
 from lightning_bc.aliases import Config
-from lightning_bc.arguments import Parser, found_configurations, with_lists
+from lightning_bc.arguments import Parser, configured, found_configurations, with_lists
 from lightning_bc.callbacks import (
     AtomicCheckpointIO,
     Checked,
@@ -115,6 +115,7 @@ class CommandLine(LightningCLI):
         """Add --env, --run, --search, --model.init_from and the rollouts, and tie together what must agree."""
         assert isinstance(parser, Parser)                           # as parser_class says
         parser.page = partial(page, parser, self.command, self.args)
+        parser.strategy = configured(self.args) or ""
         parser.add_argument(
             "--run",
             type=str | None,

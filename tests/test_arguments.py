@@ -131,7 +131,7 @@ def test_fit_alone_names_the_ready_configurations(capsys, monkeypatch, tmp_path)
     error = refused(capsys, "fit")
     for path in (REPOSITORY / "configs").glob("*.yaml"):
         assert re.search(f"--config {path.stem} +{re.escape(path.read_text().splitlines()[0][2:])}", error)
-    assert "--model NAME: AIRL, Autoregressive" in refused(capsys, "fit")
+    assert "--model NAME: ACT, AIRL, Autoregressive" in refused(capsys, "fit")
     for command in ("test", "validate"):
         assert refused(capsys, command).startswith("--ckpt_path is needed")
     assert "nowhere.yaml: no such file" in refused(capsys, "fit", "--config", "nowhere.yaml")

@@ -68,7 +68,7 @@ class Autoregressive(OfflineStrategy):
         binning: "uniform" for bins of equal width, "quantile" for equal counts of training actions.
         label_smoothing: standard deviation of the noise that bins are chosen with, in bins; 0 for hard labels.
         optimizer: which optimizer, with its learning rate and weight decay.
-        schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
+        schedule: "cosine" lowers the learning rate to zero over the run; "constant" leaves it.
     """
 
     multimodal = True

@@ -73,7 +73,7 @@ class Diffusion(OfflineStrategy):
         temporal_ensembling: ask at every step, and play the mean of overlapping chunks with weights exp(-this i), i = 0 for
             the oldest; default: chunks are played one after the other.
         optimizer: which optimizer, with its learning rate and weight decay.
-        schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
+        schedule: "cosine" lowers the learning rate to zero over the run; "constant" leaves it.
     """
 
     multimodal = True

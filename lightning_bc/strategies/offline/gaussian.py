@@ -43,7 +43,7 @@ class Gaussian(OfflineStrategy):
         minimum_scale: floor of the standard deviations before the tanh.
         history: how many observations the policy sees, the present one last.
         optimizer: which optimizer, with its learning rate and weight decay.
-        schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
+        schedule: "cosine" lowers the learning rate to zero over the run; "constant" leaves it.
     """
 
     recordable = True

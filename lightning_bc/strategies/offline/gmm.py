@@ -37,7 +37,7 @@ from lightning_bc.strategies.optimizers import DefaultAdamW
 
 
 class GaussianMixture(OfflineStrategy):
-    """Maximise the log-probability of the expert's action under a squashed mixture of diagonal Normals.
+    """Maximise the log-probability of the expert's action under a squashed Gaussian mixture.
 
     Args:
         observation_dim: size of an observation.
@@ -49,7 +49,7 @@ class GaussianMixture(OfflineStrategy):
         initial_scale: what they start at, above that floor; default: log 2 above it.
         history: how many observations the policy sees, the present one last.
         optimizer: which optimizer, with its learning rate and weight decay.
-        schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
+        schedule: "cosine" lowers the learning rate to zero over the run; "constant" leaves it.
     """
 
     multimodal = True

@@ -42,7 +42,7 @@ from lightning_bc.strategies.optimizers import DefaultAdamW
 
 
 class VAE(OfflineStrategy):
-    """Maximise a lower bound of the log-probability of the expert's action, with a latent code.
+    """Maximise a lower bound of the expert's log-probability, with a latent code.
 
     Args:
         observation_dim: size of an observation.
@@ -54,7 +54,7 @@ class VAE(OfflineStrategy):
         act_codes: number K of fixed codes among which a deterministic action is chosen; 1 is the code 0.
         minimum_scale: floor of the standard deviations before the tanh.
         optimizer: which optimizer, with its learning rate and weight decay.
-        schedule: "cosine" lowers the learning rate to zero over the run, "constant" leaves it.
+        schedule: "cosine" lowers the learning rate to zero over the run; "constant" leaves it.
     """
 
     multimodal = True
