@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     from benchmarks.measure import Row
 
-PARTS = ("training", "playing", "latency", "protocol", "physics", "collection", "soft_actor_critic", "cuda_graphs", "report",
-         "growth")
+PARTS = (
+    *("training", "playing", "latency", "protocol", "physics", "collection", "soft_actor_critic", "cuda_graphs"),
+    *("larger_than_memory", "report", "growth"),
+)
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 

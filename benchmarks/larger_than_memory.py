@@ -1,30 +1,29 @@
 """More pairs than memory holds: the speed and the memory of training on a folder of shards that is streamed from the disk.
 
-    python benchmarks/larger_than_memory.py [--pairs 24000000] [--steps 4000] [--rounds 3] [--batch-size 1000] [--cap 2.0]
-
-It writes a folder of random pairs, of 17 observations and 6 actions in episodes of 1000, and trains on it by
-``Trainer.fit``, each run in a process of its own: streamed under a cap, and read into memory without one. Rounds alternate,
-so that a machine whose speed drifts slows both alike, and ratios are medians over rounds; that of the processor's time per
-pair holds on a busy machine too. The cap is RLIMIT_DATA: a process that allocates more fails. Libraries and the pages of
-files that are mapped do not count; the peak of the resident memory, where they do, is printed beside it.
+A folder of random pairs, of 17 observations and 6 actions in episodes of 1000, is written and trained on by ``Trainer.fit``
+in batches of 1000, each run in a process of its own: streamed under a cap of 2 GB, and read into memory without one. The
+processor's time per pair holds on a busy machine too. The cap is RLIMIT_DATA: a process that allocates more fails. Libraries
+and the pages of files that are mapped do not count; the peak of the resident memory, where they do, is given beside it.
 """
 
-import argparse
 import json
 import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.measure import Row, Settings
+
 DIMS = 17, 6
 EPISODE = 1000
+BATCH = 1000
+CAP = 2.0
+"""GB."""
 
 
 def write(folder: Path, pairs: int) -> None:
@@ -88,46 +87,28 @@ def trained(folder: str, memory: float, steps: int, batch_size: int, cap: float 
 def in_a_process(folder: Path, memory: float, steps: int, batch_size: int, cap: float | None) -> dict[str, float]:
     """The same in a process of its own."""
     arguments = json.dumps([str(folder), memory, steps, batch_size, cap])
-    code = f"import json, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import larger_than_memory as one; "
-    code += "print(json.dumps(one.trained(*json.loads(sys.argv[1]))))"
+    code = f"import json, sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); "
+    code += "from benchmarks import larger_than_memory as one; print(json.dumps(one.trained(*json.loads(sys.argv[1]))))"
     done = subprocess.run([sys.executable, "-c", code, arguments], check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def rows(
-    pairs: int = 24_000_000, steps: int = 4000, rounds: int = 3, batch_size: int = 1000, cap: float = 2.0
-) -> Iterator[tuple[str, float]]:
-    """Names and values: what was measured, the ratio of streamed to in memory first."""
-    with tempfile.TemporaryDirectory(dir=".") as here:
-        folder = Path(here) / "random.shards"
-        write(folder, pairs)
-        streamed, in_memory = [], []
-        for _ in range(rounds):
-            streamed.append(in_a_process(folder, 0, steps, batch_size, cap))
-            in_memory.append(in_a_process(folder, 1e3, steps, batch_size, None))
-    for name, key in (("pairs/s", "pairs_per_second"), ("pairs per second of a core", "pairs_per_processor_second")):
-        ratios = [one[key] / other[key] for one, other in zip(streamed, in_memory, strict=True)]
-        yield f"streamed over in memory, {name}", statistics.median(ratios)
-    for name, runs in (("streamed", streamed), ("in memory", in_memory)):
-        yield f"{name}: pairs/s", statistics.median(run["pairs_per_second"] for run in runs)
-        yield f"{name}: seconds until the first training step has ended", statistics.median(
-            run["seconds_to_first"] for run in runs
+def rows(settings: Settings) -> list[Row]:
+    """Streamed beside in memory: pairs per second by the clock and of a core, and the peak of memory."""
+    pairs, steps = settings.sized(24_000_000, 100_000), settings.sized(3200, 400)
+    folder = settings.folder / "random.shards"
+    write(folder, pairs)
+    streamed, in_memory = [], []
+    for _ in range(settings.sized(2, 1)):
+        streamed.append(in_a_process(folder, 0, steps, BATCH, CAP))
+        in_memory.append(in_a_process(folder, 1e3, steps, BATCH, None))
+    found = []
+    for unit, key in (("pairs/s", "pairs_per_second"), ("pairs/s of a core", "pairs_per_processor_second")):
+        ours, other = ([run[key] for run in runs] for runs in (streamed, in_memory))
+        ratios = tuple(a / b for a, b in zip(ours, other, strict=True))
+        found.append(
+            Row(f"{pairs:,} pairs, streamed", "in memory", statistics.median(ours), statistics.median(other), unit, ratios)
         )
-        yield f"{name}: peak resident memory, GB", max(run["resident"] for run in runs)
-    yield f"pairs in GB, trained under a cap of {cap:g} GB", pairs * 4 * sum(DIMS) / 1e9
-
-
-def main() -> None:
-    """Print the rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=24_000_000)
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=1000)
-    parser.add_argument("--cap", type=float, default=2.0)
-    for name, value in rows(**vars(parser.parse_args())):
-        print(f"{name:60} {value:,.3g}")
-
-
-if __name__ == "__main__":
-    main()
+    for name, runs in ((f"peak of memory, streamed under {CAP:g} GB", streamed), ("peak of memory, in memory", in_memory)):
+        found.append(Row(name, "", max(run["resident"] for run in runs), 0, "GB", ()))
+    return found

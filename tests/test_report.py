@@ -268,6 +268,22 @@ def test_the_page_needs_no_network_and_links_to_each_runs_configuration():
         assert f"python -m lightning_bc fit --config {run}/config.yaml" in page
 
 
+def test_the_browser_runs_the_pages_own_scripts_alone():
+    """The policy names a number that each script of the page bears, and that no run could know."""
+    write_method("a", [9000.0, 9100.0])
+    numbers = []
+    for _ in range(2):
+        report()
+        page = Path("results/report.html").read_text()
+        policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]+)">', page)[1]
+        numbers.append(re.search(r"script-src 'nonce-([\w-]{20,})'", policy)[1])
+        assert policy.startswith("default-src 'none';")
+        scripts = re.compile(rf'<script nonce="{numbers[-1]}">.*?</script>', re.DOTALL)
+        assert len(scripts.findall(page)) >= 3                      # the library, the curves, the buttons
+        assert "<script" not in scripts.sub("", page)
+    assert numbers[0] != numbers[1]
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on the path")
 def test_the_page_renders_in_a_browser(tmp_path):
     write_method("a", [9000.0, 9100.0])

@@ -2,6 +2,8 @@
 
 import base64
 import os
+import re
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,18 +77,22 @@ def write_page(path: Path, sections: Sequence[Section], axis: str, output: Path,
         shown: what is beside the charts.
     """
     template = Environment(loader=PackageLoader("lightning_bc.report", "."), autoescape=True).get_template("page.html")
-    contents = [_content(section, axis, output, number) for number, section in enumerate(sections)]
-    fixed = {"whole": _WHOLE, "held_out_table": held_out, "library": get_plotlyjs()}
+    nonce = secrets.token_urlsafe(16)                               # the browser runs the scripts that bear it alone
+    contents = [_content(section, axis, output, number, nonce) for number, section in enumerate(sections)]
+    fixed = {"whole": _WHOLE, "held_out_table": held_out, "library": get_plotlyjs(), "nonce": nonce}
     path.write_text(template.render(shown, sections=contents, **fixed))
 
 
-def _content(section: Section, axis: str, output: Path, number: int) -> dict[str, object]:
+def _content(section: Section, axis: str, output: Path, number: int, nonce: str) -> dict[str, object]:
     chart = section.chart
     vertical = vertical_range(section.bands.values(), chart.references, section.played)
     return {
         "chart": chart,
         "panels": [
-            _panel(panel, f"{number}-{place}", *panel_figure(chart, panel, section.bands, axis, section.played, vertical))
+            _panel(
+                panel, nonce, f"{number}-{place}",
+                *panel_figure(chart, panel, section.bands, axis, section.played, vertical),
+            )  # fmt: skip
             for place, panel in enumerate(section.panels)
         ],
         "rows": [(method, chart.cells(method)) for method in chart.methods],
@@ -105,11 +111,12 @@ def _content(section: Section, axis: str, output: Path, number: int) -> dict[str
     }
 
 
-def _panel(panel: Panel, name: str, figure: go.Figure, legend: Sequence[Legend]) -> dict[str, Any]:
+def _panel(panel: Panel, nonce: str, name: str, figure: go.Figure, legend: Sequence[Legend]) -> dict[str, Any]:
     drawn = figure.to_html(
         full_html=False,
         include_plotlyjs=False,                                     # written into the page once
         div_id=f"curves-{name}",
         config={"displaylogo": False, "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]]},
     )
+    drawn = re.sub(r"<script\b[^>]*>(?=\s*window\.PLOTLYENV)", f'<script nonce="{nonce}">', drawn)
     return {"id": f"curves-{name}", "title": panel.title, "drawn": drawn, "legend": legend}
