@@ -92,7 +92,7 @@ def _content(section: Section, axis: str, output: Path, number: int, nonce: str)
             _panel(
                 panel, nonce, f"{number}-{place}",
                 *panel_figure(chart, panel, section.bands, axis, section.played, vertical),
-            )  # fmt: skip
+            )
             for place, panel in enumerate(section.panels)
         ],
         "rows": [(method, chart.cells(method)) for method in chart.methods],
