@@ -29,6 +29,7 @@ What each is, in the same order:
     strategies/         how actions are modelled, one file per strategy
         contract.py     what strategies and data ask of each other
         optimizers.py   the default optimizer
+        recorded.py     an update as a CUDA graph, recorded once and replayed
         base.py         what every strategy shares: Strategy
         offline/        strategies that learn from demonstrations alone
         online/         strategies that act in the environment while they learn, and what these are made of

@@ -52,6 +52,10 @@ class InputSize(int):
         size.history, size.observation_dim = history, observation_dim
         return size
 
+    def __reduce__(self) -> tuple[type["InputSize"], tuple[int, int, int]]:
+        """What copies and pickles are made of."""
+        return type(self), (self.history, self.observation_dim, self - self.history * self.observation_dim)
+
     @classmethod
     def of(cls, size: int) -> "InputSize":
         """A plain number as one observation."""

@@ -118,7 +118,8 @@ def flags_of(strategy, data, epochs, environment_steps):
         starts, capacity = environment_steps // 6, environment_steps // 2
         length = f"{INTERACTIVE_FLAGS} --model.total_environment_steps {environment_steps}"
         length += f" --model.learning_starts {starts} --model.replay_capacity {capacity}"
-    return ["--model", strategy, *SMALL.split(), "--data.path", data, *length.split()]
+    small = SMALL.split() if "network" in inspect.signature(strategies()[strategy]).parameters else []
+    return ["--model", strategy, *small, "--data.path", data, *length.split()]
 
 
 def import_from(*folders):

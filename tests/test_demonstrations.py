@@ -403,6 +403,7 @@ def test_resumed_training_sees_the_very_same_batches(path, tmp_path, settings, s
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_strategies_with_a_history_or_a_horizon_are_served_windows(path, monkeypatch):
+    monkeypatch.setattr(MSE, "set_windows", lambda *_: None)
     monkeypatch.setattr(MSE, "history", 3)
     monkeypatch.setattr(MSE, "horizon", 4)
     training, validation = [], []

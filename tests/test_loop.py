@@ -20,6 +20,7 @@ from lightning_bc.episodes import SELECTION_BANK, play
 from lightning_bc.errors import InputError
 from lightning_bc.strategies import GAIL, SAC, Needs
 from lightning_bc.strategies.online import loop
+from lightning_bc.strategies.online.agent import averaging_rate
 
 # Optimizers and averages
 
@@ -55,6 +56,7 @@ def test_what_acts_is_the_average_of_the_actors_weights(cls):
     strategy = built(cls, batch_size=6, actor_every=1, optimizer=functools.partial(torch.optim.Adam, lr=0.05))
     descend, weights = descending(strategy), []
     for number in range(30):
+        strategy.agent.rate_of_average.fill_(averaging_rate(number))
         strategy.update(transitions(), number, descend)
         weights.append(torch.nn.utils.parameters_to_vector(strategy.agent.network.parameters()))
     shares = np.array([math.prod(range(n + 1, n + 10)) for n in range(30)], dtype=float)

@@ -1,7 +1,9 @@
 """Function approximators against their equations."""
 
+import copy
 import functools
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -188,3 +190,9 @@ def test_settings_build_every_network_again():
         again = cls(InputSize(3, 4), 2, **network.settings)
         assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in network.named_parameters()}
         assert isinstance(network, SequenceNetwork) == (cls in (LSTM, Transformer))
+
+
+def test_the_size_of_an_input_is_copied_with_what_it_holds():
+    size = InputSize(3, 4, 5)
+    for copied in (copy.deepcopy(size), pickle.loads(pickle.dumps(size))):
+        assert (copied, copied.history, copied.observation_dim) == (17, 3, 4)
