@@ -5,18 +5,18 @@ replay of 5000 random transitions, and act between groups of 8 updates. Both way
 """
 
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from benchmarks.measure import DEVICE, ENVIRONMENT, Row, Settings, rate
+from benchmarks.training import random_pairs
 from lightning_bc.demonstrations import Demonstrations
 from lightning_bc.strategies import Needs, Strategy, strategies
 from lightning_bc.trainer_flags import quiet_lightning
 
-PAIRS, EPISODE = 300_000, 1000
+PAIRS = 300_000
 REPLAY = 5000
 
 
@@ -45,30 +45,16 @@ class Compare(Callback):
         self.began, self.first = time.perf_counter(), module.steps_taken["optimizer_steps"]
 
 
-def random_pairs(path: Path) -> None:
-    """Write pairs that nobody could learn."""
-    torch.manual_seed(0)
-    torch.save(
-        {
-            "observations": torch.randn(PAIRS, 17),
-            "actions": torch.rand(PAIRS, 6) * 2 - 1,
-            "episode_lengths": torch.full((PAIRS // EPISODE,), EPISODE),
-            "metadata": {"environment_id": ENVIRONMENT},
-        },
-        path,
-    )
-
-
-def compare(cls: type[Strategy], path: Path, steps: int, rounds: int) -> list[tuple[float, float]]:
+def compare(cls: type[Strategy], settings: Settings, steps: int) -> list[tuple[float, float]]:
     """Seconds of ``steps`` optimizer steps with graphs and without, by round."""
     nothing = cls.needs is Needs.NOTHING
-    data = Demonstrations(path=None if nothing else str(path), environment_id=ENVIRONMENT)
+    data = Demonstrations(None, ENVIRONMENT) if nothing else random_pairs(settings, PAIRS)
     options: dict[str, Any] = {"learning_starts": REPLAY, "updates_per_step": 1.0} if cls.learns_by_acting else {}
     options |= {"total_environment_steps": 10**8} if cls.learns_by_acting else {"schedule": "constant"}
     module = cls(
         observation_dim=data.observation_dim, action_low=data.action_low, action_high=data.action_high, **options
     )
-    timer = Compare(steps, rounds)
+    timer = Compare(steps, settings.rounds)
     Trainer(
         accelerator="gpu", devices=1, max_epochs=-1, callbacks=[timer], logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
@@ -81,10 +67,9 @@ def rows(settings: Settings) -> list[Row]:
     if DEVICE.type != "cuda":
         return []
     quiet_lightning()
-    path, steps = settings.folder / "random.pt", settings.sized(800, 40)
-    random_pairs(path)
+    steps = settings.sized(800, 40)
     return [
-        rate(name, "launched one by one", steps, "steps/s", compare(cls, path, steps, settings.rounds))
+        rate(name, "launched one by one", steps, "steps/s", compare(cls, settings, steps))
         for name, cls in strategies().items()
         if cls.recordable
     ]

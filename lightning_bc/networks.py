@@ -219,6 +219,17 @@ class LSTM(SequenceNetwork):
         return outputs[:, -1]
 
 
+def transformer_encoder(width: int, heads: int, layers: int) -> nn.TransformerEncoder:
+    """Layers of attention and two linear layers each, LayerNorm before both, without dropout."""
+    layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout=0.0, batch_first=True, norm_first=True)
+    return nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+
+
+def learnt_tokens(number: int, width: int) -> nn.Parameter:
+    """Learnt tokens or positions, (number, width)."""
+    return nn.Parameter(0.02 * torch.randn(number, width))
+
+
 class Transformer(SequenceNetwork):
     """Causal transformer over the history, with learnt positions. Vaswani 2017, https://arxiv.org/abs/1706.03762.
 
@@ -250,9 +261,8 @@ class Transformer(SequenceNetwork):
             raise InputError(f"--model.network.width {width}: wanted a multiple of --model.network.heads, {heads}.")
         self.settings = {"width": width, "layers": layers, "heads": heads, "hidden_sizes": [*hidden_sizes]}
         self.embed = nn.Linear(self.observation_dim, width)
-        self.positions = nn.Parameter(0.02 * torch.randn(self.history, width))
-        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout=0.0, batch_first=True, norm_first=True)
-        self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.positions = learnt_tokens(self.history, width)
+        self.encoder = transformer_encoder(width, heads, layers)
         causal = nn.Transformer.generate_square_subsequent_mask(self.history)
         self.register_buffer("causal", causal, persistent=False)    # (history, history)
 

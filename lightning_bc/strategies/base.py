@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
+from torch.optim import Optimizer
 
 from lightning_bc.acting import CannotBeFrozenError, Frozen, freeze
 from lightning_bc.aliases import StateDict
@@ -21,7 +22,7 @@ from lightning_bc.players import Memory, Memoryless, Player, Policy
 from lightning_bc.ranks import of_all_ranks, seed_of_rank
 from lightning_bc.strategies.contract import Metric, Needs, data_of
 from lightning_bc.strategies.optimizers import Cosine
-from lightning_bc.strategies.recorded import Recorded
+from lightning_bc.strategies.recorded import Recorded, Update
 
 Metrics = dict[str, Tensor]
 Schedule = Literal["cosine", "constant"]
@@ -279,6 +280,12 @@ class Strategy(LightningModule, ABC):
         if not (self.recordable and self.cuda_graphs and self.device.type == "cuda"):
             return False
         return self.trainer.world_size == 1 and self.trainer.precision in ("32-true", "64-true", "bf16-mixed")
+
+    def replaying(self, kind: int, update: Update, optimizers: Sequence[Optimizer]) -> Recorded:
+        """``update`` as it is replayed; the one that was made first for this ``kind``."""
+        if kind not in self.recorded:
+            self.recorded[kind] = Recorded(update, optimizers)
+        return self.recorded[kind]
 
     def count_step(self, optimizer: Any) -> None:
         """Count a step of ``optimizer`` that Lightning did not take itself in its ``global_step``."""

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import NonNegativeFloat, PositiveInt
 from lightning_bc.errors import InputError
-from lightning_bc.networks import Network
+from lightning_bc.networks import Network, learnt_tokens, transformer_encoder
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
@@ -38,24 +38,14 @@ from lightning_bc.strategies.offline.windows import mean_absolute_error
 from lightning_bc.strategies.optimizers import DefaultAdamW
 
 
-def _transformer(width: int, heads: int, layers: int) -> nn.TransformerEncoder:
-    layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout=0.0, batch_first=True, norm_first=True)
-    return nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
-
-
-def _tokens(number: int, width: int) -> nn.Parameter:
-    """Learnt tokens or positions, (number, width)."""
-    return nn.Parameter(0.02 * torch.randn(number, width))
-
-
 class Encoder(nn.Module):
     """Mean and log standard deviation of the style, of observations and the actions that followed."""
 
     def __init__(self, observation_dim: int, action_dim: int, tokens: int, latent_dim: int, width: int, **of: int) -> None:
         super().__init__()
         self.embed_observation, self.embed_action = nn.Linear(observation_dim, width), nn.Linear(action_dim, width)
-        self.style, self.positions = _tokens(1, width), _tokens(1 + tokens, width)
-        self.transformer = _transformer(width, **of)
+        self.style, self.positions = learnt_tokens(1, width), learnt_tokens(1 + tokens, width)
+        self.transformer = transformer_encoder(width, **of)
         self.output = nn.Linear(width, 2 * latent_dim)
 
     def forward(self, observations: Tensor, actions: Tensor, within: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -78,8 +68,8 @@ class Decoder(Network):
     ) -> None:
         super().__init__()
         self.embed_observation, self.embed_style = nn.Linear(observation_dim, width), nn.Linear(latent_dim, width)
-        self.positions, self.queries = _tokens(1 + history, width), _tokens(horizon, width)
-        self.encoder = _transformer(width, **of)
+        self.positions, self.queries = learnt_tokens(1 + history, width), learnt_tokens(horizon, width)
+        self.encoder = transformer_encoder(width, **of)
         layer = nn.TransformerDecoderLayer(width, of["heads"], 4 * width, dropout=0.0, batch_first=True, norm_first=True)
         self.decoder = nn.TransformerDecoder(layer, of["layers"], nn.LayerNorm(width))
         self.output = nn.Linear(width, action_dim)

@@ -17,7 +17,7 @@ from lightning_bc.ranks import mean_over_ranks, weights_of_shares
 from lightning_bc.strategies.base import Metrics, Schedule, Strategy
 from lightning_bc.strategies.contract import Metric, data_of
 from lightning_bc.strategies.offline.averaging import Averages
-from lightning_bc.strategies.recorded import Recorded, Update
+from lightning_bc.strategies.recorded import Update
 
 Batch = tuple[Tensor, ...]
 """Observations and actions in the environment's units; of windows, also which actions lie within the episode."""
@@ -109,16 +109,16 @@ class OfflineStrategy(Strategy):
         optimizer: Any = self.optimizers()
         scheduler: Any = self.lr_schedulers()
         update: Update = partial(self.update, optimizer)
-        if self.is_recorded:
-            bare = optimizer.optimizer
-            update = self.recorded.setdefault(0, Recorded(partial(self.update, bare), [bare]))
+        is_recorded = self.is_recorded
+        if is_recorded:
+            update = self.replaying(0, partial(self.update, optimizer.optimizer), [optimizer.optimizer])
         if self.averages is not None:
             self.averages.swap(self.parameters())                   # to the trained weights
         self.losses = []
         measured: list[Metrics] = []
         for batch, weight in zip(batches, self._weights(batches), strict=True):
             measured.append(update(*batch) if weight == 1 else update(*batch, weight=weight))
-            if self.is_recorded:
+            if is_recorded:
                 self.count_step(optimizer)
             if self.averages is not None:
                 self.averages.update(self.parameters(), self.global_step)

@@ -48,6 +48,7 @@ from lightning_bc.networks import MLP, TIME_FEATURES, NetworkFactory, sinusoidal
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
+from lightning_bc.strategies.offline.noise import fixed_noise
 from lightning_bc.strategies.offline.squashing import LARGEST_ACTION, unsquash
 from lightning_bc.strategies.offline.windows import mean_squared_error
 from lightning_bc.strategies.optimizers import DefaultAdamW
@@ -114,8 +115,7 @@ class Diffusion(OfflineStrategy):
         size = horizon * self.action_dim
         self.network = network(self.input_size(size + TIME_FEATURES), size)
         self.register_buffer("signal", cosine_schedule(steps))      # abar_0 ... abar_T, (steps + 1,)
-        noise = torch.randn(size, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("start_noise", noise)
+        self.register_buffer("start_noise", fixed_noise(size))
 
     def loss(self, observations: Tensor, actions: Tensor, within: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """Squared error of the prediction at a random denoising step."""

@@ -42,6 +42,7 @@ from lightning_bc.networks import MLP, TIME_FEATURES, NetworkFactory, sinusoidal
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
+from lightning_bc.strategies.offline.noise import fixed_noise
 from lightning_bc.strategies.offline.squashing import unsquash
 from lightning_bc.strategies.offline.windows import mean_squared_error
 from lightning_bc.strategies.optimizers import DefaultAdamW
@@ -96,8 +97,7 @@ class FlowMatching(OfflineStrategy):
         self.set_windows(history, horizon, chunk, temporal_ensembling)
         size = horizon * self.action_dim
         self.network = network(self.input_size(size + TIME_FEATURES), size)
-        noise = torch.randn(size, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("start_noise", noise)
+        self.register_buffer("start_noise", fixed_noise(size))
 
     def end(self, observations: Tensor, points: Tensor, time: Tensor) -> Tensor:
         """u_theta: where paths through ``points`` (batch, horizon action_dim) at ``time`` (batch,) end on average."""

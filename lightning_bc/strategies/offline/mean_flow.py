@@ -41,6 +41,7 @@ from lightning_bc.networks import MLP, NetworkFactory, SequenceNetwork
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
+from lightning_bc.strategies.offline.noise import fixed_noise
 from lightning_bc.strategies.offline.squashing import unsquash
 from lightning_bc.strategies.offline.windows import mean_squared_error
 from lightning_bc.strategies.optimizers import DefaultAdamW
@@ -100,8 +101,7 @@ class MeanFlow(OfflineStrategy):
                 f"--model.network {name}: MeanFlow differentiates its network in forward mode, which torch cannot do with "
                 "this one. Take MLP or ResidualMLP, or FlowMatching in place of MeanFlow."
             )
-        noise = torch.randn(size, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("start_noise", noise)
+        self.register_buffer("start_noise", fixed_noise(size))
 
     def action(self, observations: Tensor, points: Tensor, before: Tensor, time: Tensor) -> Tensor:
         """f(z_t, r, t, o) of ``points`` z_t (batch, horizon action_dim), times r ``before`` and t ``time`` (batch,)."""

@@ -37,6 +37,7 @@ from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
+from lightning_bc.strategies.offline.noise import fixed_noise
 from lightning_bc.strategies.offline.squashing import log_volume, unsquash
 from lightning_bc.strategies.optimizers import DefaultAdamW
 
@@ -88,7 +89,7 @@ class VAE(OfflineStrategy):
         self.encoder = network(observation_dim + self.action_dim, 2 * latent_dim)
         self.network = network(observation_dim + latent_dim, self.action_dim)
         self.raw_scale = nn.Parameter(torch.full((self.action_dim,), -3.0))
-        codes = torch.randn(act_codes, latent_dim, generator=torch.Generator().manual_seed(0))
+        codes = fixed_noise(act_codes, latent_dim)
         self.register_buffer("codes", codes if act_codes > 1 else torch.zeros(1, latent_dim))
 
     @property

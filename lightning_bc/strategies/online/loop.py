@@ -31,7 +31,6 @@ from lightning_bc.strategies.online.demonstrated import Demonstrated
 from lightning_bc.strategies.online.interaction import Interaction
 from lightning_bc.strategies.online.replay import Replay, normalised
 from lightning_bc.strategies.online.watch import Watch
-from lightning_bc.strategies.recorded import Recorded
 
 LOSS_OF = "the loss of the "
 
@@ -221,15 +220,13 @@ class OnlineStrategy(Strategy):
         """Make ``updates`` updates from the replay; Lightning counts the last step of the critics."""
         optimizers: dict[str, Any] = dict(zip(self.parts(), self.optimizers(), strict=True))
         bare = {part: optimizer.optimizer for part, optimizer in optimizers.items()}
-        first = self.optimizer_steps
+        first, is_recorded = self.optimizer_steps, self.is_recorded
         self.losses = []
         for number in range(first, first + updates):
             self.agent.rate_of_average.fill_(averaging_rate(number))
-            if self.is_recorded:
+            if is_recorded:
                 kind = number % self.agent.actor_every              # all that an update wants to know of its number
-                if kind not in self.recorded:
-                    self.recorded[kind] = Recorded(partial(self._update, bare, kind), list(bare.values()))
-                measured = self.recorded[kind]()
+                measured = self.replaying(kind, partial(self._update, bare, kind), list(bare.values()))()
             else:
                 is_counted = number == first + updates - 1
                 measured = self._update(bare | {COUNTED: optimizers[COUNTED]} if is_counted else bare, number)
@@ -237,7 +234,7 @@ class OnlineStrategy(Strategy):
             for name in [name for name in measured if name.startswith(LOSS_OF)]:
                 self.losses.append((self.optimizer_steps, name, measured.pop(name)))
             self.interaction.measured |= measured
-        if self.is_recorded:
+        if is_recorded:
             self.count_step(optimizers[COUNTED])
 
     def _update(self, optimizers: Mapping[str, Any], number: int) -> Metrics:
