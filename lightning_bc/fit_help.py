@@ -28,7 +28,7 @@ EXAMPLES = {
     "fit": (
         "--config configs/gmm.yaml",
         "--config configs/gmm.yaml --run mine      again: goes on, or prints the results",
-        "--run mine --trainer.max_epochs 4         lengthens it",
+        "--run mine --trainer.max_steps 40000      lengthens it",
         "--config configs/mse.yaml --data.path mine.npz --env Hopper-v5",
     ),
     "validate": ("--ckpt_path checkpoints/RUN/last.ckpt", "--run RUN"),

@@ -9,6 +9,7 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
+from lightning_bc.demonstrations.fitting import DEFAULT_STEPS
 from lightning_bc.errors import InputError
 from lightning_bc.ranks import by_srun
 from lightning_bc.strategies import Strategy
@@ -23,8 +24,8 @@ TRAINER_DEFAULTS = {
 }
 
 SHOWN = {
-    "max_epochs": "passes over the pairs; default 1, where --trainer.max_steps is not given",
-    "max_steps": "optimizer steps; a run can be lengthened later",
+    "max_epochs": "passes over the pairs, in place of steps",
+    "max_steps": f"optimizer steps; a run can be lengthened later; default {DEFAULT_STEPS}",
     "max_time": "stop after DD:HH:MM:SS",
     "accelerator": "cpu, gpu or auto",
     "devices": "how many, or which",
@@ -82,7 +83,7 @@ def scheduler_plugins(environment: Mapping[str, str]) -> list[SLURMEnvironment]:
 
 
 def settle_length(config: Any, strategy: type[Strategy]) -> None:
-    """One pass, unless a number of passes or of steps is given; strategies that act while they learn have their own.
+    """The default number of steps, unless one or a number of passes is given; strategies that act have their own length.
 
     Raises:
         InputError: the length does not fit the strategy or its schedule.
@@ -101,7 +102,8 @@ def settle_length(config: Any, strategy: type[Strategy]) -> None:
         if trainer[name] == 0:
             raise InputError(f"--trainer.{name} 0: wanted at least 1, or -1 for no end.")
     if trainer.max_epochs is None:
-        trainer.max_epochs = -1 if trainer.max_steps > 0 else 1
+        trainer.max_epochs = -1
+        trainer.max_steps = trainer.max_steps if trainer.max_steps > 0 else DEFAULT_STEPS
     if trainer.max_epochs == -1 and trainer.max_steps <= 0 and config.model.init_args.get("schedule") == "cosine":
         raise InputError(
             "--trainer.max_epochs -1: the cosine schedule needs the run's length, and this run has no end. Set "

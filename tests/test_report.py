@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from benchmarks import report as benchmark
 from lightning_bc.cli import main
+from lightning_bc.demonstrations.fitting import DEFAULT_STEPS
 from lightning_bc.report.bands import band
 from lightning_bc.report.chart import COLUMNS, make_charts
 from lightning_bc.report.parameters import changed_parameters
@@ -171,6 +172,7 @@ def test_probability_of_improvement_is_between_methods_of_several_seeds(without_
         ),
         ("--config configs/mse.yaml --model.optimizer AdamW --model.optimizer.lr 1e-4", {"lr": 1e-4}),
         ("--config configs/mse.yaml --trainer.max_epochs 3", {"max_epochs": 3}),
+        ("--config configs/mse.yaml --trainer.max_epochs -1 --trainer.max_steps 9", {"max_steps": 9}),
         (
             "--config configs/gail.yaml --trainer.max_epochs -1",
             {"hidden_sizes": [256, 256], "initial_scale": 1.0, "total_environment_steps": 100_000},
@@ -188,7 +190,7 @@ def test_parameters_are_those_that_differ_from_the_defaults(flags, expected, mon
         main(["fit", *flags.split(), "--print_config"])
     config = yaml.safe_load(capsys.readouterr().out)
     if config["trainer"]["max_epochs"] is None:                     # as a run's own configuration has it
-        config["trainer"]["max_epochs"] = 1
+        config["trainer"] |= {"max_epochs": -1, "max_steps": DEFAULT_STEPS}
     assert changed_parameters(config) == expected
 
 

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, Trainer
 
 import lightning_bc.callbacks  # noqa: F401  so that those that teach are known
 from lightning_bc.demonstrations import Demonstrations
+from lightning_bc.demonstrations.fitting import DEFAULT_STEPS
 from lightning_bc.networks import Network
 from lightning_bc.strategies import strategies
 from lightning_bc.strategies.optimizers import DefaultAdam, DefaultAdamW
@@ -41,10 +42,11 @@ def changed_parameters(config: Chosen) -> Parameters:
     Where another network or optimizer than the strategy's was chosen, its name and what differs from its own defaults.
     Arguments of a class that is not known here are all given, as nothing says which of them are defaults.
     """
-    trainer = {name: config["trainer"].get(name) for name in TRAINER_PARAMETERS}
-    if trainer["max_epochs"] == -1:                                 # the length is max_steps or total_environment_steps
-        trainer["max_epochs"] = None
-    usual = _defaults(Trainer) | {"max_epochs": 1 if trainer["max_epochs"] else None}
+    given = {name: config["trainer"].get(name) for name in TRAINER_PARAMETERS}
+    trainer = {name: value for name, value in given.items() if value is not None}
+    usual = _defaults(Trainer) | {"max_epochs": -1}                 # the length of those that act is total_environment_steps
+    if trainer.get("max_epochs", -1) == -1 and trainer.get("max_steps", -1) != -1:
+        usual["max_steps"] = DEFAULT_STEPS
     data = {name: value for name, value in config["data"].items() if name not in WHICH_PAIRS}
     found = _differing(trainer, usual) | _differing(data, _defaults(Demonstrations)) | _differing_arguments(config["model"])
     for callback in teachers(config):

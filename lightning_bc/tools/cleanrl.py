@@ -10,7 +10,7 @@ and linear heads on it. What our networks see is normalised, n = (o - mean) / sc
 from torch import Tensor, nn
 
 from lightning_bc.errors import InputError
-from lightning_bc.strategies import Strategy, strategies
+from lightning_bc.strategies import OfflineStrategy, Strategy, strategies
 
 _LAYERS = [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
 
@@ -27,6 +27,11 @@ def cleanrl_state(strategy: Strategy) -> dict[str, Tensor]:
         raise InputError(
             f"{type(strategy).__name__} chooses its actions otherwise than CleanRL's actors. {known} and MSE with "
             "squash: true can be exported; collect takes every checkpoint as it is."
+        )
+    if isinstance(strategy, OfflineStrategy) and strategy.squashing.range != 1:
+        raise InputError(
+            "the demonstrations' actions saturate, so that this policy's bounds lie within the tanh's range, and CleanRL's "
+            "lie at its ends. Export it with --onnx true, or as it is; collect takes every checkpoint."
         )
     layers = list(getattr(strategy.actor, "layers", []))
     if [type(layer) for layer in layers] != _LAYERS:

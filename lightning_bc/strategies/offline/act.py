@@ -33,7 +33,6 @@ from lightning_bc.networks import Network, learnt_tokens, transformer_encoder
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
-from lightning_bc.strategies.offline.squashing import unsquash
 from lightning_bc.strategies.offline.windows import mean_absolute_error
 from lightning_bc.strategies.optimizers import DefaultAdamW
 
@@ -140,7 +139,7 @@ class ACT(OfflineStrategy):
     def loss(self, observations: Tensor, actions: Tensor, within: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """Absolute error with a style from the encoder, and beta times the style's divergence."""
         seen = self._sequence(observations)
-        chunk = unsquash(actions).reshape(len(actions), self.horizon, self.action_dim)
+        chunk = self.squashing.unsquash(actions).reshape(len(actions), self.horizon, self.action_dim)
         mean, log_scale = self.encoder(seen, chunk, within)         # (batch, latent_dim)
         style = mean + log_scale.exp() * torch.randn_like(mean)
         error = mean_absolute_error(self.network(seen, style), chunk.flatten(1), within)
@@ -155,7 +154,7 @@ class ACT(OfflineStrategy):
         """The chunk of the style 0, or of a style from the prior."""
         shape = (observations.shape[0], self.latent_dim)
         style = torch.zeros(shape, device=self.device) if deterministic else torch.randn(shape, device=self.device)
-        return self.first_chunk(self.network(self._sequence(observations), style).tanh())
+        return self.first_chunk(self.squashing(self.network(self._sequence(observations), style)))
 
     def _sequence(self, observations: Tensor) -> Tensor:
         return observations.reshape(observations.shape[0], self.history, self.observation_dim)

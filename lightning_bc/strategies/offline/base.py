@@ -17,6 +17,7 @@ from lightning_bc.ranks import mean_over_ranks, weights_of_shares
 from lightning_bc.strategies.base import Metrics, Schedule, Strategy
 from lightning_bc.strategies.contract import Metric, data_of
 from lightning_bc.strategies.offline.averaging import Averages
+from lightning_bc.strategies.offline.squashing import Squashing
 from lightning_bc.strategies.recorded import Update
 
 Batch = tuple[Tensor, ...]
@@ -57,6 +58,7 @@ class OfflineStrategy(Strategy):
         schedule: Schedule,
     ) -> None:
         super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
+        self.squashing = Squashing()
         self.averages: Averages | None = None  # set by AveragedWeights
         self.automatic_optimization = False  # one training_step takes many optimizer steps
         self.validation_metrics = torch.nn.ModuleDict(
@@ -84,8 +86,9 @@ class OfflineStrategy(Strategy):
             The scalar loss, and further scalars to log by name.
         """
 
-    def fit_actions(self, actions: Tensor) -> None:  # most strategies need nothing of it
-        """Take what a strategy needs to know of the scaled training ``actions`` (pairs, action_dim): bins, for example."""
+    def fit_actions(self, actions: Tensor) -> None:
+        """Take what a strategy needs to know of the scaled training ``actions`` (pairs, action_dim): where they saturate."""
+        self.squashing.fit(actions)
 
     def setup(self, stage: str) -> None:
         """Take statistics from the training pairs; on resume a checkpoint's replace them."""

@@ -49,11 +49,8 @@ from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
 from lightning_bc.strategies.offline.noise import fixed_noise
-from lightning_bc.strategies.offline.squashing import LARGEST_ACTION, unsquash
 from lightning_bc.strategies.offline.windows import mean_squared_error
 from lightning_bc.strategies.optimizers import DefaultAdamW
-
-_LARGEST = math.atanh(LARGEST_ACTION)
 
 
 class Diffusion(OfflineStrategy):
@@ -119,7 +116,7 @@ class Diffusion(OfflineStrategy):
 
     def loss(self, observations: Tensor, actions: Tensor, within: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """Squared error of the prediction at a random denoising step."""
-        clean = unsquash(actions).flatten(1)                        # (batch, horizon action_dim)
+        clean = self.squashing.unsquash(actions).flatten(1)         # (batch, horizon action_dim)
         noise = torch.randn_like(clean)
         time = torch.randint(1, self.steps + 1, (len(actions),), device=actions.device)
         signal = self.signal[time].unsqueeze(-1)                    # (batch, 1)
@@ -137,7 +134,7 @@ class Diffusion(OfflineStrategy):
             noisy, scale = self.step_back(noisy, action, now, then, deterministic)
             if not deterministic:
                 noisy = noisy + scale * torch.randn_like(noisy)
-        return self.first_chunk(noisy.tanh())
+        return self.first_chunk(self.squashing(noisy))
 
     def step_back(self, noisy: Tensor, action: Tensor, now: int, then: int, deterministic: bool) -> tuple[Tensor, Tensor]:
         """Mean (batch, horizon action_dim) and scale (scalar) of q(u_then | u_now = noisy, u = action); 0 in DDIM."""
@@ -159,7 +156,7 @@ class Diffusion(OfflineStrategy):
         output = self._network_at(observations, noisy, time)        # (batch, horizon action_dim)
         if self.prediction == "epsilon":
             output = (noisy - (1 - self.signal[now]).sqrt() * output) / self.signal[now].sqrt()
-        return output.clamp(-_LARGEST, _LARGEST)
+        return self.squashing.bounded(output)
 
 
 def cosine_schedule(steps: int, offset: float = 0.008) -> Tensor:

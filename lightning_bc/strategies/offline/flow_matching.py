@@ -43,7 +43,6 @@ from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
 from lightning_bc.strategies.offline.noise import fixed_noise
-from lightning_bc.strategies.offline.squashing import unsquash
 from lightning_bc.strategies.offline.windows import mean_squared_error
 from lightning_bc.strategies.optimizers import DefaultAdamW
 
@@ -110,7 +109,7 @@ class FlowMatching(OfflineStrategy):
 
     def loss(self, observations: Tensor, actions: Tensor, within: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """Squared error of the path's end at a random time."""
-        end = unsquash(actions).flatten(1)                          # (batch, horizon action_dim)
+        end = self.squashing.unsquash(actions).flatten(1)           # (batch, horizon action_dim)
         noise = torch.randn_like(end)
         time = torch.rand(len(end), device=end.device)
         points = torch.lerp(noise, end, time.unsqueeze(-1))
@@ -126,4 +125,4 @@ class FlowMatching(OfflineStrategy):
             end = self.end(observations, points, torch.full(observations.shape[:1], now, device=self.device))
             noise = (points - now * end) / (1 - now)                # where a straight path through point and end began
             points = torch.lerp(kept * noise, end, then)            # kept = 1: Euler's step along v_theta
-        return self.first_chunk(points.tanh())
+        return self.first_chunk(self.squashing(points))

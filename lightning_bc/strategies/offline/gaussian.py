@@ -28,7 +28,6 @@ from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
-from lightning_bc.strategies.offline.squashing import log_volume, unsquash
 from lightning_bc.strategies.optimizers import DefaultAdamW
 
 
@@ -78,10 +77,10 @@ class Gaussian(OfflineStrategy):
     def loss(self, observations: Tensor, actions: Tensor, within: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """Negative log-probability of the expert's action."""
         distribution, actions = self.distribution(observations), actions.flatten(1)
-        loss = -(distribution.log_prob(unsquash(actions)) - log_volume(actions)).mean()
+        loss = -(distribution.log_prob(self.squashing.unsquash(actions)) - self.squashing.log_volume(actions)).mean()
         return loss, {"scale": distribution.base_dist.scale.detach().mean()}
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """The squashed mean, which is the median of the action, or a sample."""
         distribution = self.distribution(observations)
-        return self.first_chunk((distribution.mean if deterministic else distribution.sample()).tanh())
+        return self.first_chunk(self.squashing(distribution.mean if deterministic else distribution.sample()))

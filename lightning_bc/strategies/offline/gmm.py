@@ -32,7 +32,6 @@ from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
-from lightning_bc.strategies.offline.squashing import log_volume, unsquash
 from lightning_bc.strategies.optimizers import DefaultAdamW
 
 
@@ -107,17 +106,17 @@ class GaussianMixture(OfflineStrategy):
         """Negative log-probability of the expert's action."""
         actions = actions.flatten(1)                                # (batch, action_dim)
         log_weights, means, scales = self.parameters_of(observations)
-        standardised = (unsquash(actions).unsqueeze(-2) - means) / scales     # (batch, components, action_dim)
+        standardised = (self.squashing.unsquash(actions).unsqueeze(-2) - means) / scales  # (batch, components, action_dim)
         log_components = -0.5 * standardised.square() - scales.log() - 0.5 * math.log(2 * math.pi)
         log_mixture = (log_weights + log_components.sum(-1)).logsumexp(-1)
-        loss = -(log_mixture - log_volume(actions)).mean()
+        loss = -(log_mixture - self.squashing.log_volume(actions)).mean()
         used = torch.exp(-(log_weights.exp() * log_weights).sum(-1)).mean()  # perplexity: components in use, 1 to k
         return loss, {"components_used": used.detach(), "scale": scales.detach().mean()}
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """The squashed mean of the likeliest component, or a sample."""
         if not deterministic:
-            return self.first_chunk(self.distribution(observations).sample().tanh())
+            return self.first_chunk(self.squashing(self.distribution(observations).sample()))
         log_weights, means, _ = self.parameters_of(observations)
         likeliest = log_weights.argmax(-1)                          # (batch,)
-        return self.first_chunk(means[torch.arange(means.shape[0], device=means.device), likeliest].tanh())
+        return self.first_chunk(self.squashing(means[torch.arange(means.shape[0], device=means.device), likeliest]))

@@ -42,7 +42,6 @@ from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
 from lightning_bc.strategies.offline.noise import fixed_noise
-from lightning_bc.strategies.offline.squashing import unsquash
 from lightning_bc.strategies.offline.windows import mean_squared_error
 from lightning_bc.strategies.optimizers import DefaultAdamW
 
@@ -110,7 +109,7 @@ class MeanFlow(OfflineStrategy):
 
     def loss(self, observations: Tensor, actions: Tensor, within: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """Squared error of the MeanFlow identity at random times, as an error of the action."""
-        wanted = unsquash(actions).flatten(1)                       # (batch, horizon action_dim)
+        wanted = self.squashing.unsquash(actions).flatten(1)        # (batch, horizon action_dim)
         noise = torch.randn_like(wanted)
         times = 1 - torch.rand(2, len(wanted), device=wanted.device)  # above 0
         time = times.amax(0)                                        # (batch,)
@@ -136,4 +135,4 @@ class MeanFlow(OfflineStrategy):
             now, then = step / self.act_steps, (step - 1) / self.act_steps
             action = self.action(observations, points, then * ones, now * ones)
             points = torch.lerp(action, points, then / now)         # z - (now - then) (z - action) / now
-        return self.first_chunk(points.tanh())
+        return self.first_chunk(self.squashing(points))

@@ -29,7 +29,6 @@ from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
-from lightning_bc.strategies.offline.squashing import unsquash
 from lightning_bc.strategies.offline.windows import mean_squared_error
 from lightning_bc.strategies.optimizers import DefaultAdamW
 
@@ -91,11 +90,11 @@ class MIP(OfflineStrategy):
 
     def loss(self, observations: Tensor, actions: Tensor, within: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """Squared errors of both evaluations."""
-        wanted = unsquash(actions).flatten(1)                       # (batch, horizon action_dim)
+        wanted = self.squashing.unsquash(actions).flatten(1)        # (batch, horizon action_dim)
         near = torch.lerp(torch.randn_like(wanted), wanted, self.second_time)
         first = mean_squared_error(self.first(observations), wanted, within)
         return first + mean_squared_error(self.second(observations, near), wanted, within), {}
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """The action of the second evaluation; there is no other to sample."""
-        return self.first_chunk(self.second(observations, self.second_time * self.first(observations)).tanh())
+        return self.first_chunk(self.squashing(self.second(observations, self.second_time * self.first(observations))))

@@ -13,7 +13,6 @@ that of the actions themselves.
 
 from collections.abc import Sequence
 
-import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
@@ -22,7 +21,6 @@ from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
-from lightning_bc.strategies.offline.squashing import unsquash
 from lightning_bc.strategies.offline.windows import mean_squared_error
 from lightning_bc.strategies.optimizers import DefaultAdamW
 
@@ -74,12 +72,17 @@ class MSE(OfflineStrategy):
         self.cleanrl_heads = ("fc_mu",) if squash and not self.has_windows else ()
         self.network = network(self.input_size(), horizon * self.action_dim)
 
+    def fit_actions(self, actions: Tensor) -> None:
+        """Where they saturate, if the error is taken before the tanh."""
+        if self.squash:
+            super().fit_actions(actions)
+
     def loss(self, observations: Tensor, actions: Tensor, within: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """Squared distance to the expert's action, averaged over batch and dimensions."""
-        targets = unsquash(actions) if self.squash else actions
+        targets = self.squashing.unsquash(actions) if self.squash else actions
         return mean_squared_error(self.network(observations.flatten(1)), targets.flatten(1), within), {}
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """The regressed action; there is no other to sample."""
         outputs = self.network(observations.flatten(1))             # (batch, horizon action_dim)
-        return self.first_chunk(torch.tanh(outputs) if self.squash else outputs)
+        return self.first_chunk(self.squashing(outputs) if self.squash else outputs)

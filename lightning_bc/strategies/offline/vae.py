@@ -38,7 +38,6 @@ from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
 from lightning_bc.strategies.offline.noise import fixed_noise
-from lightning_bc.strategies.offline.squashing import log_volume, unsquash
 from lightning_bc.strategies.optimizers import DefaultAdamW
 
 
@@ -99,13 +98,13 @@ class VAE(OfflineStrategy):
 
     def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
         """The bound L, with one code per pair."""
-        before_tanh = unsquash(actions)                             # (batch, action_dim)
+        before_tanh = self.squashing.unsquash(actions)              # (batch, action_dim)
         mean, log_scale = self.encoder(torch.cat([observations, before_tanh], dim=-1)).chunk(2, dim=-1)
         code = mean + log_scale.exp() * torch.randn_like(mean)      # (batch, latent_dim)
         error = (before_tanh - self.decode(observations, code)) / self.scale
         log_normal = (-0.5 * error.square() - self.scale.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
         kl = 0.5 * (mean.square() + (2 * log_scale).exp() - 1 - 2 * log_scale).sum(-1)
-        loss = (kl - log_normal + log_volume(actions)).mean()
+        loss = (kl - log_normal + self.squashing.log_volume(actions)).mean()
         return loss, {"kl": kl.detach().mean(), "scale": self.scale.detach().mean()}
 
     def acting_weights(self) -> StateDict:
@@ -117,12 +116,12 @@ class VAE(OfflineStrategy):
         if not deterministic:
             code = torch.randn(observations.shape[0], self.latent_dim, device=observations.device)
             outputs = self.decode(observations, code)               # (batch, action_dim)
-            return (outputs + self.scale * torch.randn_like(outputs)).tanh()
+            return self.squashing(outputs + self.scale * torch.randn_like(outputs))
         shape = (observations.shape[0], len(self.codes), -1)
         outputs = self.decode(observations.unsqueeze(1).expand(shape), self.codes.expand(shape))  # (batch, K, action_dim)
         distances = ((outputs.unsqueeze(1) - outputs.unsqueeze(2)) / self.scale).square().sum(-1)  # (batch, K, K)
         likeliest = (-0.5 * distances).logsumexp(-1).argmax(-1)     # (batch,)
-        return outputs[torch.arange(outputs.shape[0], device=outputs.device), likeliest].tanh()
+        return self.squashing(outputs[torch.arange(outputs.shape[0], device=outputs.device), likeliest])
 
     def decode(self, observations: Tensor, code: Tensor) -> Tensor:
         """f(o, z), (..., action_dim), of ``observations`` (..., observation_dim) and ``code`` (..., latent_dim)."""
