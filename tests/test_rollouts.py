@@ -14,6 +14,7 @@ from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_bc.callbacks import Rollouts
+from lightning_bc.callbacks.rollouts import largest_group
 from lightning_bc.cli import main
 from lightning_bc.demonstrations import Demonstrations
 from lightning_bc.episodes import play
@@ -151,3 +152,9 @@ def test_a_return_that_does_not_move_is_warned_of_once(curve, expected):
     resumed.load_state_dict(rollouts.state_dict() | {"metrics": {"seconds": 2.0, "training_seconds": 1.0}})
     again = warnings_of(lambda point: resumed.stalled.look(*point), *[(curve[-1][0] + steps, 0.0) for steps, _ in curve])
     assert again == [] or not expected
+
+
+@pytest.mark.parametrize(("eval_freq", "size"), [(80, 80), (800, 100), (5000, 100), (132, 66), (101, 1), (1, 1)])
+def test_so_many_optimizer_steps_share_a_training_step(eval_freq, size):
+    """All that fit between two points of the curve, but no more than memory and signals can wait for."""
+    assert largest_group(eval_freq) == size

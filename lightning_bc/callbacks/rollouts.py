@@ -26,6 +26,15 @@ from lightning_bc.strategies import OfflineStrategy, Strategy, data_of
 from lightning_bc.strategies.contract import Data
 
 
+LARGEST_GROUP = 100
+"""Optimizer steps that share a training step: more would hold as many batches in memory, and signals would wait for them."""
+
+
+def largest_group(steps: int) -> int:
+    """The largest divisor of so many ``steps`` that is no larger."""
+    return next(size for size in range(min(steps, LARGEST_GROUP), 0, -1) if steps % size == 0)
+
+
 class Rollouts(Callback):
     """Play episodes while the policy learns, and log the reward-over-time curve.
 
@@ -87,7 +96,7 @@ class Rollouts(Callback):
         """Have training stop for a point wherever one is due."""
         if stage == "fit":
             data = data_of(trainer)
-            data.group_size = math.gcd(data.group_size, self.eval_freq)
+            data.group_size = largest_group(math.gcd(data.group_size, self.eval_freq))
             if self.max_episode_steps is not None:
                 limit_episodes(data.environment_id, self.max_episode_steps)
 
@@ -100,7 +109,7 @@ class Rollouts(Callback):
         assert isinstance(module, Strategy)
         refuse_blind(trainer, data_of(trainer).measures_held_out, module)
         if isinstance(module, OfflineStrategy):
-            space_validations(trainer, module, self.validation_freq)
+            space_validations(trainer, module, self.validation_freq, self.eval_freq)
         if self.episodes:
             self._environments = make(data_of(trainer).environment_id, self.episodes)
             self._closing.callback(self._environments.close)

@@ -72,8 +72,8 @@ class Demonstrations(LightningDataModule):
             has as many pairs as without, and repeats or leaves out pairs of a file in turn, see ``Mixture``. Default:
             proportional to the files' pairs.
         seed: of the order of the pairs; the command line sets it from --seed_everything.
-        group_size: batches that the loader serves together, one optimizer step each; the command line sets it to
-            --rollouts.eval_freq, and DAgger to what divides its rounds too.
+        group_size: batches that the loader serves together, one optimizer step each; the command line sets it to what
+            divides --rollouts.eval_freq, at most 100, and DAgger to what divides its rounds too.
         memory: GB that the pairs of a folder of shards may take in memory; more are streamed from the disk, see
             ``streaming``. Default: a quarter of the training device's memory, and of the machine's or of its limit.
     """
