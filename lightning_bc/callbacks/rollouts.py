@@ -25,7 +25,6 @@ from lightning_bc.runs.curve import HELD_OUT_LOSS, RETURN, Curve, Point
 from lightning_bc.strategies import OfflineStrategy, Strategy, data_of
 from lightning_bc.strategies.contract import Data
 
-
 LARGEST_GROUP = 100
 """Optimizer steps that share a training step: more would hold as many batches in memory, and signals would wait for them."""
 
