@@ -68,7 +68,7 @@ class Rollouts(Callback):
 
     def __init__(
         self,
-        eval_freq: PositiveInt = 80,
+        eval_freq: PositiveInt = 200,
         episodes: NonNegativeInt = 10,
         video: bool = False,
         max_episode_steps: PositiveInt | None = None,

@@ -96,7 +96,7 @@ class Demonstrations(LightningDataModule):
         action_high: list[float] | None = None,
         shares: list[UnitIntervalAboveZero] | None = None,
         seed: NonNegativeInt = 0,
-        group_size: PositiveInt = 80,
+        group_size: PositiveInt = 100,
         simulator: bool = True,
         memory: NonNegativeFloat | None = None,
     ) -> None:
