@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY, refused
 from test_report import BENCHMARK, CONFIG
@@ -45,6 +46,26 @@ def test_a_grid_has_known_figures_and_says_what_is_not_run(capsys):
         f"| one | 0.600 ± {half:.3f}; 0.500 | not run |",
         "| other | not run | 0.250 (1 seed); 0.250 (1 of 2 seeds) |",
     ]
+
+
+def test_rows_are_compared_over_all_columns(capsys):
+    study = read(GRID + "aggregated: true\n")
+    for fit in study.fits:
+        run(fit, (0.5 if fit.row == "one" else 0.8) + (fit.column == "few") * 0.1 + fit.seed * 0.01)
+    main(["report", "--study", "study.yaml"])
+    mean = np.mean([0.51, 0.6])                                     # of 0.50, 0.51, 0.60 and 0.61
+    *_, names, _, one, other = capsys.readouterr().out.splitlines()
+    assert names == "| over all columns | interquartile mean | above one | above other |"
+    assert [cell.split(" (")[0] for cell in one.split(" | ")] == ["| one", f"{mean:.3f}", "", "0.00 |"]
+    assert [cell.split(" (")[0] for cell in other.split(" | ")] == ["| other", f"{mean + 0.3:.3f}", "1.00", " |"]
+
+
+def test_a_row_that_is_not_whole_is_not_compared(capsys):
+    study = read(GRID + "aggregated: true\n")
+    for fit in study.fits[:-1]:
+        run(fit, 0.5)
+    main(["report", "--study", "study.yaml"])
+    assert "| over all columns | interquartile mean | above one |\n" in capsys.readouterr().out
 
 
 def test_chosen_figures_are_a_line_per_cell(capsys):

@@ -75,6 +75,32 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray, axis: int = -1) -> 
     return (1 + np.sign(x[..., :, None] - y[..., None, :]).mean(axis=(-2, -1))) / 2
 
 
+def over_tasks(scores: Sequence[np.ndarray]) -> tuple[float, tuple[float, float] | None]:
+    """The interquartile mean over all runs of all tasks, and its 95% interval.
+
+    Percentiles of a bootstrap in which the runs of each task are drawn anew, so that every task keeps its number of runs
+    (stratified; Agarwal 2021). Differences between tasks are then no uncertainty, those between runs are.
+
+    Args:
+        scores: of the runs of each task, (runs,); normalized, so that tasks can be compared.
+
+    Returns:
+        Both; None for the interval where a task has a single run.
+    """
+    mean = float(stats.trim_mean(np.concatenate(scores), 0.25))
+    if min(map(len, scores)) < 2:
+        return mean, None
+    random = np.random.default_rng(0)
+    drawn = np.concatenate([random.choice(runs, (RESAMPLES, len(runs))) for runs in scores], axis=1)
+    low, high = np.percentile(stats.trim_mean(drawn, 0.25, axis=1), [2.5, 97.5])
+    return mean, (float(low), float(high))
+
+
+def improvement_over_tasks(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> float:
+    """Mean over tasks of :func:`probability_of_improvement`, whose runs of either method are (runs,) for each task."""
+    return float(np.mean([probability_of_improvement(one, other) for one, other in zip(x, y, strict=True)]))
+
+
 def probability_interval(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """95% interval of :func:`probability_of_improvement`, the runs of both methods drawn anew; each needs two or more."""
     drawn = stats.bootstrap(

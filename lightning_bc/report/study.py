@@ -9,6 +9,7 @@ import numpy as np
 from lightning_bc.errors import InputError
 from lightning_bc.files import write_text
 from lightning_bc.report import statistics
+from lightning_bc.report.comparison import LOWEST
 from lightning_bc.report.tables import markdown_table
 from lightning_bc.runs.plan import Study
 from lightning_bc.runs.store import STORE, Line, measured, read_store, write_store
@@ -50,8 +51,9 @@ FIGURES: dict[str, Callable[[Mapping[str, np.ndarray]], str]] = {
 def study_table(study: Study, lines: Mapping[str, Line]) -> str:
     """The table of a study.
 
-    A grid of rows and columns shows normalized with its interval, then the worst seed; where the study names figures, each
-    cell has a line of these. What is not whole says so.
+    A grid of rows and columns shows normalized with its interval, then the worst seed, and below it, where the study is
+    aggregated, the rows over all columns; where the study names figures, each cell has a line of these. What is not whole
+    says so.
 
     Args:
         lines: by run.
@@ -69,11 +71,31 @@ def study_table(study: Study, lines: Mapping[str, Line]) -> str:
     if not study.figures:
         shown = ("normalized", "worst seed")
         table = [[row, *("; ".join(_shown(cells.get((row, column), []), shown)) for column in columns)] for row in rows]
-        return markdown_table(["", *columns], table)
+        return markdown_table(["", *columns], table) + (_over_tasks(rows, columns, cells) if study.aggregated else "")
     places = [(row, column) for row in rows for column in columns if (row, column) in cells]
     names = ["", *([""] if len(columns) > 1 else [])]
     table = [[*place[: len(names)], *_shown(cells[place], study.figures)] for place in places]
     return markdown_table([*names, *study.figures], table)
+
+
+def _over_tasks(rows: Sequence[str], columns: Sequence[str], cells: Mapping[tuple[str, str], list[Line | None]]) -> str:
+    """The rows over all columns: the interquartile mean of normalized, and how probable it is that one is above another.
+
+    A run that diverged is under every other. A row whose runs are not all there is left out.
+    """
+    scores: dict[str, list[np.ndarray]] = {}
+    for row in rows:
+        found = [[line["normalized"] for line in cells.get((row, column), [None]) if line] for column in columns]
+        if all(len(runs) == len(cells[row, column]) for runs, column in zip(found, columns, strict=True)):
+            scores[row] = [np.nan_to_num(runs, nan=LOWEST) for runs in found]
+    table = []
+    for row, tasks in scores.items():
+        mean, ends = statistics.over_tasks(tasks)
+        shown = f"{mean:.3f}" + (f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else "") if mean > LOWEST / 1e6 else "diverged"
+        above = {other: statistics.improvement_over_tasks(tasks, theirs) for other, theirs in scores.items()}
+        table.append([row, shown, *("" if row == other else f"{share:.2f}" for other, share in above.items())])
+    names = ["over all columns", "interquartile mean", *(f"above {other}" for other in scores)]
+    return "\n" + markdown_table(names, table)
 
 
 def _shown(found: Sequence[Line | None], figures: Sequence[str]) -> list[str]:

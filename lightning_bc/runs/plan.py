@@ -15,7 +15,7 @@ import yaml
 from lightning_bc.errors import InputError, refuse_unknown
 from lightning_bc.runs import folders
 
-KEYS = ("flags", "seeds", "demonstrations", "rows", "columns", "figures")
+KEYS = ("flags", "seeds", "demonstrations", "rows", "columns", "figures", "aggregated")
 SET_BY_STUDY = ("--seed_everything", "--run", "--ckpt_path", "--search")
 
 
@@ -93,12 +93,14 @@ class Study:
         fits: every fit of every cell, all of the first seed before those of the second.
         demonstrations: flags of ``collect`` by the file that they make.
         figures: of the table with a line per cell; none where the table is a grid of rows and columns.
+        aggregated: whether the rows of a grid, whose columns are tasks then, are also compared over all of them.
     """
 
     path: str
     fits: tuple[Fit, ...]
     demonstrations: Mapping[str, list[str]]
     figures: tuple[str, ...]
+    aggregated: bool = False
 
     @classmethod
     def read(cls, path: str) -> "Study":
@@ -127,7 +129,10 @@ class Study:
                 words += [*_words(columns.get(column), f"{path}: columns: {column}"), *_words(flags, place)]
                 fits += _seeds(canonical(words, place), str(row), str(column), place)
         demonstrations = {file: _words(flags, f"{path}: {file}") for file, flags in content["demonstrations"].items()}
-        return cls(path, tuple(sorted(fits, key=lambda fit: fit.seed)), demonstrations, tuple(content.get("figures") or ()))
+        figures, aggregated = tuple(content.get("figures") or ()), content.get("aggregated", False)
+        if aggregated not in (True, False) or (aggregated and (figures or len(columns) < 2)):
+            raise InputError(f"{path}: aggregated: {aggregated}: wanted true, with columns and no figures, or false.")
+        return cls(path, tuple(sorted(fits, key=lambda fit: fit.seed)), demonstrations, figures, aggregated)
 
     def part(self, only: str | None) -> list[Fit]:
         """Each fit once; of ``only`` K/N, the K-th of N equal parts; none of 0/N.
