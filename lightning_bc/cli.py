@@ -4,14 +4,21 @@ Torch, Lightning and Gymnasium take seconds to import, so a command brings its o
 """
 
 import difflib
+import gc
 import importlib
 import os
+import shlex
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lightning_bc import __version__
-from lightning_bc.errors import InputError, needs_extra
+from lightning_bc.errors import InputError, in_a_line, needs_extra
+from lightning_bc.stopping import NUMBERS, STOPPING, StoppedError
+
+DEBUG = "--debug"
 
 
 @dataclass(frozen=True)
@@ -158,28 +165,61 @@ def usage() -> str:
             *(f"  python -m lightning_bc {command.example}" for command in COMMANDS.values()),
             "",
             "  --version  print the version",
+            "  --debug    with any command: print the traceback, too, where an error is one line",
         ]
     )
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run a command; errors that are meant for a person are printed alone."""
+    """Run a command; errors that are meant for a person are printed alone, with --debug behind their traceback."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")              # NumPy's: policies that act are too small for more
-    name, *rest = (sys.argv[1:] if args is None else args) or ["--help"]
+    given = list(sys.argv[1:] if args is None else args)
+    words = [word for word in given if word != DEBUG]
     try:
-        if name in ("-h", "--help", "help"):
-            print(usage())
-        elif name == "--version":
-            print(f"lightning_bc {__version__}")
-        elif name not in COMMANDS:
-            near = difflib.get_close_matches(name, COMMANDS, n=1)
-            words = f" Nearest known: {near[0]}." if near else ""
-            raise InputError(f"unknown command: {name}.{words} Commands: {', '.join(COMMANDS)}.")
-        elif status := COMMANDS[name].run(name, rest):
-            sys.exit(status)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\ninterrupted: nothing was written", file=sys.stderr)
-        sys.exit(130)
+        with STOPPING.listening():
+            _run(words)
+    except KeyboardInterrupt as error:
+        if args is None:                                            # this is the process: only its end is left
+            gc.freeze()                                             # else Python looks through all objects once more
+            for number in NUMBERS:
+                signal.signal(number, signal.SIG_IGN)
+        stopped = error if isinstance(error, StoppedError) else StoppedError(signal.SIGINT)
+        if not stopped.is_told and _is_first():
+            print(
+                f"\nstopped; no file is half written. It begins again with python -m lightning_bc {shlex.join(words)}",
+                file=sys.stderr,
+            )
+        sys.exit(128 + stopped.number)
+    except Exception as error:
+        line = in_a_line(error)
+        if line is None:
+            raise
+        if DEBUG in given:
+            traceback.print_exception(error)
+        if isinstance(error, InputError) or _is_first():            # what training has come to all ranks tell
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+
+
+def _is_first() -> bool:
+    """Whether this process is rank zero of those that train together, or alone."""
+    return all(os.environ.get(variable, "0") == "0" for variable in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def _run(words: Sequence[str]) -> None:
+    """Run a command with its arguments.
+
+    Raises:
+        InputError: there is no such command, or it was given what cannot be used.
+    """
+    name, *rest = words or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(usage())
+    elif name == "--version":
+        print(f"lightning_bc {__version__}")
+    elif name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        nearest = f" Nearest known: {near[0]}." if near else ""
+        raise InputError(f"unknown command: {name}.{nearest} Commands: {', '.join(COMMANDS)}.")
+    elif status := COMMANDS[name].run(name, rest):
+        sys.exit(status)

@@ -22,6 +22,7 @@ from torch import Tensor
 from lightning_bc.environments import Environments
 from lightning_bc.errors import NotFiniteError
 from lightning_bc.players import ArrayPolicy, Memoryless, Player, Policy
+from lightning_bc.stopping import STOPPING
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def play(
     with _apart_from_training(seeds, torch.device(device)), torch.inference_mode():
         observations, _ = environments.reset(seed=[seeds[i] if i < waiting else seeds[0] for i in range(num_envs)])
         for step in itertools.count():
+            STOPPING.look()
             seen = np.asarray(observations if active is None else observations[rows], np.float32)
             for player in players if len(beginning) else ():
                 player.begin(np.asarray(observations[beginning], np.float32), beginning)

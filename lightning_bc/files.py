@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.errors import InputError
+from lightning_bc.stopping import STOPPING
 
 
 def shipped(path: str | Path) -> Path:
@@ -67,18 +68,19 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{_writer()}-", suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-        _sync(path.parent)
-    except BaseException:                                           # Ctrl-C too: no half file stays behind
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with STOPPING.held_back():
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{_writer()}-", suffix=".partial")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+            _sync(path.parent)
+        except BaseException:                                       # no half file stays behind
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
 
 def _writer() -> str:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from lightning_bc.aliases import Config, StateDict
 from lightning_bc.demonstrations.readers import stem
 from lightning_bc.errors import InputError
 from lightning_bc.files import refuse_damaged
+from lightning_bc.texts import yaml_of
 
 LOGS = Path("lightning_logs")
 CHECKPOINTS = Path("checkpoints")
@@ -113,8 +113,8 @@ def open_checkpoint(path: str | Path, flag: str = "--ckpt_path") -> StateDict:
 def read_config(run: str) -> Config | None:
     """The configuration of a run; None, and a warning, where the file cannot be used."""
     try:
-        config = yaml.safe_load(config_path(run).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        config = yaml_of(config_path(run))
+    except InputError:
         config = None
     if not isinstance(config, dict):
         warnings.warn(f"{config_path(run)}: is empty or torn, and the run is left out.", stacklevel=2)

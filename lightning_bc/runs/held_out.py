@@ -1,17 +1,16 @@
 """results.json of a run without a simulator: how near its actions come to those of held-out episodes."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lightning_bc import versions
 from lightning_bc.aliases import Config
 from lightning_bc.errors import InputError
-from lightning_bc.files import write_text
 from lightning_bc.runs import score
 from lightning_bc.runs.results import Results, Source, built
 from lightning_bc.strategies.base import Strategy
 from lightning_bc.strategies.offline.base import VALIDATION
+from lightning_bc.texts import json_of, without_checksum, write_json
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class HeldOutResults:
 
     def write(self, path: str | Path) -> None:
         """Write results.json, whole or not at all."""
-        write_text(path, json.dumps(asdict(self), indent=1) + "\n")
+        write_json(path, asdict(self))
 
     def in_words(self) -> str:
         """What the terminal shows."""
@@ -115,16 +114,16 @@ def read_results(path: Path) -> Results | HeldOutResults:
     """Read a results.json of either kind.
 
     Raises:
-        InputError: it is neither, or lacks an entry; OSError: it cannot be read.
+        InputError: it is neither, lacks an entry, or cannot be read.
     """
     try:
-        content = json.loads(path.read_text())
-    except ValueError:
+        content = json_of(path)
+    except InputError:
         content = None
     if not isinstance(content, dict) or "held_out" not in content:
         return Results.read(path)
     try:
-        results: HeldOutResults = built(HeldOutResults, content)
+        results: HeldOutResults = built(HeldOutResults, without_checksum(content))
         if missing := sorted(VALIDATION.keys() - results.held_out.keys()):
             raise InputError(f"lacks held_out.{missing[0]}")
     except InputError as error:

@@ -36,9 +36,14 @@ def read_store(path: Path = STORE) -> dict[str, Line]:
         return {}
     with path.open(newline="") as file:
         try:
-            rows = list(csv.DictReader(file))
+            text = file.read()
+            if not text.endswith("\n"):
+                raise ValueError("its last line is cut off")
+            rows = list(csv.DictReader(io.StringIO(text), strict=True))
+            if wrong := [row["run"] for row in rows if None in row or None in row.values()]:
+                raise ValueError(f"the line of {wrong[0]} has not one cell per column")
             return {row["run"]: row | {name: float(row[name] or "nan") for name in NUMBERS} for row in rows}
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, csv.Error) as error:
             raise InputError(f"{path}: is damaged ({error}). Take it from the repository again.") from error
 
 

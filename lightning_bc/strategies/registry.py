@@ -112,7 +112,13 @@ def load_strategy(path: str | Path) -> Strategy:
         InputError: if it is no checkpoint of a known strategy, or what it says of the strategy does not fit its weights.
     """
     refuse_damaged(path)
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        kind = type(error).__name__
+        raise InputError(f"{path}: cannot be read ({kind}). It is truncated, or not a checkpoint.") from error
+    if not isinstance(checkpoint, dict):
+        raise InputError(f"{path}: is not a checkpoint that lightning_bc fit has saved.")
     cls = strategy_of_checkpoint(path, checkpoint)
     settings = {name: value for name, value in checkpoint.get("hyper_parameters", {}).items() if name != "_class_path"}
     if found := programs(settings):
