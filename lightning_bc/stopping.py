@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,6 +32,7 @@ class Stopping:
     def __init__(self) -> None:
         self.number: int | None = None
         self._writes = 0                                            # that the main thread is in
+        self._end: Callable[[int], None] | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -48,10 +49,24 @@ class Stopping:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    @contextmanager
+    def ending(self, end: Callable[[int], None]) -> Iterator[None]:
+        """A signal that comes inside the block calls ``end`` with its number.
+
+        Modules are imported there: nothing has begun yet, and libraries take the error for one of their own.
+        """
+        self._end = end
+        try:
+            yield
+        finally:
+            self._end = None
+
     def take(self, number: int, _: Any) -> None:
         """The handler: the first signal counts."""
         if self.number is None:
             self.number = number
+            if self._end is not None:
+                self._end(number)
             if not self._writes:
                 raise StoppedError(number)
 

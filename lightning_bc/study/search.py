@@ -155,7 +155,7 @@ def _read(path: str) -> Any:
 
 
 def _is_sweep(content: Any) -> bool:
-    return isinstance(content, Mapping) and not content.keys().isdisjoint(("grid", "search"))
+    return isinstance(content, Mapping) and any(content.get(key) for key in ("grid", "search"))  # of a run search is null
 
 
 def _expand(path: str, content: Config) -> Iterator[str]:

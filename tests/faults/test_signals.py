@@ -23,6 +23,7 @@ LONGEST = 10.0
 """Seconds until it has ended."""
 
 FIT = f"{SMALL} {SHORT} --trainer.max_steps 200"
+SWEPT = "--trainer.max_steps 40 --rollouts.eval_freq 20 --rollouts.episodes 2"
 CASES = {
     "fit MSE": (f"fit --data.path pendulum.pt --model MSE {FIT}", 6),
     "fit Diffusion, large groups of steps": (
@@ -38,7 +39,7 @@ CASES = {
     "evaluate": ("evaluate expert.pt --env InvertedPendulum-v5 --episodes 3000 --output NEW.json", 4),
     "report": ("report lightning_logs --output NEW", 4),
     "study": ("study study.yaml", 3),
-    "sweep": ("sweep --config base.yaml --grid model.optimizer.lr=1e-3,2e-3 --name NEW", 2),
+    "sweep": (f"sweep --config base.yaml --seeds 1 --grid data.batch_size=16,32 --name NEW {SWEPT}", 2),
 }
 assert sum(count for _, count in CASES.values()) == 40
 
@@ -56,7 +57,7 @@ def folder(tmp_path_factory):
         flags = f"{SMALL} {SHORT} --data.path pendulum.pt --trainer.max_steps 40"
         Path("study.yaml").write_text(f"flags: {flags}\nrows: {{a: --model MSE}}\nseeds: 2\n")
         assert run(f"fit --model MSE {flags} --run a").status == 0
-        Path("base.yaml").write_text(Path("lightning_logs/a/config.yaml").read_text())
+        Path("base.yaml").write_text(yaml.safe_dump({"model": "MSE", "data": {"path": "pendulum.pt"}}))
         assert run(f"fit --model Gaussian {flags} --run b").status == 0
         yield Path.cwd()
 
