@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import actor_state, write_pendulum
+
 from faults.trials import ACTING, SHORT, SMALL, run, tell
 
 pytestmark = pytest.mark.faults
