@@ -3,6 +3,7 @@
 import difflib
 import errno
 import functools
+import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
@@ -101,9 +102,12 @@ def in_a_line(error: BaseException) -> str | None:
         return str(error)
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror and (cause is error or cause.errno in WAYS_OUT):
+        if isinstance(cause, OSError) and (cause is error or cause.errno in WAYS_OUT):
             where = "" if cause.filename is None else f"{cause.filename}: "
-            return f"{where}{cause.strerror}. {WAYS_OUT.get(cause.errno or 0, 'With --debug it is shown where.')}"
+            is_full = cause.errno is None and str(cause).endswith("written")  # NumPy's: "120000 requested and 23520 written"
+            number = errno.ENOSPC if is_full else cause.errno or 0
+            words = os.strerror(number) if is_full else cause.strerror or str(cause) or type(cause).__name__
+            return f"{where}{words}. {WAYS_OUT.get(number, 'With --debug it is shown where.')}"
         cause = cause.__cause__ or cause.__context__
     library = type(error).__module__.partition(".")[0]
     if library not in LIBRARIES:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 import socket
 import tempfile
 import zipfile
@@ -45,6 +46,16 @@ def new_file(output: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"{path}: its folder cannot be made ({error.strerror}). Choose another --output.") from error
     return path
+
+
+def refuse_without_room(path: str | Path, size: int) -> None:
+    """Raise InputError where the disk of ``path``, whose folder is there, has less than ``size`` bytes left."""
+    free = shutil.disk_usage(Path(path).parent).free
+    if free < size:
+        raise InputError(
+            f"{path}: takes about {size / 1e6:,.3g} MB, and {free / 1e6:,.3g} MB of space are left on its disk. Make room, "
+            "or choose another --output."
+        )
 
 
 @contextmanager

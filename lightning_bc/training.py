@@ -180,7 +180,7 @@ class CommandLine(LightningCLI):
             if results is not None:
                 found = f"results           {runs.results_path(config.run)}"
                 rank_zero_only(print)(f"run {config.run} is finished: {in_words(results)}\n{found}")
-                raise FinishedError(1 if isinstance(results, Results) and results.diverged else 0)
+                raise FinishedError(1 if results.diverged else 0)
         if self.checkpoint is not None:
             self.run = self.checkpoint.run
         else:
@@ -298,13 +298,14 @@ class CommandLine(LightningCLI):
             f"\n{type(model).__name__} has come to a number that is not finite. Try a lower --model.optimizer.lr{advice}.\n"
             f"last checkpoint   {last if last.is_file() else 'none'}"
         )
-        if self.trainer.loggers and datamodule.has_simulator:
+        if self.trainer.loggers:
+            environment_id, source = datamodule.environment_id, datamodule.source
             point = self._get(self.config_init, "rollouts").point
-            run = {"run": self.run, "config": self.saved_config, "point": point}
-            results = diverged(
-                model, datamodule.environment_id, datamodule.references, datamodule.source, last, run, str(error)
-            )
-            results.write(target)
+            run, what = {"run": self.run, "config": self.saved_config, "point": point}, str(error)
+            if datamodule.has_simulator:
+                diverged(model, environment_id, datamodule.references, source, last, run, what).write(target)
+            else:
+                HeldOutResults.of(model, environment_id, source, last, run, what).write(target)
             print(f"results           {target}")
 
     def validate(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
@@ -335,7 +336,7 @@ class CommandLine(LightningCLI):
             results = HeldOutResults.of(model, environment_id, *origin)
         target = runs.LOGS / self.run / results_name(checkpoint.path)
         print(f"\n{in_words(results)}")
-        if target.is_file() and isinstance(before := read_results(target), Results) and before.diverged:
+        if target.is_file() and (before := read_results(target)).diverged:
             print(f"{target} stays as it is: training {before.diverged} This was its last checkpoint before.")
             return
         results.write(target)

@@ -106,7 +106,11 @@ def open_checkpoint(path: str | Path, flag: str = "--ckpt_path") -> StateDict:
         raise InputError(f"{flag} {path}: is not a checkpoint that lightning_bc fit has saved.")
     if missing := [key for key in ("state_dict", "callbacks", "global_step", "strategy") if key not in checkpoint]:
         raise InputError(f"{flag} {path}: is not whole: {', '.join(missing)} missing. Use another checkpoint.")
-    check_name(str(checkpoint["run"]), f"{flag} {path}")
+    for key, kind in (("config", dict), ("state_dict", dict), ("callbacks", dict), ("global_step", int), ("run", str)):
+        if not isinstance(checkpoint[key], kind):
+            found = type(checkpoint[key]).__name__
+            raise InputError(f"{flag} {path}: is not whole: its {key} is a {found}, wanted {kind.__name__}.")
+    check_name(checkpoint["run"], f"{flag} {path}")
     return checkpoint
 
 

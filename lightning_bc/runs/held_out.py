@@ -34,6 +34,7 @@ class HeldOutResults:
         seed: of the run.
         data: what was learnt from, and how many episodes were held out.
         versions: of the packages.
+        diverged: which number was not finite, and at which step, where training stopped for it; there are then no figures.
     """
 
     run: str
@@ -51,9 +52,18 @@ class HeldOutResults:
     seed: int
     data: Source
     versions: dict[str, str]
+    diverged: str | None = None
 
     @classmethod
-    def of(cls, strategy: Strategy, environment_id: str, source: Config, path: Path, checkpoint: Config) -> "HeldOutResults":
+    def of(
+        cls,
+        strategy: Strategy,
+        environment_id: str,
+        source: Config,
+        path: Path,
+        checkpoint: Config,
+        diverged: str | None = None,
+    ) -> "HeldOutResults":
         """Those of a checkpoint, which holds the figures that were measured when it was saved.
 
         Args:
@@ -61,13 +71,14 @@ class HeldOutResults:
             environment_id: what the data file says; may be empty.
             source: the demonstrations, as the data module describes them.
             path: file of the checkpoint.
-            checkpoint: what it holds.
+            checkpoint: what it holds; of a run that diverged what it would hold.
+            diverged: what was not finite, and when.
 
         Raises:
             InputError: the checkpoint holds no such figures.
         """
         point = checkpoint.get("point", {})
-        if missing := [name for name in VALIDATION if f"validation/{name}" not in point]:
+        if not diverged and (missing := [name for name in VALIDATION if f"validation/{name}" not in point]):
             raise InputError(f"{path}: holds no held-out {missing[0]}; it was not trained with --rollouts.episodes 0.")
         strategy.eval()
         return cls(
@@ -75,17 +86,18 @@ class HeldOutResults:
             checkpoint=str(path),
             environment_id=environment_id,
             strategy=type(strategy).__name__,
-            held_out={name: point[f"validation/{name}"] for name in VALIDATION},
-            action_latency_ms={str(batch): score.latency(strategy, batch) for batch in (1, 10)},
+            held_out={} if diverged else {name: point[f"validation/{name}"] for name in VALIDATION},
+            action_latency_ms={} if diverged else {str(batch): score.latency(strategy, batch) for batch in (1, 10)},
             network_evaluations=strategy.network_evaluations,
             parameters=sum(parameter.numel() for parameter in strategy.parameters()),
-            optimizer_steps=int(point["optimizer_steps"]),
-            pairs=int(point["pairs"]),
-            seconds=point["seconds"],
-            training_seconds=point["training_seconds"],
+            optimizer_steps=int(point.get("optimizer_steps", 0)),
+            pairs=int(point.get("pairs", 0)),
+            seconds=float(point.get("seconds", 0)),
+            training_seconds=float(point.get("training_seconds", 0)),
             seed=checkpoint["config"]["seed_everything"],
             data=built(Source, source),
             versions=versions(),
+            diverged=diverged,
         )
 
     def write(self, path: str | Path) -> None:
@@ -94,6 +106,8 @@ class HeldOutResults:
 
     def in_words(self) -> str:
         """What the terminal shows."""
+        if self.diverged:
+            return f"no figures: {self.diverged}"
         return (
             f"{self.in_a_line()}\n"
             "no return: without a simulator nothing was played; evaluate and play take --env where there is one\n"
@@ -102,6 +116,8 @@ class HeldOutResults:
 
     def in_a_line(self) -> str:
         """The figures alone."""
+        if self.diverged:
+            return "diverged"
         figures, episodes = self.held_out, self.data.validation_episodes
         return (
             f"held-out loss {figures['loss']:.4g}, error of the deterministic action: mean absolute "
@@ -124,7 +140,7 @@ def read_results(path: Path) -> Results | HeldOutResults:
         return Results.read(path)
     try:
         results: HeldOutResults = built(HeldOutResults, without_checksum(content))
-        if missing := sorted(VALIDATION.keys() - results.held_out.keys()):
+        if not results.diverged and (missing := sorted(VALIDATION.keys() - results.held_out.keys())):
             raise InputError(f"lacks held_out.{missing[0]}")
     except InputError as error:
         raise InputError(f"{path}: is damaged ({error}). Write it anew: python -m lightning_bc test --run RUN.") from error

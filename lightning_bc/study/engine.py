@@ -16,8 +16,8 @@ import torch
 from lightning_bc.errors import InputError
 from lightning_bc.report.tables import show_duration
 from lightning_bc.runs import folders
+from lightning_bc.runs.held_out import HeldOutResults, read_results
 from lightning_bc.runs.plan import Fit
-from lightning_bc.runs.results import Results
 from lightning_bc.stopping import NUMBERS, StoppedError
 from lightning_bc.study.process import failure, start
 
@@ -109,7 +109,9 @@ def _score(fit: Fit) -> str:
     """How a fit has ended, in words."""
     if not fit.is_done():
         return ""
-    results = Results.read(folders.results_path(fit.name))
+    results = read_results(folders.results_path(fit.name))
+    if isinstance(results, HeldOutResults):
+        return results.in_a_line()
     return "diverged" if results.diverged else f"score {results.score:.5g}"
 
 

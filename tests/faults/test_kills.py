@@ -53,7 +53,7 @@ def test_a_killed_run_goes_on_bit_by_bit(case, tmp_path, monkeypatch):
     killed = resumed = ended = 0
     seed, count = list(CASES).index(case), sized(5)
     early = instants(count // 2, 0.98 * through.seconds, seed)      # of the whole command
-    late = instants(count - count // 2, 0.4 * through.seconds, seed)  # from the first checkpoint on
+    late = instants(count - count // 2, 0.2 * through.seconds, seed)  # from the first checkpoint on
     for number, instant in enumerate([*early, *late]):
         name = f"killed{number}"
         trial = Trial([*flags.split(), "--run", name], elsewhere).start()
