@@ -3,17 +3,20 @@
 The map of the package. A file imports only from stages to its left; names that share a stage do not import each other
 (setup.cfg has the same stages for import-linter):
 
-    errors, aliases -> bounds, files -> environments, players -> ensembling, episodes -> numpy_kernels, rollout_workers
-    -> acting, border, networks, ranks, references -> episode_metrics -> strategies -> demonstrations -> runs
-    -> callbacks, api -> arguments, loggers, trainer_flags, report -> tools -> fit_help -> training -> study -> cli
+    errors, aliases, stopping -> bounds, files -> texts -> environments, players -> ensembling, episodes
+    -> numpy_kernels, rollout_workers -> acting, border, networks, ranks, references -> episode_metrics -> strategies
+    -> demonstrations -> runs -> callbacks, api -> arguments, loggers, trainer_flags, report -> tools -> fit_help
+    -> training -> study -> cli
 
 What each is, in the same order:
 
     __init__.py         this map; the versions that are recorded with every data file and run
     errors.py           InputError, for what a person gave and cannot be used; OtherVersionError, of checkpoints
     aliases.py          names of types: StateDict, Config
+    stopping.py         SIGINT and SIGTERM
     bounds.py           bounds of settings as types, which --help shows: PositiveInt, ClosedUnitInterval, ...
     files.py            atomic writes, checksums
+    texts.py            JSON and YAML
     environments/       what a policy acts in: batched MuJoCo tasks, or any Gymnasium environment, behind one interface
     players.py          who chooses actions while episodes are played; the memory of policies
     ensembling.py       how overlapping chunks of actions are averaged

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_bc.errors import InputError
@@ -18,6 +17,7 @@ from lightning_bc.files import shipped
 from lightning_bc.networks import Network, networks
 from lightning_bc.strategies import strategies
 from lightning_bc.strategies.optimizers import DefaultAdam, DefaultAdamW
+from lightning_bc.texts import yaml_of
 
 CONFIGS = Path("configs")
 """Folder of the ready configurations, which ``--config`` also names without folder and ending: gmm."""
@@ -221,7 +221,7 @@ def configured(args: list[str]) -> str | None:
         if name == "--model":
             chosen = inline or value
         elif name in ("-c", "--config") and Path(inline or value).is_file():
-            content = yaml.safe_load(Path(inline or value).read_text())
+            content = yaml_of(inline or value)
             model = content.get("model") if isinstance(content, dict) else None
             chosen = model.get("class_path") if isinstance(model, dict) else model or chosen
     return None if chosen is None else chosen.rpartition(".")[2]

@@ -4,75 +4,92 @@ Torch, Lightning and Gymnasium take seconds to import, so a command brings its o
 """
 
 import difflib
+import gc
 import importlib
 import os
+import shlex
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from lightning_bc import __version__
-from lightning_bc.errors import InputError, needs_extra
+from lightning_bc.errors import InputError, in_a_line, needs_extra
+from lightning_bc.stopping import NUMBERS, STOPPING, StoppedError
+
+DEBUG = "--debug"
+
+
+Run = Callable[[str, list[str]], int | None]
 
 
 @dataclass(frozen=True)
 class Command:
-    """What a command is for, and the function that runs it: ``main(name, arguments)``, which answers an exit status."""
+    """What a command is for, and what imports the function that runs it: ``main(name, arguments)`` -> exit status."""
 
     words: str
-    run: Callable[[str, list[str]], int | None]
+    load: Callable[[], Run]
     example: str
 
 
-def _train(name: str, args: list[str]) -> int:
+def _train() -> Run:
     from lightning_bc.training import run
-
-    return run(name, args)
-
-
-def _flags_of(
-    module: str, function: str, positional: tuple[str, str] | None = None, extra: str | None = None
-) -> Callable[[str, list[str]], None]:
-    """Runs a function whose arguments are the command's flags.
-
-    The ``positional`` one is given without a flag: its name, with + behind it where there may be several and ? where there
-    may be none, and its help. ``extra`` is the optional one that the command needs.
-    """
-
-    def run(name: str, args: list[str]) -> None:
-        try:
-            command = getattr(importlib.import_module(module), function)
-        except ModuleNotFoundError as error:
-            if extra is None or str(error.name).startswith("lightning_bc"):
-                raise
-            raise needs_extra(name, extra, str(error.name)) from error
-        from lightning_bc.arguments import Parser, with_lists
-
-        parser = Parser(prog=f"python -m lightning_bc {name}", description=(command.__doc__ or "").split("\n")[0])
-        if positional is not None:
-            name_of_it, words = positional[0].rstrip("+?"), positional[1]
-            nargs = positional[0][-1] if positional[0] != name_of_it else None
-            parser.add_argument(name_of_it, type=str, nargs=nargs, help=words)
-        skip: set[str | int] | None = None if positional is None else {name_of_it}
-        parser.add_function_arguments(command, as_group=False, skip=skip)
-        command(**parser.instantiate(parser.parse_args(with_lists(args))).as_dict())
 
     return run
 
 
-def _sweep(name: str, args: list[str]) -> int:
+def _flags_of(
+    module: str, function: str, positional: tuple[str, str] | None = None, extra: tuple[str, str] | None = None
+) -> Callable[[], Run]:
+    """Runs a function whose arguments are the command's flags.
+
+    The ``positional`` one is given without a flag: its name, with + behind it where there may be several and ? where there
+    may be none, and its help. ``extra`` is what needs an optional extra, and its name.
+    """
+
+    def load() -> Run:
+        with _extra(*extra) if extra else nullcontext():
+            command = getattr(importlib.import_module(module), function)
+        from lightning_bc.arguments import Parser, with_lists
+
+        def run(name: str, args: list[str]) -> None:
+            parser = Parser(prog=f"python -m lightning_bc {name}", description=(command.__doc__ or "").split("\n")[0])
+            if positional is not None:
+                name_of_it, words = positional[0].rstrip("+?"), positional[1]
+                nargs = positional[0][-1] if positional[0] != name_of_it else None
+                parser.add_argument(name_of_it, type=str, nargs=nargs, help=words)
+            skip: set[str | int] | None = None if positional is None else {name_of_it}
+            parser.add_function_arguments(command, as_group=False, skip=skip)
+            command(**parser.instantiate(parser.parse_args(with_lists(args))).as_dict())
+
+        return run
+
+    return load
+
+
+@contextmanager
+def _extra(what: str, extra: str) -> Iterator[None]:
+    """Inside the block a module of others that is missing is one of the optional ``extra``."""
     try:
-        from lightning_bc.study.sweep import sweep
+        yield
     except ModuleNotFoundError as error:
         if str(error.name).startswith("lightning_bc"):
             raise
-        raise needs_extra("sweep", "sweep", str(error.name)) from error
-    return sweep(args)
+        raise needs_extra(what, extra, str(error.name)) from error
 
 
-def _study(name: str, args: list[str]) -> int:
+def _sweep() -> Run:
+    with _extra("sweep", "sweep"):
+        from lightning_bc.study.sweep import sweep
+    return lambda name, args: sweep(args)
+
+
+def _study() -> Run:
     from lightning_bc.study.command import study
 
-    return study(args)
+    return lambda name, args: study(args)
 
 
 COMMANDS = {
@@ -117,7 +134,7 @@ COMMANDS = {
     ),
     "play": Command(
         "write a video of a checkpoint's episodes",
-        _flags_of("lightning_bc.tools.video", "film", extra="video"),
+        _flags_of("lightning_bc.tools.video", "film", extra=("play", "video")),
         "play --ckpt_path checkpoints/RUN/last.ckpt --output cheetah.mp4",
     ),
     "export": Command(
@@ -137,7 +154,12 @@ COMMANDS = {
     ),
     "report": Command(
         "draw curves, tables and a page from finished runs",
-        _flags_of("lightning_bc.report.report", "report", ("logs?", "folder of runs, usually lightning_logs"), "report"),
+        _flags_of(
+            "lightning_bc.report.report",
+            "report",
+            ("logs?", "folder of runs, usually lightning_logs"),
+            extra=("report", "report"),
+        ),
         "report lightning_logs --output docs/results",
     ),
 }
@@ -158,28 +180,72 @@ def usage() -> str:
             *(f"  python -m lightning_bc {command.example}" for command in COMMANDS.values()),
             "",
             "  --version  print the version",
+            "  --debug    with any command: print the traceback, too, where an error is one line",
         ]
     )
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run a command; errors that are meant for a person are printed alone."""
+    """Run a command; errors that are meant for a person are printed alone, with --debug behind their traceback."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")              # NumPy's: policies that act are too small for more
-    name, *rest = (sys.argv[1:] if args is None else args) or ["--help"]
+    given = list(sys.argv[1:] if args is None else args)
+    words = [word for word in given if word != DEBUG]
     try:
-        if name in ("-h", "--help", "help"):
-            print(usage())
-        elif name == "--version":
-            print(f"lightning_bc {__version__}")
-        elif name not in COMMANDS:
-            near = difflib.get_close_matches(name, COMMANDS, n=1)
-            words = f" Nearest known: {near[0]}." if near else ""
-            raise InputError(f"unknown command: {name}.{words} Commands: {', '.join(COMMANDS)}.")
-        elif status := COMMANDS[name].run(name, rest):
+        with STOPPING.listening():
+            _run(words, at_once=args is None)
+    except KeyboardInterrupt as error:
+        if args is None:                                            # this is the process: only its end is left
+            gc.freeze()                                             # else Python looks through all objects once more
+            for number in NUMBERS:
+                signal.signal(number, signal.SIG_IGN)
+        stopped = error if isinstance(error, StoppedError) else StoppedError(signal.SIGINT)
+        if not stopped.is_told:
+            _tell_stopped(words)
+        sys.exit(128 + stopped.number)
+    except Exception as error:
+        line = in_a_line(error)
+        if line is None:
+            raise
+        if DEBUG in given:
+            traceback.print_exception(error)
+        if isinstance(error, InputError) or _is_first():            # what training has come to all ranks tell
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+
+
+def _is_first() -> bool:
+    """Whether this process is rank zero of those that train together, or alone."""
+    return all(os.environ.get(variable, "0") == "0" for variable in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def _tell_stopped(words: Sequence[str]) -> None:
+    if _is_first():
+        command = f"python -m lightning_bc {shlex.join(words)}"
+        print(f"\nstopped; no file is half written. It begins again with {command}", file=sys.stderr, flush=True)
+
+
+def _run(words: Sequence[str], at_once: bool) -> None:
+    """Run a command with its arguments; ``at_once`` a signal ends the process while modules are imported.
+
+    Raises:
+        InputError: there is no such command, or it was given what cannot be used.
+    """
+    name, *rest = words or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(usage())
+    elif name == "--version":
+        print(f"lightning_bc {__version__}")
+    elif name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        nearest = f" Nearest known: {near[0]}." if near else ""
+        raise InputError(f"unknown command: {name}.{nearest} Commands: {', '.join(COMMANDS)}.")
+    else:
+
+        def end(number: int) -> None:
+            _tell_stopped(words)
+            os._exit(128 + number)
+
+        with STOPPING.ending(end) if at_once else nullcontext():
+            run = COMMANDS[name].load()
+        if status := run(name, rest):
             sys.exit(status)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\ninterrupted: nothing was written", file=sys.stderr)
-        sys.exit(130)

@@ -22,6 +22,7 @@ from torch import Tensor
 from lightning_bc.environments import Environments
 from lightning_bc.errors import NotFiniteError
 from lightning_bc.players import ArrayPolicy, Memoryless, Player, Policy
+from lightning_bc.stopping import STOPPING
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Episodes:
         rewards: (steps,) float32; None unless recorded.
         final_observations: those after each episode's last step, (episodes, observation_dim) float32; None unless recorded.
         environment_id: where they were played.
+        unstable: whether MuJoCo warned in each that the simulation is unstable, (episodes,) bool; None where nothing says.
     """
 
     returns: np.ndarray
@@ -63,6 +65,7 @@ class Episodes:
     rewards: np.ndarray | None = None
     final_observations: np.ndarray | None = None
     environment_id: str = ""
+    unstable: np.ndarray | None = None
 
 
 def play(
@@ -96,7 +99,7 @@ def play(
     seeds = [int(seed) for seed in seeds]
     num_envs = environments.num_envs
     returns, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), dtype=np.int64)
-    has_terminated = np.zeros(len(seeds), dtype=bool)
+    has_terminated, unstable = np.zeros(len(seeds), dtype=bool), np.zeros(len(seeds), dtype=bool)
     steps: list[tuple[np.ndarray, ...]] = []                        # (episode, observation, action, reward) rows
     final: np.ndarray | None = None                                 # (episodes, observation_dim)
     if not seeds:
@@ -112,6 +115,7 @@ def play(
     with _apart_from_training(seeds, torch.device(device)), torch.inference_mode():
         observations, _ = environments.reset(seed=[seeds[i] if i < waiting else seeds[0] for i in range(num_envs)])
         for step in itertools.count():
+            STOPPING.look()
             seen = np.asarray(observations if active is None else observations[rows], np.float32)
             for player in players if len(beginning) else ():
                 player.begin(np.asarray(observations[beginning], np.float32), beginning)
@@ -139,6 +143,8 @@ def play(
                 returns[finished], lengths[finished] = earned[ended], step + 1 - begun[ended]
                 earned[ended], begun[ended] = 0, step + 1
                 has_terminated[finished] = terminated[ended]
+                if "unstable" in infos:
+                    unstable[finished] = infos["unstable"][ended]
                 if record:
                     final = np.zeros((len(seeds), seen.shape[1]), np.float32) if final is None else final
                     final[finished] = np.stack(infos["final_obs"][ended])
@@ -155,12 +161,13 @@ def play(
     if not np.isfinite(returns).all():
         number = int(np.flatnonzero(~np.isfinite(returns))[0])
         raise NotFiniteError(f"the return of the episode with seed {seeds[number]} is {returns[number]}: so was a reward.")
+    environment_id = environments.environment_id
     if not record:
-        return Episodes(returns, lengths, has_terminated, environment_id=environments.environment_id)
+        return Episodes(returns, lengths, has_terminated, environment_id=environment_id, unstable=unstable)
     columns = [np.concatenate(column) for column in zip(*steps, strict=True)]
     order = np.argsort(columns[0], kind="stable")                   # step by step -> episode after episode
     observations, actions, rewards = (column[order] for column in columns[1:])
-    return Episodes(returns, lengths, has_terminated, observations, actions, rewards, final, environments.environment_id)
+    return Episodes(returns, lengths, has_terminated, observations, actions, rewards, final, environment_id, unstable)
 
 
 class _Asked:

@@ -1,7 +1,9 @@
 """The errors that are meant for a person."""
 
 import difflib
+import errno
 import functools
+import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
@@ -50,6 +52,8 @@ def naming(source: object) -> Iterator[None]:
         yield
     except OtherVersionError as error:
         raise InputError(f"{source}: {error}") from error
+
+
 class NotFiniteError(InputError):
     """A policy answers something that is no finite number, or an environment does."""
 
@@ -69,6 +73,47 @@ class DivergedError(ArithmeticError):
     def __reduce__(self) -> tuple[type["DivergedError"], tuple[int, str]]:
         """Another process raises it too."""
         return type(self), (self.step, self.what)
+
+
+_MAKE_ROOM = "What was there before is whole. Make room, and give the same command again."
+_WRITABLE = "Give the command in a folder that can be written, or name another one."
+
+WAYS_OUT = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _MAKE_ROOM),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _WRITABLE),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "Raise the limit on open files (ulimit -n), or start fewer processes."),
+}
+"""Of errors of the operating system, by their number."""
+
+LIBRARIES = {
+    *("argparse", "gymnasium", "h5py", "jsonargparse", "lightning", "minari", "mujoco", "onnx", "onnxruntime", "optuna"),
+    *("pyarrow", "ray", "safetensors", "torch", "wandb", "yaml", "zipfile"),
+}
+"""Whose errors are mostly of what they were given."""
+
+
+def in_a_line(error: BaseException) -> str | None:
+    """What a person reads of an error; None where it is a mistake of a program, of which the traceback is wanted.
+
+    An error of the operating system counts also behind another one: torch's writer of checkpoints, for example, has one of
+    its own when the disk is full.
+    """
+    if isinstance(error, InputError | DivergedError):
+        return str(error)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and (cause is error or cause.errno in WAYS_OUT):
+            where = "" if cause.filename is None else f"{cause.filename}: "
+            is_full = cause.errno is None and str(cause).endswith("written")  # NumPy's: "120000 requested and 23520 written"
+            number = errno.ENOSPC if is_full else cause.errno or 0
+            words = os.strerror(number) if is_full else cause.strerror or str(cause) or type(cause).__name__
+            return f"{where}{words}. {WAYS_OUT.get(number, 'With --debug it is shown where.')}"
+        cause = cause.__cause__ or cause.__context__
+    library = type(error).__module__.partition(".")[0]
+    if library not in LIBRARIES:
+        return None
+    words = " ".join(str(error).split())[:400].rstrip(".")
+    return f"{library}: {type(error).__name__}: {words}. With --debug it is shown where."
 
 
 def refuse_unknown(source: str, keys: Collection[object], known: Collection[str]) -> None:

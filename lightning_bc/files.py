@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 import socket
 import tempfile
 import zipfile
@@ -15,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.errors import InputError
+from lightning_bc.stopping import STOPPING
 
 
 def shipped(path: str | Path) -> Path:
@@ -46,6 +48,16 @@ def new_file(output: str | Path) -> Path:
     return path
 
 
+def refuse_without_room(path: str | Path, size: int) -> None:
+    """Raise InputError where the disk of ``path``, whose folder is there, has less than ``size`` bytes left."""
+    free = shutil.disk_usage(Path(path).parent).free
+    if free < size:
+        raise InputError(
+            f"{path}: takes about {size / 1e6:,.3g} MB, and {free / 1e6:,.3g} MB of space are left on its disk. Make room, "
+            "or choose another --output."
+        )
+
+
 @contextmanager
 def creating(path: str | Path) -> Iterator[Path]:
     """A folder that is at ``path``, where nothing lies, once the block has ended without an error."""
@@ -67,18 +79,19 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{_writer()}-", suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-        _sync(path.parent)
-    except BaseException:                                           # Ctrl-C too: no half file stays behind
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with STOPPING.held_back():
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{_writer()}-", suffix=".partial")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+            _sync(path.parent)
+        except BaseException:                                       # no half file stays behind
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
 
 def _writer() -> str:

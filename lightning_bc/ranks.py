@@ -3,6 +3,7 @@
 A rank is one of them; rank zero plays and writes, and the others wait for what it found.
 """
 
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -31,15 +32,23 @@ class Stop:
 
     is_wanted = False
 
-    def listen(self, trainer: Trainer) -> None:
-        """Take SIGTERM, in place of Lightning's handler of it.
+    @contextmanager
+    def listening(self, trainer: Trainer) -> Iterator[None]:
+        """Inside the block take SIGTERM of several ranks, in place of Lightning's handler of it, and of the command's own.
 
-        That one sends to the other ranks from within the handler, between two halves of whatever the process is sending.
+        Lightning's sends to the other ranks from within the handler, between two halves of whatever the process is sending.
         """
         self.is_wanted = False
-        if trainer.world_size > 1:
-            trainer._signal_connector._sigterm_notifier_fn = self._take  # type: ignore[method-assign]
-            self._launcher = trainer.strategy.launcher
+        if trainer.world_size == 1:
+            yield
+            return
+        trainer._signal_connector._sigterm_notifier_fn = self._take  # type: ignore[method-assign]
+        self._launcher = trainer.strategy.launcher
+        before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def together(self, trainer: Trainer) -> None:
         """Let the Trainer of every rank stop after this step, if one of them was told to."""

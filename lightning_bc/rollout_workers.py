@@ -110,6 +110,8 @@ class Workers:
         """End them, whatever they are at."""
         self._writer.close()
         self._reader.close()
+        for process in [*(self._executor._processes or {}).values()]:   # one that still imports does not see the pipe
+            process.kill()
         self._executor.shutdown(cancel_futures=True)
 
 

@@ -1,9 +1,8 @@
 """``fit``, ``validate`` and ``test``, from LightningCLI: with run folders, and resuming that never ignores a flag."""
 
-import gc
 import os
 import shlex
-import sys
+import signal
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -45,6 +44,7 @@ from lightning_bc.runs.results import Results, results_name
 from lightning_bc.runs.score import diverged, score
 from lightning_bc.runs.settle import Opened
 from lightning_bc.runs.weights import check_weights, initial_weights
+from lightning_bc.stopping import STOPPING, StoppedError
 from lightning_bc.strategies import Needs, Strategy, strategies
 from lightning_bc.tools.video import write_video
 
@@ -70,12 +70,6 @@ def run(command: str, args: list[str]) -> int:
         return int(finished.args[0])
     except MisconfigurationException as error:
         raise InputError(f"Lightning refuses these settings: {' '.join(str(error).split())}") from error
-    except SIGTERMException:
-        gc.freeze()                                                 # else Python looks through all objects once more
-        return 143
-    except DivergedError as error:
-        rank_zero_only(print)(f"error: {error}", file=sys.stderr)
-        return 1
     return 0
 
 
@@ -186,7 +180,7 @@ class CommandLine(LightningCLI):
             if results is not None:
                 found = f"results           {runs.results_path(config.run)}"
                 rank_zero_only(print)(f"run {config.run} is finished: {in_words(results)}\n{found}")
-                raise FinishedError(1 if isinstance(results, Results) and results.diverged else 0)
+                raise FinishedError(1 if results.diverged else 0)
         if self.checkpoint is not None:
             self.run = self.checkpoint.run
         else:
@@ -254,19 +248,19 @@ class CommandLine(LightningCLI):
                 raise InputError(f"--rollouts.episodes 0: {type(callback).__name__} acts in the environment. Leave it away.")
             if isinstance(callback, Checked):
                 callback.check(model, datamodule.environment_id)    # before any folder is made
-        with closing(self.owner):
-            self._train_and_score(model, datamodule)
+        try:
+            with closing(self.owner):
+                self._train_and_score(model, datamodule)
+        except (KeyboardInterrupt, SystemExit, SIGTERMException) as stopped:  # Lightning makes an exit of an interruption
+            rank_zero_only(print)(f"\nstopped; {self._way_on()}")
+            usual = signal.SIGTERM if isinstance(stopped, SIGTERMException) else signal.SIGINT
+            raise StoppedError(STOPPING.number or usual, is_told=True) from stopped
 
     def _train_and_score(self, model: Strategy, datamodule: Demonstrations) -> None:
-        STOP.listen(self.trainer)
+        source = self._resume_from()
         try:
-            with naming(f"--ckpt_path {self._resume_from()}"), ending_children(self.trainer):
-                self.trainer.fit(model, datamodule=datamodule, ckpt_path=self._resume_from(), weights_only=True)
-        except (SystemExit, SIGTERMException):                      # Ctrl-C, which Lightning turns into an exit; SIGTERM
-            go_on = f"its last checkpoint goes on with python -m lightning_bc fit --run {shlex.quote(self.run)}"
-            is_there = runs.last_checkpoint(self.run).is_file()
-            rank_zero_only(print)(f"\nstopped; {go_on if is_there else 'there is no checkpoint yet'}")
-            raise
+            with naming(f"--ckpt_path {source}"), ending_children(self.trainer), STOP.listening(self.trainer):
+                self.trainer.fit(model, datamodule=datamodule, ckpt_path=source, weights_only=True)
         except DivergedError as error:
             self._tell_divergence(error, model, datamodule)
             raise
@@ -285,6 +279,14 @@ class CommandLine(LightningCLI):
             f"test              python -m lightning_bc test --run {name}"
         )
 
+    def _way_on(self) -> str:
+        """After a signal: what lies there, and the command that goes on."""
+        command = "python -m lightning_bc fit"
+        if runs.last_checkpoint(self.run).is_file():
+            return f"its last checkpoint goes on with {command} --run {shlex.quote(self.run)}"
+        name = [] if self.config[self.command].run else ["--run", self.run]
+        return f"there is no checkpoint yet; it begins again with {command} {shlex.join([*self.args, *name])}"
+
     @rank_zero_only
     def _tell_divergence(self, error: DivergedError, model: Strategy, datamodule: Demonstrations) -> None:
         """Write results that say it, and print what to try. The last checkpoint is of a step at which all was finite."""
@@ -296,13 +298,14 @@ class CommandLine(LightningCLI):
             f"\n{type(model).__name__} has come to a number that is not finite. Try a lower --model.optimizer.lr{advice}.\n"
             f"last checkpoint   {last if last.is_file() else 'none'}"
         )
-        if self.trainer.loggers and datamodule.has_simulator:
+        if self.trainer.loggers:
+            environment_id, source = datamodule.environment_id, datamodule.source
             point = self._get(self.config_init, "rollouts").point
-            run = {"run": self.run, "config": self.saved_config, "point": point}
-            results = diverged(
-                model, datamodule.environment_id, datamodule.references, datamodule.source, last, run, str(error)
-            )
-            results.write(target)
+            run, what = {"run": self.run, "config": self.saved_config, "point": point}, str(error)
+            if datamodule.has_simulator:
+                diverged(model, environment_id, datamodule.references, source, last, run, what).write(target)
+            else:
+                HeldOutResults.of(model, environment_id, source, last, run, what).write(target)
             print(f"results           {target}")
 
     def validate(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
@@ -333,7 +336,7 @@ class CommandLine(LightningCLI):
             results = HeldOutResults.of(model, environment_id, *origin)
         target = runs.LOGS / self.run / results_name(checkpoint.path)
         print(f"\n{in_words(results)}")
-        if target.is_file() and isinstance(before := read_results(target), Results) and before.diverged:
+        if target.is_file() and (before := read_results(target)).diverged:
             print(f"{target} stays as it is: training {before.diverged} This was its last checkpoint before.")
             return
         results.write(target)

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from lightning_bc.files import write
 from lightning_bc.networks import MLP
 from lightning_bc.runs import score
 from lightning_bc.strategies import Strategy, strategies
+from lightning_bc.texts import CHECKSUM
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -145,6 +147,11 @@ def refused(capsys, *arguments):
     assert error.startswith("error: ")
     assert "Traceback" not in error
     return error
+
+
+def json_to_edit(path):
+    """What a JSON file of the package holds, without its checksum: so that it may be written with something else in it."""
+    return {key: value for key, value in json.loads(Path(path).read_text()).items() if key != CHECKSUM}
 
 
 def curve(run, tag="rollout/return_mean"):

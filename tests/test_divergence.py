@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import BUDGET, INTERACTIVE_BUDGET, build_strategy, fit, refused, write_pendulum
+from conftest import BUDGET, INTERACTIVE_BUDGET, build_strategy, fit, json_to_edit, refused, write_pendulum
 from test_report import BENCHMARK, CONFIG
 
 from lightning_bc.cli import main
@@ -15,8 +15,11 @@ from lightning_bc.episodes import SELECTION_BANK, play
 from lightning_bc.errors import DivergedError, NotFiniteError
 from lightning_bc.references import References
 from lightning_bc.report.chart import make_charts
+from lightning_bc.runs.held_out import HeldOutResults, read_results
+from lightning_bc.runs.plan import Fit
 from lightning_bc.runs.records import read_records
 from lightning_bc.runs.results import Results
+from lightning_bc.runs.store import line_of
 from lightning_bc.strategies import strategies
 
 OFFLINE = [name for name, strategy in strategies().items() if not strategy.learns_by_acting]
@@ -104,10 +107,26 @@ def test_weights_that_are_not_finite_are_not_played_nor_saved(data, capsys, monk
     assert not Path("checkpoints/mine").exists()
 
 
+def test_without_a_simulator_a_run_that_diverges_says_so_too_and_a_report_shows_it(data, capsys):
+    flags = f"{BUDGET} --rollouts.episodes 0 --model.optimizer.lr 1e30"
+    assert "error: diverged at optimizer step " in diverges(capsys, "MSE", data, flags)
+    results = read_results(Path("lightning_logs/mine/results.json"))
+    assert isinstance(results, HeldOutResults)
+    assert results.diverged.startswith("diverged at optimizer step ")
+    assert results.held_out == {}
+    pytest.importorskip("plotly", reason="the optional extra report is not installed")
+    main(["report", "lightning_logs", "--output", "out"])
+    words = Path("out/report.md").read_text()
+    assert "1 of 1 seed diverged" in words
+    assert "nan" not in words
+    fit = Fit(("--model", "MSE"), 0)
+    assert np.isnan(line_of(fit, results)["score"])
+
+
 def test_a_test_of_the_last_checkpoint_does_not_hide_that_the_run_diverged(data, capsys):
     run = fit(data)
     path = Path(f"lightning_logs/{run}/results.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"diverged": "diverged at step 9: made up.", "score": None}))
+    path.write_text(json.dumps(json_to_edit(path) | {"diverged": "diverged at step 9: made up.", "score": None}))
     main(["test", "--run", run])
     assert "stays as it is" in capsys.readouterr().out
     assert Results.read(path).diverged

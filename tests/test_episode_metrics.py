@@ -11,8 +11,10 @@ from conftest import write_pendulum
 
 from lightning_bc import episode_metrics
 from lightning_bc.cli import main
+from lightning_bc.environments import BatchedMujoco
+from lightning_bc.environments.one_by_one import OneByOne
 from lightning_bc.episode_metrics import episode_metric, measure_all, recording_is_needed
-from lightning_bc.episodes import Episodes
+from lightning_bc.episodes import Episodes, play
 from lightning_bc.references import References
 from lightning_bc.runs.curve import read_curve
 
@@ -36,7 +38,32 @@ def test_the_metrics_are_their_equations():
         "normalized_return": pytest.approx((5 + 5) / 15),
         "failed_episodes": pytest.approx(2 / 3),
         "episode_length": 4.0,
+        "unstable_episodes": 0.0,
     }
+    unstable = replace(PLAYED, unstable=np.array([False, True, False]))
+    assert measure_all(unstable, References(-5.0, 10.0, "made up"))["unstable_episodes"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("kind", [BatchedMujoco, OneByOne])
+def test_an_unstable_simulation_counts_in_the_episode_in_which_mujoco_warned_of_it(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)                                     # MuJoCo writes its warnings into a file, too
+    environments, steps = kind("HalfCheetah-v5", 2), []
+    environments.reset(seed=[0, 1])
+    advance = environments.step
+
+    def exploding(actions, active=None):
+        steps.append(actions)
+        if len(steps) == 500:                                       # in the first episode of the second sub-environment
+            if kind is BatchedMujoco:
+                environments._batch.bind("qvel")[1] = 1e12
+            else:
+                environments.env.envs[1].unwrapped.data.qvel[:] = 1e12
+        return advance(actions, active)
+
+    environments.step = exploding
+    played = play(lambda observations: 0 * observations[:, :6], environments, range(4))
+    environments.close()
+    assert played.unstable.tolist() == [False, True, False, False]
 
 
 def test_without_an_expert_what_needs_one_is_not_a_number():

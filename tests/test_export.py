@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import BUDGET, build_strategy, fit, refused, write_pendulum
+from conftest import BUDGET, build_strategy, fit, json_to_edit, refused, write_pendulum
 from safetensors.numpy import load_file
 
 import lightning_bc
@@ -243,7 +243,7 @@ CHANGES = {
 def test_a_description_chooses_no_code_and_is_checked(changes, words, folder, tmp_path, monkeypatch):
     write_canary(tmp_path, monkeypatch)
     copy = Path(shutil.copytree(folder[0], tmp_path / "policy"))
-    description = json.loads((copy / "policy.json").read_text())
+    description = json_to_edit(copy / "policy.json")
     for key, value in changes.items():
         description[key] = {**description[key], **value} if key == "hyper_parameters" else value
     (copy / "policy.json").write_text(json.dumps(description))
@@ -256,8 +256,8 @@ def test_a_description_chooses_no_code_and_is_checked(changes, words, folder, tm
 def test_the_environment_of_a_description_is_not_imported(folder, tmp_path, monkeypatch):
     write_canary(tmp_path, monkeypatch)
     copy = Path(shutil.copytree(folder[0], tmp_path / "policy"))
-    text = (copy / "policy.json").read_text()
-    (copy / "policy.json").write_text(text.replace('"InvertedPendulum-v5"', '"canary:InvertedPendulum-v5"'))
+    description = json_to_edit(copy / "policy.json") | {"environment_id": "canary:InvertedPendulum-v5"}
+    (copy / "policy.json").write_text(json.dumps(description))
     with pytest.warns(UserWarning, match="canary:InvertedPendulum-v5"):
         policy = lightning_bc.load(copy)
     with pytest.raises(lightning_bc.InputError, match="Give environment_id"):

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lightning_bc.files import write
+from lightning_bc.errors import InputError
+from lightning_bc.files import refuse_without_room, write
 
 
 def content(**changes):
@@ -32,6 +33,12 @@ def test_interrupted_write_leaves_no_file(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "folder" / "cheetah.pt", content())
     assert list((tmp_path / "folder").iterdir()) == []
+
+
+def test_what_does_not_fit_on_the_disk_is_refused_before_it_is_made(tmp_path):
+    refuse_without_room(tmp_path / "a", 1)
+    with pytest.raises(InputError, match=r"a: takes about 1e\+24 MB, and .* MB of space are left"):
+        refuse_without_room(tmp_path / "a", 10**30)
 
 
 def test_write_replaces_a_file_and_makes_its_folder(tmp_path):

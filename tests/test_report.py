@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 import yaml
-from conftest import REPOSITORY, write_pendulum
+from conftest import REPOSITORY, json_to_edit, write_pendulum
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks import report as benchmark
@@ -418,7 +418,7 @@ def test_a_broken_file_is_named_and_the_rest_goes_on(file, content):
 def test_results_that_lack_a_key_name_it_and_the_report_says_so(capsys):
     write_method("a", [9000.0])
     path = write_run("a", seed=1) / "results.json"
-    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "score"}))
+    path.write_text(json.dumps({key: value for key, value in json_to_edit(path).items() if key != "score"}))
     report()
     assert f"{path}: lacks score" in capsys.readouterr().err
     for page in ("report.md", "report.html"):

@@ -10,7 +10,7 @@ import resource
 import numpy as np
 import pytest
 import torch
-from conftest import assert_equal_weights, fit, last_checkpoint, refused, write_pendulum
+from conftest import assert_equal_weights, fit, json_to_edit, last_checkpoint, refused, write_pendulum
 
 from lightning_bc.demonstrations import Trajectories, blocks, memory, peek, read
 from lightning_bc.demonstrations.batches import Batches
@@ -123,7 +123,7 @@ def test_a_damaged_folder_is_refused_by_the_name_of_the_file(damage, tmp_path):
 @pytest.mark.parametrize("key", ["format", "observation_dim", "has_rewards", "shards", "random_returns", "steps"])
 def test_an_index_that_says_something_else_is_read_or_refused_in_words(key, value, tmp_path):
     folder = written(tmp_path / "numbers.shards")
-    index = json.loads((folder / "shards.json").read_text())
+    index = json_to_edit(folder / "shards.json")
     part = index["shards"][1] if key == "steps" else index
     part[key] = value
     (folder / "shards.json").write_text(json.dumps(index))

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from conftest import refused, write_pendulum
@@ -182,12 +183,12 @@ def test_demonstrations_that_are_missing_are_collected_first(fake, monkeypatch, 
     monkeypatch.setattr(command, "refuse", lambda fits: [])
     collected = []
 
-    def run(command, check):
+    def start(command):
         collected.append(command[3:])
         Path(command[-1]).touch()
-        return subprocess.CompletedProcess(command, 0)
+        return MagicMock(wait=lambda: 0)
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "Popen", start)
     Path("there.pt").touch()
     text = "demonstrations: {there.pt: --env Hopper-v5, new.pt: --env Hopper-v5 --pairs 10}\nrows: {a: --model MSE}\n"
     read(text)

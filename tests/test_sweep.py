@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY, refused, write_pendulum
+from conftest import REPOSITORY, json_to_edit, refused, write_pendulum
 from optuna.trial import TrialState
 from test_study import InThisProcess
 
@@ -18,8 +18,8 @@ from lightning_bc.report.chart import make_charts
 from lightning_bc.runs.plan import Fit
 from lightning_bc.runs.records import read_records
 from lightning_bc.runs.results import Results
+from lightning_bc.stopping import StoppedError
 from lightning_bc.study import sweep
-from lightning_bc.study.engine import StoppedError
 from lightning_bc.study.search import Search
 from lightning_bc.study.sweep import Trials, last_return
 
@@ -270,7 +270,7 @@ def test_a_sweep_chooses_by_the_curve_runs_anew_with_fresh_seeds_and_scores_on_t
             if "--search" in fit.flags:
                 returns[fit.flags[fit.flags.index("--data.batch_size") + 1]] = last = last_return(fit.name)
                 path = Path(f"lightning_logs/{fit.name}/results.json")
-                path.write_text(json.dumps(json.loads(path.read_text()) | {"score": -last, "normalized": -last}))
+                path.write_text(json.dumps(json_to_edit(path) | {"score": -last, "normalized": -last}))
             return lambda: None
 
     monkeypatch.setattr(sweep, "make_engine", lambda given: Doctoring())

@@ -22,6 +22,7 @@ from lightning_bc.environments import Environments, limit_episodes, make
 from lightning_bc.errors import takes_state
 from lightning_bc.ranks import STOP, on_rank_zero
 from lightning_bc.runs.curve import HELD_OUT_LOSS, RETURN, Curve, Point
+from lightning_bc.stopping import STOPPING
 from lightning_bc.strategies import OfflineStrategy, Strategy, data_of
 from lightning_bc.strategies.contract import Data
 
@@ -129,6 +130,7 @@ class Rollouts(Callback):
     ) -> None:
         """Log what training measured, and play when a multiple of ``eval_freq`` was reached or crossed."""
         assert isinstance(module, Strategy)
+        STOPPING.look()
         STOP.together(trainer)
         module.refuse_divergence()
         if trainer.global_step % module.log_every == 0:

@@ -22,7 +22,7 @@ from lightning_bc.demonstrations.writing import ShardWriter, new_data, writing
 from lightning_bc.environments import Environments, environment_spaces, episode_limit, limit_episodes, make, resolved
 from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, play
 from lightning_bc.errors import InputError
-from lightning_bc.files import owning, shipped
+from lightning_bc.files import owning, refuse_without_room, shipped
 
 Actions = Literal["sampled", "deterministic", "exploratory"]
 
@@ -68,6 +68,7 @@ def collect(
     actor = load_expert(expert, env)
     path = new_data(output or default_path(env, actions, pairs))
 
+    refuse_without_room(path, 4 * pairs * (actor.observation_dim + actor.action_dim + 1))
     with owning(path):
         started = time.perf_counter()
         with writing(path) if is_shards(path) else nullcontext(InMemory()) as kept:

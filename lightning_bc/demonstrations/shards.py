@@ -11,7 +11,6 @@
 The rows are mapped into memory only while some of them are copied, so that they never count as the process's own memory.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_bc import files
+from lightning_bc import files, texts
 from lightning_bc.demonstrations.moments import Moments
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.errors import InputError
@@ -61,7 +60,11 @@ class Shards:
                 f"{path}: is no folder of shards: there is no {INDEX} in it. Collect or convert to it with --output {path}."
             )
         try:
-            index = json.loads(file.read_text())
+            index = texts.json_of(file)
+            try:
+                index = texts.without_checksum(index)
+            except InputError as error:
+                raise InputError(f"{file}: {error}. Take another copy of it, or convert or collect it again.") from error
             if index["format"] != FORMAT:
                 raise InputError(f"{file}: its format is {index['format']!r}, wanted {FORMAT!r}. Convert it again.")
             opened = cls(Path(path), index)
@@ -74,7 +77,7 @@ class Shards:
                 is_good &= opened.width > 0 and opened.moments(0, len(names), key).mean.shape == (size,)
         except InputError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise InputError(f"{file}: cannot be read ({reason}). Convert or collect it again.") from error
         if not is_good:
@@ -189,7 +192,7 @@ class Shards:
         file = self.path / f"{name}.rows.npy"
         try:
             mapped = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except Exception as error:                                  # of a damaged header there are many kinds
             raise InputError(f"{file}: cannot be read ({error}). Take another copy of it.") from error
         assert isinstance(mapped, np.memmap)
         return mapped

@@ -1,6 +1,5 @@
 """Demonstrations are written as one .pt file, or as a folder of shards."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_bc import files
+from lightning_bc import files, texts
 from lightning_bc.demonstrations.moments import Moments
 from lightning_bc.demonstrations.readers import torch_file
 from lightning_bc.demonstrations.shards import ENDING, FORMAT, INDEX, is_shards
@@ -99,7 +98,7 @@ class ShardWriter:
             "expert_returns": list(origin.expert_returns) or None,
             "shards": self.shards,
         }
-        files.write_text(self.folder / INDEX, json.dumps(index, indent=1) + "\n")
+        texts.write_json(self.folder / INDEX, index)
 
     def _write(self, part: Trajectories) -> None:
         name, columns = f"{len(self.shards):05}", [part.observations, part.actions]

@@ -19,7 +19,7 @@ from lightning_bc.aliases import StateDict
 from lightning_bc.environments.arguments import (
     check_at_least_one,
 )
-from lightning_bc.environments.loading import quiet_model_loading
+from lightning_bc.environments.loading import quiet_model_loading, was_unstable
 from lightning_bc.environments.side_by_side import SideBySide
 from lightning_bc.environments.tasks import TASKS, BoolArray, FloatArray, Task, task_of
 from lightning_bc.errors import InputError
@@ -75,6 +75,7 @@ class BatchedMujoco(SideBySide):
         self._scratch = np.zeros_like(self._observations)           # observations of which only some rows are wanted
         self._x_positions: FloatArray = np.zeros(num_envs)          # before the next step
         self._elapsed_steps = np.zeros(num_envs, dtype=np.int64)
+        self._looked_at: mujoco.MjData | None = None                # of an episode that ends
 
     @property
     def observations(self) -> FloatArray:
@@ -111,6 +112,13 @@ class BatchedMujoco(SideBySide):
             rewards = np.where(active, rewards, 0.0)
             terminated &= active                                    # truncated is False there: their time is not up
         return rewards, terminated, truncated
+
+    def _unstable(self, rows: NDArray[np.intp]) -> BoolArray:
+        found = np.zeros(self.num_envs, dtype=np.bool_)
+        for row in rows.tolist():
+            self._looked_at = self._batch.get_data(row, self._looked_at)
+            found[row] = was_unstable(self._looked_at)
+        return found
 
     def _state(self) -> StateDict:
         return {

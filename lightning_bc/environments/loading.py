@@ -1,10 +1,20 @@
-"""Loading MuJoCo models without the warning that none of their users can do anything about."""
+"""MuJoCo's warnings: that of loading, about which nobody can do anything, and those of a simulation that is unstable."""
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import mujoco
+
+_UNSTABLE = [
+    int(kind)
+    for kind in (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
+]
+
+
+def was_unstable(data: mujoco.MjData) -> bool:
+    """Whether positions, velocities or accelerations were beyond numbers since the last reset: MuJoCo then begins anew."""
+    return any(data.warning[kind].number for kind in _UNSTABLE)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import gymnasium
+import mujoco
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
@@ -21,7 +22,7 @@ from lightning_bc.environments.arguments import (
     reset_mask_of,
     seeds_of,
 )
-from lightning_bc.environments.loading import quiet_model_loading
+from lightning_bc.environments.loading import quiet_model_loading, was_unstable
 from lightning_bc.environments.tasks import BoolArray, FloatArray
 from lightning_bc.errors import InputError, takes_state
 
@@ -93,7 +94,7 @@ class OneByOne(VectorWrapper):
             check_mask("active", active, self.num_envs)
         rewards = np.zeros(self.num_envs)
         terminated, truncated = np.zeros(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
-        final_observations = np.full(self.num_envs, None, dtype=object)
+        unstable, final_observations = np.zeros(self.num_envs, np.bool_), np.full(self.num_envs, None, dtype=object)
         for index, environment in enumerate(self.env.envs):
             if active is not None and not active[index]:
                 continue
@@ -101,11 +102,13 @@ class OneByOne(VectorWrapper):
             rewards[index] = self._number(reward)
             self._steps += 1
             if terminated[index] or truncated[index]:
+                simulation = getattr(environment.unwrapped, "data", None)
+                unstable[index] = isinstance(simulation, mujoco.MjData) and was_unstable(simulation)
                 final_observations[index] = np.array(observation, self._observations.dtype)
                 observation, _ = environment.reset()
             self._observations[index] = observation
         ended = terminated | truncated
-        infos = {"final_obs": final_observations, "_final_obs": ended} if ended.any() else {}
+        infos = {"final_obs": final_observations, "_final_obs": ended, "unstable": unstable} if ended.any() else {}
         return self._observations.copy(), rewards, terminated, truncated, infos
 
     def _number(self, reward: Any) -> float:

@@ -79,6 +79,10 @@ class SideBySide(VectorEnv[FloatArray, NDArray, NDArray]):
             rewards, terminated and truncated, (num_envs,); 0 and False for those that stand still.
         """
 
+    def _unstable(self, rows: NDArray[np.intp]) -> BoolArray:
+        """In which of the sub-environments ``rows`` the simulation was unstable in this episode, (num_envs,)."""
+        return np.zeros(self.num_envs, dtype=np.bool_)
+
     @abstractmethod
     def _state(self) -> StateDict:
         """What :meth:`_set_state` goes on from, besides generators and which sub-environments have started."""
@@ -131,7 +135,8 @@ class SideBySide(VectorEnv[FloatArray, NDArray, NDArray]):
         Returns:
             observations (num_envs, observation_dim), rewards (num_envs,) float64, terminated (num_envs,) and truncated
             (num_envs,), all new arrays; and infos, empty unless an episode ended. Then ``infos["final_obs"]``, an
-            object array (num_envs,), holds the last observation where ``infos["_final_obs"]`` is True.
+            object array (num_envs,), holds the last observation where ``infos["_final_obs"]`` is True, and
+            ``infos["unstable"]``, (num_envs,) of bool, says in which of these episodes the simulation was unstable.
 
         Raises:
             ValueError: ``actions`` or ``active`` has another shape or type.
@@ -155,8 +160,9 @@ class SideBySide(VectorEnv[FloatArray, NDArray, NDArray]):
         ended_rows = np.flatnonzero(ended)
         for row in ended_rows.tolist():
             final_observations[row] = observations[row]
+        infos = {"final_obs": final_observations, "_final_obs": ended, "unstable": self._unstable(ended_rows)}
         self._start(ended_rows)
-        return self.observations, rewards, terminated, truncated, {"final_obs": final_observations, "_final_obs": ended}
+        return self.observations, rewards, terminated, truncated, infos
 
     def state_dict(self) -> StateDict:
         """The whole state, of plain values and tensors, so that ``torch.load(..., weights_only=True)`` reads it."""

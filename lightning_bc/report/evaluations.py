@@ -1,6 +1,5 @@
 """What ``evaluate`` wrote, as reference curves: the return of policies that were trained elsewhere."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lightning_bc.errors import InputError
+from lightning_bc.texts import json_of, without_checksum
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,10 @@ def read_evaluations(path: str | Path) -> list[Evaluated]:
         InputError: it cannot be read, or is not such a file.
     """
     try:
-        return evaluated(json.loads(Path(path).read_text())["evaluations"])
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+        return evaluated(without_checksum(json_of(path))["evaluations"])
+    except InputError as error:
+        named = f"{error}" if str(path) in str(error) else f"{path}: {error}"
+        raise InputError(f"{named}. Write it again with evaluate --output.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: is not a file of evaluations ({type(error).__name__}: {error}). One is written by "

@@ -1,6 +1,7 @@
 """Runs without a simulator: their errors on held-out episodes, in a table of its own, since they have no return."""
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from lightning_bc.report.labels import counted, demonstrations_in_words, disting
 from lightning_bc.report.parameters import changed_parameters
 from lightning_bc.report.tables import show_duration
 from lightning_bc.runs.records import HeldOutRecord
+from lightning_bc.strategies.offline.base import VALIDATION
 
 TITLE = "Without a simulator"
 """Of the table."""
@@ -51,6 +53,7 @@ class HeldOutRow:
         training_seconds: median over runs.
         action_latency_ms: of a single observation, likewise.
         distinguishing: of the parameters those that another row of the same strategy has not, or has otherwise.
+        diverged: how many of the runs; there are then no figures, since a mean over the others would say too much.
     """
 
     method: str
@@ -64,20 +67,28 @@ class HeldOutRow:
     training_seconds: float
     action_latency_ms: float
     distinguishing: str
+    diverged: int = 0
 
     @property
     def cells(self) -> list[str]:
         """The row in words, under ``COLUMNS``."""
+        seeds = counted(self.seeds, "seed")
+        figures = [
+            f"{self.action_mean_absolute_error:.4g} ({seeds})",
+            f"{self.action_root_mean_squared_error:.4g}",
+            f"{self.loss:.4g}",
+        ]
+        latency = f"{self.action_latency_ms:.2f} ms"
+        if self.diverged:
+            figures, latency = [f"{self.diverged} of {seeds} diverged", "diverged", "diverged"], ""
         return [
             self.method,
             self.distinguishing,
             self.demonstrations,
             counted(self.held_out_episodes, "episode"),
-            f"{self.action_mean_absolute_error:.4g} ({counted(self.seeds, 'seed')})",
-            f"{self.action_root_mean_squared_error:.4g}",
-            f"{self.loss:.4g}",
+            *figures,
             show_duration(self.training_seconds),
-            f"{self.action_latency_ms:.2f} ms",
+            latency,
         ]
 
 
@@ -93,12 +104,15 @@ def held_out_rows(runs: Sequence[HeldOutRecord]) -> list[HeldOutRow]:
     own = distinguishing([strategy_name(run.config) for run in first], [changed_parameters(run.config) for run in first])
     told = [", ".join(in_words(parameters).values()) for parameters in own]
     rows = [_row([*group.values()], words) for group, words in zip(groups.values(), told, strict=True)]
-    return sorted(rows, key=lambda row: (row.demonstrations, row.action_mean_absolute_error))
+    return sorted(rows, key=lambda row: (row.demonstrations, row.diverged > 0, row.action_mean_absolute_error))
 
 
 def _row(runs: Sequence[HeldOutRecord], distinguishing: str) -> HeldOutRow:
     config, results = runs[0].config, [run.results for run in runs]
-    figures = {name: float(np.mean([one.held_out[name] for one in results])) for name in results[0].held_out}
+    diverged = sum(one.diverged is not None for one in results)
+    figures = dict.fromkeys(VALIDATION, math.nan)
+    if not diverged:
+        figures = {name: float(np.mean([one.held_out[name] for one in results])) for name in VALIDATION}
     return HeldOutRow(
         method=strategy_name(config),
         parameters=", ".join(in_words(changed_parameters(config)).values()),
@@ -109,6 +123,7 @@ def _row(runs: Sequence[HeldOutRecord], distinguishing: str) -> HeldOutRow:
         action_root_mean_squared_error=figures["action_root_mean_squared_error"],
         loss=figures["loss"],
         training_seconds=float(np.median([one.training_seconds for one in results])),
-        action_latency_ms=float(np.median([one.action_latency_ms["1"] for one in results])),
+        action_latency_ms=float(np.median([one.action_latency_ms.get("1", math.nan) for one in results])),
         distinguishing=distinguishing,
+        diverged=diverged,
     )

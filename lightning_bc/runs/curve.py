@@ -11,6 +11,7 @@ import numpy as np
 from lightning_bc.episode_metrics import episode_metrics
 from lightning_bc.errors import InputError
 from lightning_bc.files import write_text
+from lightning_bc.stopping import STOPPING
 from lightning_bc.strategies.contract import Metric
 
 CURVE_FILE = "curve.csv"
@@ -80,7 +81,7 @@ class Curve:
             names, rows = _rows(self.path) if self.path.exists() else ([], [])
             self._write([*names, *new], [[*row, *([""] * len(new))] for row in rows])
         values: Mapping[str, float] = {STEP: step, **point}
-        with self.path.open("a") as file:
+        with STOPPING.held_back(), self.path.open("a") as file:
             file.write(_lines([[_text(values[name]) if name in values else "" for name in self._columns]]))
             file.flush()
             os.fsync(file.fileno())                                 # the curve must not lag behind the next checkpoint

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from lightning_bc.aliases import Config, StateDict
 from lightning_bc.demonstrations.readers import stem
 from lightning_bc.errors import InputError
 from lightning_bc.files import refuse_damaged
+from lightning_bc.texts import yaml_of
 
 LOGS = Path("lightning_logs")
 CHECKPOINTS = Path("checkpoints")
@@ -106,15 +106,19 @@ def open_checkpoint(path: str | Path, flag: str = "--ckpt_path") -> StateDict:
         raise InputError(f"{flag} {path}: is not a checkpoint that lightning_bc fit has saved.")
     if missing := [key for key in ("state_dict", "callbacks", "global_step", "strategy") if key not in checkpoint]:
         raise InputError(f"{flag} {path}: is not whole: {', '.join(missing)} missing. Use another checkpoint.")
-    check_name(str(checkpoint["run"]), f"{flag} {path}")
+    for key, kind in (("config", dict), ("state_dict", dict), ("callbacks", dict), ("global_step", int), ("run", str)):
+        if not isinstance(checkpoint[key], kind):
+            found = type(checkpoint[key]).__name__
+            raise InputError(f"{flag} {path}: is not whole: its {key} is a {found}, wanted {kind.__name__}.")
+    check_name(checkpoint["run"], f"{flag} {path}")
     return checkpoint
 
 
 def read_config(run: str) -> Config | None:
     """The configuration of a run; None, and a warning, where the file cannot be used."""
     try:
-        config = yaml.safe_load(config_path(run).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        config = yaml_of(config_path(run))
+    except InputError:
         config = None
     if not isinstance(config, dict):
         warnings.warn(f"{config_path(run)}: is empty or torn, and the run is left out.", stacklevel=2)

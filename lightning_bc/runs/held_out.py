@@ -1,17 +1,16 @@
 """results.json of a run without a simulator: how near its actions come to those of held-out episodes."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lightning_bc import versions
 from lightning_bc.aliases import Config
 from lightning_bc.errors import InputError
-from lightning_bc.files import write_text
 from lightning_bc.runs import score
 from lightning_bc.runs.results import Results, Source, built
 from lightning_bc.strategies.base import Strategy
 from lightning_bc.strategies.offline.base import VALIDATION
+from lightning_bc.texts import json_of, without_checksum, write_json
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class HeldOutResults:
         seed: of the run.
         data: what was learnt from, and how many episodes were held out.
         versions: of the packages.
+        diverged: which number was not finite, and at which step, where training stopped for it; there are then no figures.
     """
 
     run: str
@@ -52,9 +52,18 @@ class HeldOutResults:
     seed: int
     data: Source
     versions: dict[str, str]
+    diverged: str | None = None
 
     @classmethod
-    def of(cls, strategy: Strategy, environment_id: str, source: Config, path: Path, checkpoint: Config) -> "HeldOutResults":
+    def of(
+        cls,
+        strategy: Strategy,
+        environment_id: str,
+        source: Config,
+        path: Path,
+        checkpoint: Config,
+        diverged: str | None = None,
+    ) -> "HeldOutResults":
         """Those of a checkpoint, which holds the figures that were measured when it was saved.
 
         Args:
@@ -62,13 +71,14 @@ class HeldOutResults:
             environment_id: what the data file says; may be empty.
             source: the demonstrations, as the data module describes them.
             path: file of the checkpoint.
-            checkpoint: what it holds.
+            checkpoint: what it holds; of a run that diverged what it would hold.
+            diverged: what was not finite, and when.
 
         Raises:
             InputError: the checkpoint holds no such figures.
         """
         point = checkpoint.get("point", {})
-        if missing := [name for name in VALIDATION if f"validation/{name}" not in point]:
+        if not diverged and (missing := [name for name in VALIDATION if f"validation/{name}" not in point]):
             raise InputError(f"{path}: holds no held-out {missing[0]}; it was not trained with --rollouts.episodes 0.")
         strategy.eval()
         return cls(
@@ -76,25 +86,28 @@ class HeldOutResults:
             checkpoint=str(path),
             environment_id=environment_id,
             strategy=type(strategy).__name__,
-            held_out={name: point[f"validation/{name}"] for name in VALIDATION},
-            action_latency_ms={str(batch): score.latency(strategy, batch) for batch in (1, 10)},
+            held_out={} if diverged else {name: point[f"validation/{name}"] for name in VALIDATION},
+            action_latency_ms={} if diverged else {str(batch): score.latency(strategy, batch) for batch in (1, 10)},
             network_evaluations=strategy.network_evaluations,
             parameters=sum(parameter.numel() for parameter in strategy.parameters()),
-            optimizer_steps=int(point["optimizer_steps"]),
-            pairs=int(point["pairs"]),
-            seconds=point["seconds"],
-            training_seconds=point["training_seconds"],
+            optimizer_steps=int(point.get("optimizer_steps", 0)),
+            pairs=int(point.get("pairs", 0)),
+            seconds=float(point.get("seconds", 0)),
+            training_seconds=float(point.get("training_seconds", 0)),
             seed=checkpoint["config"]["seed_everything"],
             data=built(Source, source),
             versions=versions(),
+            diverged=diverged,
         )
 
     def write(self, path: str | Path) -> None:
         """Write results.json, whole or not at all."""
-        write_text(path, json.dumps(asdict(self), indent=1) + "\n")
+        write_json(path, asdict(self))
 
     def in_words(self) -> str:
         """What the terminal shows."""
+        if self.diverged:
+            return f"no figures: {self.diverged}"
         return (
             f"{self.in_a_line()}\n"
             "no return: without a simulator nothing was played; evaluate and play take --env where there is one\n"
@@ -103,6 +116,8 @@ class HeldOutResults:
 
     def in_a_line(self) -> str:
         """The figures alone."""
+        if self.diverged:
+            return "diverged"
         figures, episodes = self.held_out, self.data.validation_episodes
         return (
             f"held-out loss {figures['loss']:.4g}, error of the deterministic action: mean absolute "
@@ -115,17 +130,17 @@ def read_results(path: Path) -> Results | HeldOutResults:
     """Read a results.json of either kind.
 
     Raises:
-        InputError: it is neither, or lacks an entry; OSError: it cannot be read.
+        InputError: it is neither, lacks an entry, or cannot be read.
     """
     try:
-        content = json.loads(path.read_text())
-    except ValueError:
+        content = json_of(path)
+    except InputError:
         content = None
     if not isinstance(content, dict) or "held_out" not in content:
         return Results.read(path)
     try:
-        results: HeldOutResults = built(HeldOutResults, content)
-        if missing := sorted(VALIDATION.keys() - results.held_out.keys()):
+        results: HeldOutResults = built(HeldOutResults, without_checksum(content))
+        if not results.diverged and (missing := sorted(VALIDATION.keys() - results.held_out.keys())):
             raise InputError(f"lacks held_out.{missing[0]}")
     except InputError as error:
         raise InputError(f"{path}: is damaged ({error}). Write it anew: python -m lightning_bc test --run RUN.") from error

@@ -10,10 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lightning_bc.errors import InputError, refuse_unknown
 from lightning_bc.runs import folders
+from lightning_bc.texts import yaml_of
 
 KEYS = ("flags", "seeds", "demonstrations", "rows", "columns", "figures", "aggregated")
 SET_BY_STUDY = ("--seed_everything", "--run", "--ckpt_path", "--search")
@@ -110,9 +109,9 @@ class Study:
             InputError: naming the file, the key, what was found and what was wanted.
         """
         try:
-            content = yaml.safe_load(Path(path).read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"{path}: cannot be read ({error}). Studies lie in studies/.") from error
+            content = yaml_of(path)
+        except InputError as error:
+            raise InputError(f"{error}. Studies lie in studies/.") from error
         content = content if isinstance(content, dict) else {}
         refuse_unknown(path, content, KEYS)
         for key in ("demonstrations", "rows", "columns"):
@@ -154,7 +153,10 @@ def _words(flags: Any, place: str) -> list[str]:
     """Flags as words."""
     if not isinstance(flags, str | None):
         raise InputError(f"{place}: {flags!r}: wanted flags, as in  --config configs/mse.yaml.")
-    return shlex.split(flags or "")
+    try:
+        return shlex.split(flags or "")
+    except ValueError as error:
+        raise InputError(f"{place}: {flags!r}: {error}. Wanted flags, as in  --config configs/mse.yaml.") from error
 
 
 def _seeds(flags: tuple[str, ...], row: str, column: str, place: str) -> list[Fit]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from lightning_bc.aliases import Config
 from lightning_bc.errors import InputError
@@ -14,6 +13,7 @@ from lightning_bc.runs.curve import AXES, CURVE_FILE, RETURN, read_curve
 from lightning_bc.runs.folders import CONFIG_FILE, RESULTS_FILE, started_at
 from lightning_bc.runs.held_out import HeldOutResults, read_results
 from lightning_bc.runs.results import Results
+from lightning_bc.texts import yaml_of
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def read_records(logs: Path) -> tuple[list[Record], list[HeldOutRecord], dict[st
             config = _read_config(path)
             path = folder / RESULTS_FILE
             results = read_results(path) if path.exists() else None
-        except (OSError, ValueError, yaml.YAMLError) as error:
+        except (OSError, ValueError) as error:
             broken[str(path)] = _in_a_line(path, error)
             continue
         if isinstance(results, HeldOutResults):
@@ -114,7 +114,7 @@ def read_records(logs: Path) -> tuple[list[Record], list[HeldOutRecord], dict[st
 
 
 def _read_config(path: Path) -> Config:
-    config = yaml.load(path.read_text(), yaml.CSafeLoader)
+    config = yaml_of(path)
     if not isinstance(config, dict) or not {"seed_everything", "model", "data", "trainer", "env"} <= config.keys():
         raise InputError("is not the configuration of a run")
     return config

@@ -1,6 +1,5 @@
 """results.json: what one run is and how well its policy plays, each entry with its unit and meaning."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -10,10 +9,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from lightning_bc.episodes import TEST_EPISODES
 from lightning_bc.errors import InputError
-from lightning_bc.files import write_text
 from lightning_bc.references import References
 from lightning_bc.runs.folders import RESULTS_FILE
 from lightning_bc.strategies.contract import Metric
+from lightning_bc.texts import json_of, without_checksum, write_json
 
 
 def _of(unit: str, meaning: str, nullable: bool = False) -> dict[str, object]:
@@ -120,7 +119,7 @@ class Results:
 
     def write(self, path: str | Path) -> None:
         """Write results.json, whole or not at all."""
-        write_text(path, json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n")
+        write_json(path, self.as_dict())
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Results":
@@ -139,16 +138,16 @@ class Results:
         """Read a results.json.
 
         Raises:
-            InputError: it is not one, or lacks an entry; OSError: it cannot be read.
+            InputError: it is not one, lacks an entry, or cannot be read.
         """
         try:
-            content = json.loads(Path(path).read_text())
-        except ValueError as error:
-            raise InputError(f"{path}: is not JSON ({error}). {_ANEW}") from error
+            content = json_of(path)
+        except InputError as error:
+            raise InputError(f"{error}. {_ANEW}") from error
         if not isinstance(content, dict):
             raise InputError(f"{path}: is not the results of a run. {_ANEW}")
         try:
-            return cls.from_dict(content)
+            return cls.from_dict(without_checksum(content))
         except InputError as error:
             raise InputError(f"{path}: {error}. {_ANEW}") from error
 

@@ -148,7 +148,10 @@ def newest_run_like(now: Config, used: Sequence[str]) -> str:
 
 def data_sha256(checkpoint: Config) -> str | None:
     """SHA-256 of the file that a checkpoint's run learns from."""
-    return checkpoint.get("Demonstrations", {}).get("source", {}).get("sha256")
+    part: Any = checkpoint
+    for key in ("Demonstrations", "source", "sha256"):
+        part = part.get(key) if isinstance(part, Mapping) else None
+    return part
 
 
 def begun_otherwise(run: str, now: Config) -> Differences:

@@ -45,7 +45,8 @@ class Opened:
             InputError: it cannot be read, or is not one that ``fit`` has saved.
         """
         content = folders.open_checkpoint(path)
-        if "environment_id" not in content.get(Demonstrations.__qualname__, {}):
+        data = content.get(Demonstrations.__qualname__)
+        if not isinstance(data, dict) or not isinstance(data.get("environment_id"), str):
             raise InputError(f"--ckpt_path {path}: is not whole: its data state is missing. Use another checkpoint.")
         return cls(path, content)
 

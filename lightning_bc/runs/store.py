@@ -5,11 +5,11 @@ import io
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from lightning_bc.errors import InputError
 from lightning_bc.files import write_text
 from lightning_bc.runs import folders
+from lightning_bc.runs.held_out import HeldOutResults, read_results
 from lightning_bc.runs.plan import Fit
 from lightning_bc.runs.results import Results
 
@@ -36,9 +36,14 @@ def read_store(path: Path = STORE) -> dict[str, Line]:
         return {}
     with path.open(newline="") as file:
         try:
-            rows = list(csv.DictReader(file))
+            text = file.read()
+            if not text.endswith("\n"):
+                raise ValueError("its last line is cut off")
+            rows = list(csv.DictReader(io.StringIO(text), strict=True))
+            if wrong := [row["run"] for row in rows if None in row or None in row.values()]:
+                raise ValueError(f"the line of {wrong[0]} has not one cell per column")
             return {row["run"]: row | {name: float(row[name] or "nan") for name in NUMBERS} for row in rows}
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, csv.Error) as error:
             raise InputError(f"{path}: is damaged ({error}). Take it from the repository again.") from error
 
 
@@ -57,17 +62,19 @@ def measured(fits: Iterable[Fit], store: Mapping[str, Line]) -> dict[str, Line]:
     found = {}
     for fit in fits:
         if fit.is_done():
-            found[fit.name] = line_of(fit, Results.read(folders.results_path(fit.name)))
+            found[fit.name] = line_of(fit, read_results(folders.results_path(fit.name)))
         elif fit.name in store:
             found[fit.name] = store[fit.name]
     return found
 
 
-def line_of(fit: Fit, results: Results) -> Line:
-    """A run's line."""
-    known = dict[str, Any](results.metrics) | {f"sampled_{name}": value for name, value in results.sampled_metrics.items()}
-    known |= vars(results) | {f"latency_ms_{batch}": value for batch, value in results.action_latency_ms.items()}
-    known |= {"run": fit.name, "flags": " ".join(fit.flags), "seed": fit.seed, "episodes": results.episodes}
+def line_of(fit: Fit, results: Results | HeldOutResults) -> Line:
+    """A run's line; one without a simulator has no score."""
+    known = vars(results) | {f"latency_ms_{batch}": value for batch, value in results.action_latency_ms.items()}
+    if isinstance(results, Results):
+        known |= results.metrics | {f"sampled_{name}": value for name, value in results.sampled_metrics.items()}
+        known |= vars(results) | {"episodes": results.episodes}
+    known |= {"run": fit.name, "flags": " ".join(fit.flags), "seed": fit.seed}
     return {name: known.get(name, math.nan) for name in (*WORDS, *NUMBERS)}
 
 

@@ -4,7 +4,6 @@ import functools
 import importlib
 import pkgutil
 import re
-from argparse import ArgumentError
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -112,9 +111,18 @@ def load_strategy(path: str | Path) -> Strategy:
         InputError: if it is no checkpoint of a known strategy, or what it says of the strategy does not fit its weights.
     """
     refuse_damaged(path)
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        kind = type(error).__name__
+        raise InputError(f"{path}: cannot be read ({kind}). It is truncated, or not a checkpoint.") from error
+    if not isinstance(checkpoint, dict):
+        raise InputError(f"{path}: is not a checkpoint that lightning_bc fit has saved.")
     cls = strategy_of_checkpoint(path, checkpoint)
-    settings = {name: value for name, value in checkpoint.get("hyper_parameters", {}).items() if name != "_class_path"}
+    settings = checkpoint.get("hyper_parameters", {})
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: is not whole: its hyper_parameters are a {type(settings).__name__}, wanted dict.")
+    settings = {name: value for name, value in settings.items() if name != "_class_path"}
     if found := programs(settings):
         raise InputError(
             f"{path}: names {', '.join(sorted(found))}, which would be imported. A checkpoint is no program: build the "
@@ -122,7 +130,9 @@ def load_strategy(path: str | Path) -> Strategy:
         )
     try:
         return cls.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, TypeError, KeyError, ArgumentError) as error:
+    except InputError as error:                                     # of a constructor: as if a flag had said it
+        raise InputError(f"{path}: {cls.__name__} cannot be built from it: {error}") from error
+    except Exception as error:                                      # of Lightning, constructors and torch; there are many
         raise InputError(
             f"{path}: {cls.__name__} cannot be built from it: {' '.join(str(error).split())[:200]}. Either it is not whole, "
             "or another version wrote it, or the strategy was built in Python with a network of one's own, which a "

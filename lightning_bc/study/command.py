@@ -15,7 +15,8 @@ from lightning_bc.errors import InputError, needs_extra
 from lightning_bc.report.tables import show_duration
 from lightning_bc.runs.plan import Fit, Study
 from lightning_bc.runs.store import Line, measured, read_store
-from lightning_bc.study.engine import Engine, Local, StoppedError, run_all
+from lightning_bc.stopping import StoppedError
+from lightning_bc.study.engine import Engine, Local, run_all
 from lightning_bc.study.settled import Settled
 
 DESCRIPTION = """Run every fit that a file of studies/ asks for: rows x columns x seeds.
@@ -107,7 +108,7 @@ def study(args: Sequence[str]) -> int:
         failed = run_all(engine, fits, len(fits))
     except StoppedError as stopped:
         print(f"\nstopped; {again}", file=sys.stderr)
-        return 128 + int(stopped.args[0])
+        return 128 + stopped.number
     for fit in failed:
         print(f"failed: {fit.place}: {shlex.join(fit.arguments())}", file=sys.stderr)
     if failed:
@@ -136,7 +137,14 @@ def collect(demonstrations: Mapping[str, Sequence[str]]) -> None:
     for file, flags in demonstrations.items():
         if not Path(file).exists():
             command = [sys.executable, "-m", "lightning_bc", "collect", *flags, "--output", file]
-            if subprocess.run(command, check=False).returncode:
+            process = subprocess.Popen(command)
+            try:
+                status = process.wait()
+            except StoppedError:
+                process.terminate()                                 # and it leaves nothing behind
+                process.wait()
+                raise
+            if status:
                 raise InputError(f"{file}: could not be collected, by {shlex.join(command[1:])}")
 
 

@@ -16,8 +16,9 @@ import torch
 from lightning_bc.errors import InputError
 from lightning_bc.report.tables import show_duration
 from lightning_bc.runs import folders
+from lightning_bc.runs.held_out import HeldOutResults, read_results
 from lightning_bc.runs.plan import Fit
-from lightning_bc.runs.results import Results
+from lightning_bc.stopping import NUMBERS, StoppedError
 from lightning_bc.study.process import failure, start
 
 TASKSET = shutil.which("taskset")
@@ -35,10 +36,6 @@ class Engine(Protocol):
 
     def stop(self) -> None:
         """End what still runs."""
-
-
-class StoppedError(Exception):
-    """SIGINT or SIGTERM came, by its number."""
 
 
 def run_all(
@@ -62,9 +59,7 @@ def run_all(
         StoppedError: a signal came; the fits that were running go on from their checkpoints.
     """
     events: SimpleQueue[tuple[Fit, str | None] | int] = SimpleQueue()   # may be put to in a signal handler
-    before = {
-        number: signal.signal(number, lambda number, _: events.put(number)) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal.signal(number, lambda number, _: events.put(number)) for number in NUMBERS}
 
     def follow(fit: Fit, wait: Callable[[], str | None]) -> None:
         try:
@@ -114,7 +109,9 @@ def _score(fit: Fit) -> str:
     """How a fit has ended, in words."""
     if not fit.is_done():
         return ""
-    results = Results.read(folders.results_path(fit.name))
+    results = read_results(folders.results_path(fit.name))
+    if isinstance(results, HeldOutResults):
+        return results.in_a_line()
     return "diverged" if results.diverged else f"score {results.score:.5g}"
 
 

@@ -38,4 +38,6 @@ def failure(status: int, logs: Path) -> str | None:
     if status == 0:
         return None
     text = (logs / OUTPUT).read_text(errors="replace")
-    return "\n".join([f"exit status {status}; its last lines:", *text.rstrip().splitlines()[-LAST_LINES:]])
+    free = shutil.disk_usage(logs).free
+    lines = text.rstrip().splitlines()[-LAST_LINES:] or [f"none; the space left on the disk of {logs}: {free:,} bytes"]
+    return "\n".join([f"exit status {status}; its last lines:", *lines])

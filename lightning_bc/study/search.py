@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lightning_bc.aliases import Config
 from lightning_bc.errors import InputError, refuse_unknown
 from lightning_bc.runs.plan import canonical
 from lightning_bc.study.command import Parser, at_least_1
+from lightning_bc.texts import yaml_of
 
 FILE_KEYS = ("config", "grid", "search", "sampler", "trials", "seeds")
 
@@ -149,13 +149,13 @@ def _parser() -> Parser:
 
 def _read(path: str) -> Any:
     try:
-        return yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"--config {path}: cannot be read ({error}). Ready configurations lie in configs/.") from error
+        return yaml_of(path)
+    except InputError as error:
+        raise InputError(f"--config {error}. Ready configurations lie in configs/.") from error
 
 
 def _is_sweep(content: Any) -> bool:
-    return isinstance(content, Mapping) and not content.keys().isdisjoint(("grid", "search"))
+    return isinstance(content, Mapping) and any(content.get(key) for key in ("grid", "search"))  # of a run search is null
 
 
 def _expand(path: str, content: Config) -> Iterator[str]:

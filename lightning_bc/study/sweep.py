@@ -36,8 +36,9 @@ from lightning_bc.runs.curve import CURVE_FILE, RETURN, read_curve
 from lightning_bc.runs.plan import Fit, Study
 from lightning_bc.runs.results import Results
 from lightning_bc.runs.store import measured
+from lightning_bc.stopping import StoppedError
 from lightning_bc.study.command import make_engine, refuse
-from lightning_bc.study.engine import Engine, StoppedError, run_all
+from lightning_bc.study.engine import Engine, run_all
 from lightning_bc.study.search import Search, Setting
 
 SWEEPS = folders.LOGS / "sweeps"
@@ -57,6 +58,7 @@ def sweep(args: Sequence[str]) -> int:
     optuna.logging.set_verbosity(optuna.logging.ERROR)              # of trials, it is told here
     search = Search.parse(found_configurations(list(args)))
     engine = make_engine(search.given)
+    again = f"this goes on where it stopped: python -m lightning_bc sweep {shlex.join(args)}"
     configs = refuse([Fit(search.told(probe), 0, in_words(probe)) for probe in search.probes()])
     if len(environments := sorted({config["env"] for config in configs})) > 1:
         raise InputError(
@@ -66,10 +68,12 @@ def sweep(args: Sequence[str]) -> int:
     try:
         failed = _sweep(search, Trials(search), engine)
     except StoppedError as stopped:
-        print("\nstopped; the same command goes on where this one stopped", file=sys.stderr)
-        return 128 + int(stopped.args[0])
+        print(f"\nstopped; {again}", file=sys.stderr)
+        return 128 + stopped.number
     for fit in failed:
-        print(f"failed: {fit.place}; the same command tries it again", file=sys.stderr)
+        print(f"failed: {fit.place}", file=sys.stderr)
+    if failed:
+        print(f"{len(failed)} fits failed; {again}", file=sys.stderr)
     return 1 if failed else 0
 
 

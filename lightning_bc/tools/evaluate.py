@@ -1,7 +1,6 @@
 """The ``evaluate`` command: files of policies, played by the one evaluator."""
 
 import importlib
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from lightning_bc.environments import limit_episodes, resolved
 from lightning_bc.episode_metrics import special_metrics
 from lightning_bc.episodes import TEST_EPISODES
 from lightning_bc.errors import InputError, needs_extra
-from lightning_bc.files import new_file, write_text
+from lightning_bc.files import new_file
+from lightning_bc.texts import write_json
 
 PICTURES = (".svg", ".png", ".pdf")
 ENDINGS = (".ckpt", ".pt", ".pth", ".zip")
@@ -91,7 +91,7 @@ def evaluate_files(
     kind = "deterministic" if deterministic else "sampled"
     print(f"{episodes} {bank}-bank episodes each of {', '.join(dict.fromkeys(environments))}, {kind} actions")
     if path is not None:
-        write_text(path, json.dumps({"versions": versions(), "evaluations": rows}, indent=1, allow_nan=False) + "\n")
+        write_json(path, {"versions": versions(), "evaluations": rows})
         print(f"results {path}")
     if picture is not None:
         from lightning_bc.report.evaluations import evaluated

@@ -22,11 +22,12 @@ from safetensors.torch import load_file, save
 
 from lightning_bc import versions
 from lightning_bc.errors import InputError
-from lightning_bc.files import replacing, sha256, write_text
+from lightning_bc.files import replacing, sha256
 from lightning_bc.networks import networks
 from lightning_bc.references import References
 from lightning_bc.strategies import Strategy, strategies
 from lightning_bc.strategies.registry import check_shapes, programs
+from lightning_bc.texts import CHECKSUM, without_checksum, write_json
 
 DESCRIPTION, WEIGHTS = "policy.json", "policy.safetensors"
 
@@ -87,10 +88,10 @@ def write(
 def write_description(folder: Path, description: Mapping[str, Any]) -> None:
     """Write the description, in place of one that is there."""
     try:
-        text = json.dumps(description, indent=1, allow_nan=False)
+        json.dumps(description, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InputError(f"its settings are no plain values ({error}), so that JSON cannot hold them.") from error
-    write_text(folder / DESCRIPTION, text + "\n")
+    write_json(folder / DESCRIPTION, {key: value for key, value in description.items() if key != CHECKSUM})
 
 
 def read(folder: str | Path) -> dict[str, Any]:
@@ -108,6 +109,10 @@ def read(folder: str | Path) -> dict[str, Any]:
     if not isinstance(found, dict) or found.get("format") != _FORMAT:
         given = found.get("format") if isinstance(found, dict) else type(found).__name__
         raise InputError(f"{path}: format {given}: wanted {_FORMAT}, which this version of lightning_bc reads and writes.")
+    try:
+        found = without_checksum(found)
+    except InputError as error:
+        raise InputError(f"{path}: {error}. Copy or export the folder again.") from error
     if unknown := found.keys() - _WANTED.keys():
         raise InputError(f"{path}: unknown: {', '.join(sorted(unknown))}. Known: {', '.join(_WANTED)}.")
     for key, (is_good, wanted) in _WANTED.items():

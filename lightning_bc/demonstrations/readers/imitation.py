@@ -5,7 +5,6 @@
 One row per episode: ``obs`` with one row more than ``acts``, ``rews``, ``terminal``; ``infos`` are never looked at.
 """
 
-import json
 from pathlib import Path
 
 from lightning_bc.demonstrations.readers import _arrow, _checks, _episodes
@@ -13,6 +12,7 @@ from lightning_bc.demonstrations.readers._names import NAMES
 from lightning_bc.demonstrations.readers._observations import ANY, ObservationKeys
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.errors import InputError
+from lightning_bc.texts import json_of
 
 ANSWERS_TO = ("/dataset_info.json",)
 
@@ -43,7 +43,7 @@ def _files(path: str) -> list[Path]:
     """The folder's files of rows, in their order."""
     state = Path(path) / "state.json"
     try:
-        names = [str(file["filename"]) for file in json.loads(_checks.existing(str(state)).read_text())["_data_files"]]
+        names = [str(file["filename"]) for file in json_of(_checks.existing(str(state)))["_data_files"]]
     except (ValueError, TypeError, KeyError) as error:
         raise _checks.unreadable(str(state), error) from error
     if not names or any(Path(name).name != name for name in names):

@@ -10,7 +10,6 @@ Videos and images are not read: see ``_observations`` for which of several obser
 step of each episode, which ``episode_index`` says already. A Parquet file with other names is read by the usual ones.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from lightning_bc.demonstrations.readers._names import NAMES
 from lightning_bc.demonstrations.readers._observations import ANY, Entry, ObservationKeys
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.errors import InputError
+from lightning_bc.texts import json_of
 
 ANSWERS_TO = (".parquet", "/meta/info.json")
 
@@ -44,7 +44,7 @@ def read(path: str, one_episode: bool = False, keys: ObservationKeys = ANY) -> T
     tables = []
     for file in files:
         with _arrow.opened(path, file) as pyarrow:
-            found = pyarrow.parquet.ParquetFile(file)
+            found = pyarrow.parquet.ParquetFile(file, page_checksum_verification=True)
             tables.append(found.read([name for name in found.schema_arrow.names if name in wanted]))
             tables[-1].validate(full=True)
     with _arrow.opened(path, files[0]) as pyarrow:
@@ -66,8 +66,7 @@ def _files(path: str) -> list[Path]:
         return [_checks.existing(path)]
     info, files = Path(path) / "meta" / "info.json", sorted((Path(path) / "data").rglob("*.parquet"))
     try:
-        said = json.loads(info.read_text())
-        version = str(said["codebase_version"])
+        version = str(json_of(info)["codebase_version"])
     except (ValueError, TypeError, KeyError) as error:
         raise _checks.unreadable(str(info), error) from error
     if not files:

@@ -9,13 +9,14 @@ from lightning_bc.demonstrations.readers import _checks, _episodes
 from lightning_bc.demonstrations.readers._names import NAMES, known
 from lightning_bc.demonstrations.readers._observations import ANY, ObservationKeys
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
-from lightning_bc.files import sha256
+from lightning_bc.files import refuse_damaged, sha256
 
 ANSWERS_TO = (".npz",)
 
 
 def read(path: str, one_episode: bool = False, keys: ObservationKeys = ANY) -> Trajectories:
     """Read and check everything."""
+    refuse_damaged(_checks.existing(path))                          # also where an array's name is what is damaged
     return _episodes.trajectories(path, _load(path, NAMES), sha256(path), one_episode, keys)
 
 

@@ -1,0 +1,137 @@
+"""SIGTERM and SIGINT at random instants: exit status, seconds, and a printed command that works."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import REPOSITORY, actor_state, import_from, write_pendulum
+
+from faults.trials import ACTING, SHORT, SMALL, Trial, instants, leftovers, run, sized, tell
+
+pytestmark = pytest.mark.faults
+
+LONGEST = 10.0
+"""Seconds until it has ended."""
+
+FIT = f"{SMALL} {SHORT} --trainer.max_steps 200"
+SWEPT = "--trainer.max_steps 40 --rollouts.eval_freq 20 --rollouts.episodes 2"
+CASES = {
+    "fit MSE": (f"fit --data.path pendulum.pt --model MSE {FIT}", 6),
+    "fit Diffusion, large groups of steps": (
+        f"fit --data.path pendulum.pt --model Diffusion {SMALL} {SHORT} --rollouts.eval_freq 5000 --trainer.max_steps 5000",
+        3,
+    ),
+    "fit MSE with workers": (f"fit --data.path pendulum.pt --model MSE {FIT} --rollouts.workers 2", 3),
+    "fit, its demonstrations collected first": (f"fit --env HalfCheetah-v5 --model MSE {FIT}", 3),
+    "fit DAgger": (f"fit --config dagger.yaml --data.path pendulum.pt --model MSE {FIT} --model.schedule constant", 3),
+    "fit SAC": (f"fit --env InvertedPendulum-v5 --model SAC {SMALL} {ACTING}", 3),
+    "collect": ("collect --env InvertedPendulum-v5 --expert expert.pt --pairs 40000 --output NEW.pt", 4),
+    "collect shards": ("collect --env InvertedPendulum-v5 --expert expert.pt --pairs 40000 --output NEW.shards", 2),
+    "evaluate": ("evaluate expert.pt --env InvertedPendulum-v5 --episodes 3000 --output NEW.json", 4),
+    "report": ("report lightning_logs --output NEW", 4),
+    "study": ("study study.yaml", 3),
+    "sweep": (f"sweep --config base.yaml --seeds 1 --grid data.batch_size=16,32 --name NEW {SWEPT}", 2),
+}
+assert sum(count for _, count in CASES.values()) == 40
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working folder with everything in it that the commands need, and with two finished runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("signals"))
+        write_pendulum("pendulum.pt")
+        torch.save(actor_state(4, 1, scale=3.0), "expert.pt")
+        options = {"expert": "expert.pt", "round_every": 40, "rounds": 3, "episodes": 3, "beta": 0.5}
+        callback = {"class_path": "lightning_bc.callbacks.DAgger", "init_args": options}
+        Path("dagger.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [callback]}}))
+        flags = f"{SMALL} {SHORT} --data.path pendulum.pt --trainer.max_steps 40"
+        Path("study.yaml").write_text(f"flags: {flags}\nrows: {{a: --model MSE}}\nseeds: 2\n")
+        assert run(f"fit --model MSE {flags} --run a").status == 0
+        Path("base.yaml").write_text(yaml.safe_dump({"model": "MSE", "data": {"path": "pendulum.pt"}}))
+        assert run(f"fit --model Gaussian {flags} --run b").status == 0
+        yield Path.cwd()
+
+
+def printed_command(output):
+    """The arguments of the last command of this package that was printed, to the end of its line."""
+    return shlex.split(re.findall(r"python -m lightning_bc (.*)", output)[-1])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_signal_ends_a_command_soon_and_what_it_prints_works(case, folder, tmp_path, monkeypatch):
+    words, count = CASES[case]
+    shutil.copytree(folder, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    data = Path("data/HalfCheetah-v5-sampled-2400000.pt")
+    expert = REPOSITORY / "checkpoints" / "experts"
+    shutil.copytree(expert, "checkpoints/experts")
+    if "collected first" in case:                                   # 2.4 million pairs take too long to be collected again
+        whole = 20.0
+    else:
+        through = run(words.replace("NEW", "through"))
+        assert through.status == 0, through.output
+        whole = through.seconds
+    longest, stopped, ended = 0.0, 0, 0
+    for number, instant in enumerate(instants(sized(count), whole, 100 + list(CASES).index(case))):
+        if "study" in case:
+            for one in ("lightning_logs", "checkpoints"):
+                shutil.rmtree(one)
+        sent = (signal.SIGTERM, signal.SIGINT)[number % 2]
+        trial = Trial(words.replace("NEW", f"new{number}").split()).start()
+        time.sleep(instant)
+        trial.send(sent)
+        told = time.monotonic()
+        if number % 3 == 2:                                         # a second one does no harm
+            time.sleep(0.1)
+            trial.send(signal.SIGINT)
+        trial.wait(60)
+        seconds = time.monotonic() - told
+        assert not trial.orphans()
+        assert "Traceback" not in trial.output, trial.output
+        if trial.status == 0:
+            ended += 1
+            continue
+        assert trial.status == 128 + sent, trial.output
+        assert seconds < LONGEST
+        longest, stopped = max(longest, seconds), stopped + 1
+        if "collected first" in case:
+            assert not data.exists()
+            assert not list(Path("data").glob(".*.partial")) if data.parent.exists() else True
+            continue
+        again = Trial(printed_command(trial.output)).start().wait()
+        assert again.status == 0, again.output
+        assert not leftovers(), leftovers()
+        if "collect" in case or "evaluate" in case or "report" in case:
+            assert next(Path().glob(f"new{number}*")).exists()
+    tell("SIGTERM and SIGINT", case=case, stopped=stopped, ended_before=ended, longest_seconds=round(longest, 2))
+
+
+@pytest.mark.parametrize("number", range(sized(4)))
+def test_a_signal_while_a_process_begins(number, folder, monkeypatch):
+    """In a process of its own: Python's imports, and its end."""
+    monkeypatch.chdir(folder)
+    sent = (signal.SIGTERM, signal.SIGINT)[number % 2]
+    command = [sys.executable, "-m", "lightning_bc", *CASES["fit MSE"][0].split()]
+    process = subprocess.Popen(
+        command, env=os.environ | import_from(REPOSITORY), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    time.sleep(float(instants(4, 10.0, 7)[number]) + 0.3)
+    process.send_signal(sent)
+    told = time.monotonic()
+    printed, _ = process.communicate(timeout=60)
+    seconds = time.monotonic() - told
+    assert seconds < LONGEST
+    assert process.returncode == 128 + sent, printed
+    assert "Traceback" not in printed
+    assert "stopped" in printed
+    tell("SIGTERM and SIGINT", case="a process that begins", stopped=1, ended_before=0, longest_seconds=round(seconds, 2))

@@ -1,0 +1,162 @@
+"""What the trials share: commands in forked processes, which begin at once since torch is imported, and what they leave.
+
+``FAULTS_SHARE=0.1`` tries a tenth of everything; the counts go to the file that ``FAULTS_REPORT`` names, a line each.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+import lightning_bc.study.sweep
+import lightning_bc.training  # noqa: F401 so that the forked processes need not import it
+from lightning_bc.cli import main
+
+SHARE = float(os.environ.get("FAULTS_SHARE", "1"))
+
+QUIET = "--trainer.enable_progress_bar false"
+SHORT = f"{QUIET} --rollouts.eval_freq 20 --rollouts.episodes 2 --data.batch_size 16 --model.optimizer.lr 1e-3"
+ACTING = (
+    f"{QUIET} --model.total_environment_steps 300 --model.num_envs 2 --model.learning_starts 20 --model.batch_size 8 "
+    "--rollouts.eval_freq 20 --rollouts.episodes 2"
+)
+SMALL = "--model.network MLP --model.network.hidden_sizes [16,16]"
+
+
+def sized(count, least=1):
+    """So many trials of ``count`` as are wanted."""
+    return max(least, round(count * SHARE))
+
+
+def tell(what, **counts):
+    """Note what was tried, for docs/reliability.md."""
+    line = json.dumps({"what": what, **counts})
+    print(line)
+    if path := os.environ.get("FAULTS_REPORT"):
+        with Path(path).open("a") as file:
+            file.write(line + "\n")
+
+
+def instants(count, seconds, seed):
+    """Random instants, one in each of ``count`` equal parts of ``seconds``."""
+    return (np.arange(count) + np.random.default_rng(seed).random(count)) / count * seconds
+
+
+@dataclass
+class Trial:
+    """A command in a process of its own, the first of its group.
+
+    Attributes:
+        arguments: of ``python -m lightning_bc``.
+        environment: further variables.
+        output: what it has printed, once it has ended.
+        status: of its exit; -N after signal N.
+        seconds: from its start to its end.
+    """
+
+    arguments: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    output: str = ""
+    status: int | None = None
+    seconds: float = 0.0
+
+    def start(self):
+        self._path = Path(f"/tmp/trial-{os.getpid()}-{time.monotonic_ns()}.txt")
+        self._started = time.monotonic()
+        self.process = os.fork()
+        if not self.process:
+            self._run()
+        with contextlib.suppress(OSError):
+            os.setpgid(self.process, self.process)
+        return self
+
+    def _run(self):
+        status = 70
+        try:
+            with contextlib.suppress(OSError):
+                os.setpgid(0, 0)
+            output = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            sys.stdout, sys.stderr = (os.fdopen(os.dup(output), "w", buffering=1) for _ in range(2))
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.environ.update(self.environment)
+            try:
+                main(self.arguments)
+                status = 0
+            except SystemExit as end:
+                status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(BaseException):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(status)
+
+    def send(self, number):
+        """Send a signal; nothing happens where it has ended."""
+        if not self.has_ended():
+            os.kill(self.process, number)
+
+    def has_ended(self):
+        """Whether it has."""
+        return self._reap(os.WNOHANG)
+
+    def wait(self, timeout=300):
+        """Wait for its end."""
+        deadline = time.monotonic() + timeout
+        while not self.has_ended():
+            if time.monotonic() > deadline:
+                os.killpg(self.process, signal.SIGKILL)
+                raise TimeoutError(f"{self.arguments} has not ended; {self._path.read_text()}")
+            time.sleep(0.005)
+        return self
+
+    def _reap(self, options):
+        if self.status is None:
+            process, found = os.waitpid(self.process, options)
+            if not process:
+                return False
+            self.status, self.seconds = os.waitstatus_to_exitcode(found), time.monotonic() - self._started
+            self.output = self._path.read_text(errors="replace") if self._path.exists() else ""
+            self._path.unlink(missing_ok=True)
+        return True
+
+    def orphans(self, patience=5.0):
+        """Processes of its group that live on some seconds later."""
+        deadline = time.monotonic() + patience
+        while (left := group(self.process)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return left
+
+
+def run(*arguments, timeout=300, **environment):
+    """Run a command to its end."""
+    words = [word for argument in arguments for word in (argument.split() if isinstance(argument, str) else argument)]
+    return Trial(words, environment).start().wait(timeout)
+
+
+def group(number):
+    """The processes of a group, those aside that have ended and wait for their parent."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, process_group, *_ = path.read_text().rpartition(")")[2].split()
+            if int(process_group) == number and state != "Z":
+                found.append(int(path.parent.name))
+    return found
+
+
+def leftovers(folder="."):
+    """Files and folders that no command leaves when it has ended well."""
+    names = (".partial", ".lock", ".owner")
+    return [path for path in Path(folder).rglob(".*") if path.name.endswith(names) or path.is_dir()]
