@@ -18,7 +18,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from lightning_bc.bounds import NonNegativeFloat, PositiveInt
-from lightning_bc.networks import MLP, NetworkFactory
+from lightning_bc.networks import MLP, Network, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
@@ -73,6 +73,11 @@ class MSE(OfflineStrategy):
         self.set_windows(history, horizon, chunk, temporal_ensembling)
         self.cleanrl_heads = ("fc_mu",) if squash and not self.has_windows else ()
         self.network = network(self.input_size(), horizon * self.action_dim)
+
+    @property
+    def squashed_mean(self) -> Network | None:
+        """The network, where it answers one observation with one action, before the tanh."""
+        return self.network if self.squash and not self.has_windows else None
 
     def loss(self, observations: Tensor, actions: Tensor, within: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """Squared distance to the expert's action, averaged over batch and dimensions."""
