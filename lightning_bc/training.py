@@ -133,7 +133,7 @@ class CommandLine(LightningCLI):
             dest="init_from",
             type=str | None,
             default=None,
-            help="start a new run from this checkpoint's weights and normalisation",
+            help="start a new run from this checkpoint's weights and normalisation; SAC begins from a clone's too",
         )
         parser.add_argument(
             "--cuda_graphs",

@@ -42,7 +42,7 @@ class SAC(OnlineStrategy):
         network: maps observations to 2 action_dim outputs of the actor: means and raw log standard deviations.
         total_environment_steps: where the run ends.
         num_envs: sub-environments that are stepped together.
-        learning_starts: environment steps with random actions before the first update.
+        learning_starts: environment steps with random actions before the first update; from a clone with the clone's.
         updates_per_step: updates for each environment step.
         batch_size: transitions per update.
         replay_capacity: transitions that are remembered.
@@ -51,9 +51,9 @@ class SAC(OnlineStrategy):
             begins, it falls for ten thousand updates before the reward counts for much; from a clone at most 0.01.
         target_rate: how far the slow critics move towards the others at each update.
         actor_every: updates of the critics for each one of actor and temperature.
-        critic_first: from a clone, the first updates, in which the critics learn alone.
-        anchor: from a clone, updates in which what holds the actor near it falls by half.
-        demonstrated: share of a batch that is drawn from the demonstrations of --data.path, which need rewards.
+        critic_first: from a clone, updates of the critics alone at first.
+        anchor: from a clone, updates in which its pull on the actor halves.
+        demonstrated: share of demonstrations, with rewards, in each batch.
         optimizer: of each of the networks.
         schedule: the learning rate stays as it is; "constant" is the only choice.
     """
