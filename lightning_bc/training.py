@@ -127,7 +127,7 @@ class CommandLine(LightningCLI):
             dest="init_from",
             type=str | None,
             default=None,
-            help="start a new run from this checkpoint's weights and normalisation",
+            help="start a new run from this checkpoint's weights and normalisation; SAC begins from a clone's too",
         )
         parser.add_argument(
             "--cuda_graphs",
@@ -165,6 +165,8 @@ class CommandLine(LightningCLI):
         settle.settle_environment(config, self.checkpoint)
         trainer_flags.settle_length(config, strategy)
         trainer_flags.refuse_unsupported(config, strategy)
+        if config.init_from and not any(arg.startswith("--model.network") for arg in self.args):
+            settle.settle_network(config, self.checkpoint, strategy)
         self.saved_config = self._dump(config)
         used = USED[self.command]
         if wanted == "last":
@@ -226,7 +228,7 @@ class CommandLine(LightningCLI):
         if trainer.enable_progress_bar is not False:
             callbacks.append(Progress(rollouts))
         if (source := self.config[self.command].init_from) and self.checkpoint is None:
-            callbacks.insert(0, InitFrom(source, initial_weights(Path(source), self.model)))
+            callbacks.insert(0, InitFrom(source, *initial_weights(Path(source), self.model)))
         kwargs["logger"] = loggers_of(trainer.logger, self.run, self.checkpoint.step if self.checkpoint else None)
         plugins = [*(trainer.plugins or []), AtomicCheckpointIO(), *trainer_flags.scheduler_plugins(os.environ)]
         return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)

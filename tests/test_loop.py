@@ -164,7 +164,7 @@ def test_a_run_that_is_mostly_random_actions_is_warned_of(learning_starts, said,
     messages = []
     monkeypatch.setattr(loop.warnings, "warn", lambda message, *_, **__: messages.append(str(message)))
     train(tiny(GAIL, total_environment_steps=30, learning_starts=learning_starts), path=data)
-    words = f"{learning_starts} of the 30 environment steps are random actions, before the first update"
+    words = f"{learning_starts} of the 30 environment steps are played before the first update"
     assert any(words in message for message in messages) == said
 
 

@@ -18,14 +18,18 @@ class InitFrom(Callback):
     Args:
         source: where the weights come from, for people.
         weights: the state dict.
+        is_clone: whether the actor in it is a clone that another strategy has learnt.
     """
 
-    def __init__(self, source: str, weights: Mapping[str, Tensor]) -> None:
-        self.source, self.weights = source, weights
+    def __init__(self, source: str, weights: Mapping[str, Tensor], is_clone: bool = False) -> None:
+        self.source, self.weights, self.is_clone = source, weights, is_clone
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Load them; setup is over."""
         assert isinstance(module, Strategy)
         module.load_state_dict(self.weights)
         module.border.is_given = True
-        rank_zero_only(print)(f"weights, and mean and scale of observations, from {self.source}\n")
+        if self.is_clone:
+            module.take_over()
+        weights = "a cloned actor" if self.is_clone else "weights"
+        rank_zero_only(print)(f"{weights}, and mean and scale of observations, from {self.source}\n")

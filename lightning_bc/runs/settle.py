@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jsonargparse import Namespace
+from jsonargparse import Namespace, dict_to_namespace
 from torch.distributed import TCPStore
 
 from lightning_bc.aliases import Config, StateDict
@@ -19,7 +19,8 @@ from lightning_bc.ranks import by_srun
 from lightning_bc.runs import folders, resume
 from lightning_bc.runs.held_out import HeldOutResults, read_results
 from lightning_bc.runs.results import Results
-from lightning_bc.strategies import strategy_of_checkpoint
+from lightning_bc.strategies import Strategy, strategy_of_checkpoint
+from lightning_bc.strategies.registry import programs
 
 RUN_VARIABLE = "LIGHTNING_BC_RUN"
 """By it the processes that Lightning starts for further devices know the run's name."""
@@ -133,6 +134,31 @@ def settle_environment(config: Namespace, checkpoint: Opened | None) -> None:
         config.data.path = paths if isinstance(config.data.path, list) else paths[0]
     if plays and config.rollouts.max_episode_steps is not None:     # before anything is played
         limit_episodes(config.env, config.rollouts.max_episode_steps)
+
+
+def settle_network(config: Namespace, checkpoint: Opened | None, strategy: type[Strategy]) -> None:
+    """Set the network to that of the clone which ``--model.init_from`` names, since the clone's weights fit no other.
+
+    A run that goes on has its network already, and the clone may be gone.
+
+    Raises:
+        InputError: the clone cannot be read, or its network would have to be imported.
+    """
+    source = config.init_from
+    if checkpoint is not None:
+        begun = checkpoint.config if checkpoint.config.get("init_from") == source else {}
+    else:
+        clone = folders.open_checkpoint(source, "--model.init_from")
+        begun = {} if strategy_of_checkpoint(source, clone) is strategy else clone["config"]
+    network = begun.get("model", {}).get("init_args", {}).get("network")
+    if network is None or "network" not in config.model.init_args:
+        return
+    if checkpoint is None and (named := programs({"network": network})):
+        raise InputError(
+            f"--model.init_from {source}: its network is {', '.join(sorted(named))}, which would be imported. A checkpoint "
+            "is no program: if this is yours, name it with --model.network."
+        )
+    config.model.init_args.network = dict_to_namespace(network)
 
 
 def new_name(strategy: str, data: Sequence[str], seed: int) -> str:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.errors import InputError
 from lightning_bc.runs.folders import open_checkpoint
 from lightning_bc.strategies import Strategy, strategy_of_checkpoint
-from lightning_bc.strategies.registry import check_shapes
+from lightning_bc.strategies.registry import check_shapes, load_strategy
 
 
 def check_weights(source: str, module: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -21,15 +22,22 @@ def check_weights(source: str, module: nn.Module, weights: Mapping[str, Tensor])
     check_shapes(source, f"this {type(module).__name__}", module.state_dict(), weights, way_out)
 
 
-def initial_weights(path: Path, strategy: Strategy) -> dict[str, Tensor]:
-    """The weights that a new run of ``strategy`` starts from.
+def initial_weights(path: Path, strategy: Strategy) -> tuple[StateDict, bool]:
+    """The weights that a new run of ``strategy`` starts from, and whether they are a clone's, which another one has learnt.
 
     Raises:
-        InputError: they are not of the same strategy and shapes.
+        InputError: they are not of the same strategy and shapes, and it cannot begin from the other strategy's.
     """
     checkpoint = open_checkpoint(path, "--model.init_from")
     theirs, ours = strategy_of_checkpoint(path, checkpoint).__name__, type(strategy).__name__
-    if theirs != ours:
-        raise InputError(f"--model.init_from {path}: is a checkpoint of {theirs}, and this run is of {ours}.")
-    check_weights(f"--model.init_from {path}", strategy, checkpoint["state_dict"])
-    return checkpoint["state_dict"]
+    weights, is_clone = checkpoint["state_dict"], theirs != ours
+    if is_clone:
+        taken = strategy.weights_from(load_strategy(path))
+        if taken is None:
+            means = "A clone that SAC begins from is of MSE, with squash: true, or of Gaussian, without history and horizon."
+            raise InputError(
+                f"--model.init_from {path}: is a checkpoint of {theirs}, and this run is of {ours}. {means}"
+            )
+        weights = taken
+    check_weights(f"--model.init_from {path}", strategy, weights)
+    return weights, is_clone

@@ -49,7 +49,7 @@ class Strategy(LightningModule, ABC):
             (Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983); "constant" leaves it.
     """
 
-    needs: ClassVar[Needs] = Needs.PAIRS
+    needs: Needs = Needs.PAIRS
     """What it learns from."""
 
     logs: ClassVar[Mapping[str, Metric]] = {}
@@ -171,6 +171,21 @@ class Strategy(LightningModule, ABC):
     def actor(self) -> Network:
         """The network that ``act`` evaluates."""
         return self.network
+
+    @property
+    def squashed_mean(self) -> Network | None:
+        """The network whose tanh is the deterministic action for one observation; None where there is no such network."""
+        return None
+
+    def weights_from(self, clone: "Strategy") -> StateDict | None:
+        """All weights of this strategy, the actor's and the border's those of a ``clone`` that another strategy has learnt.
+
+        None where it cannot begin from such a clone.
+        """
+        return None
+
+    def take_over(self) -> None:
+        """Such weights were loaded, and training begins."""
 
     def acting_weights(self) -> StateDict:
         """The part of the state dict that ``forward`` needs; the rest is of learning alone, and is not exported."""

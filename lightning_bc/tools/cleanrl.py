@@ -28,7 +28,7 @@ def cleanrl_state(strategy: Strategy) -> dict[str, Tensor]:
             f"{type(strategy).__name__} chooses its actions otherwise than CleanRL's actors. {known} and MSE with "
             "squash: true can be exported; collect takes every checkpoint as it is."
         )
-    if isinstance(strategy, OfflineStrategy) and strategy.squashing.range != 1:
+    if isinstance(strategy, OfflineStrategy) and not strategy.squashing.is_plain:
         raise InputError(
             "the demonstrations' actions saturate, so that this policy's bounds lie within the tanh's range, and CleanRL's "
             "lie at its ends. Export it with --onnx true, or as it is; collect takes every checkpoint."

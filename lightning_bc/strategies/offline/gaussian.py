@@ -24,7 +24,7 @@ from torch.distributions import Independent, Normal
 from torch.nn import functional as F
 
 from lightning_bc.bounds import PositiveFloat, PositiveInt
-from lightning_bc.networks import MLP, NetworkFactory
+from lightning_bc.networks import MLP, Network, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
@@ -67,6 +67,11 @@ class Gaussian(OfflineStrategy):
         self.set_windows(history, horizon=1, chunk=1)
         self.network = network(self.input_size(), self.action_dim)
         self.raw_scale = nn.Parameter(torch.zeros(self.action_dim))
+
+    @property
+    def squashed_mean(self) -> Network | None:
+        """The network, where it answers one observation."""
+        return self.network if self.squashing.is_plain and not self.has_windows else None
 
     def distribution(self, observations: Tensor) -> Independent:
         """The Normal over u, before the tanh, given normalised ``observations`` (batch, observation_dim)."""

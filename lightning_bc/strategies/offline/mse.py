@@ -17,7 +17,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from lightning_bc.bounds import NonNegativeFloat, PositiveInt
-from lightning_bc.networks import MLP, NetworkFactory
+from lightning_bc.networks import MLP, Network, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
@@ -76,6 +76,11 @@ class MSE(OfflineStrategy):
         """Where they saturate, if the error is taken before the tanh."""
         if self.squash:
             super().fit_actions(actions)
+
+    @property
+    def squashed_mean(self) -> Network | None:
+        """The network, where it answers one observation with one action, before the tanh."""
+        return self.network if self.squash and self.squashing.is_plain and not self.has_windows else None
 
     def loss(self, observations: Tensor, actions: Tensor, within: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """Squared distance to the expert's action, averaged over batch and dimensions."""

@@ -47,6 +47,11 @@ class Squashing(nn.Module):
                 f"{SATURATED_RANGE} of the tanh's range (strategies/offline/squashing.py)"
             )
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether a = tanh(u), as in other people's actors."""
+        return float(self.range) == 1
+
     def unsquash(self, actions: Tensor) -> Tensor:
         """u = arctanh(c a) of scaled ``actions`` (..., action_dim), at most 3.8."""
         return self._within(actions).arctanh()

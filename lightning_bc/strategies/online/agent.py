@@ -40,6 +40,9 @@ class Agent(nn.Module, ABC):
     rate_of_average: Tensor
     """How far the average goes towards the actor in the present update; a tensor, since updates are replayed."""
 
+    actor_learns: bool = True
+    """False while the critics learn alone."""
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("rate_of_average", torch.ones(()), persistent=False)

@@ -55,11 +55,11 @@ class Demonstrated:
         """``size`` of them, as the learner sees them."""
         return normalised(self.transitions.sample(size), self.border)
 
-    def mixed(self, batch: Transitions) -> Transitions:
-        """Demonstrations in place of the first quarter of ``batch``."""
-        quarter = len(batch.rewards) // 4
-        demonstrated = self.sample(quarter)
-        return Transitions(*(torch.cat([a, b[quarter:]]) for a, b in zip(demonstrated.columns, batch.columns, strict=True)))
+    def mixed(self, batch: Transitions, share: float = 0.25) -> Transitions:
+        """Demonstrations in place of the first ``share`` of ``batch``."""
+        number = int(share * len(batch.rewards))
+        demonstrated = self.sample(number)
+        return Transitions(*(torch.cat([a, b[number:]]) for a, b in zip(demonstrated.columns, batch.columns, strict=True)))
 
 
 class AbsorbingStates:

@@ -1,6 +1,6 @@
 """The loop of strategies that act in the environment while they learn: act, store, update.
 
-    while environment_steps < learning_starts:  play uniformly random actions
+    while environment_steps < learning_starts:  play uniformly random actions, or a clone's
     repeat:  play the learning actor's actions, one step of each sub-environment;  make the updates that are due
 
 What is learnt, and from what reward, is the strategy's: its ``update``.
@@ -33,6 +33,9 @@ from lightning_bc.strategies.online.replay import Replay, normalised
 from lightning_bc.strategies.online.watch import Watch
 
 LOSS_OF = "the loss of the "
+
+CRITICS_ALONE = -1
+"""The kind of an update in which the actor does not learn."""
 
 COUNTED = "critic"
 """The part whose optimizer steps through Lightning, once per training_step, so that ``global_step`` counts these."""
@@ -127,6 +130,19 @@ class OnlineStrategy(Strategy):
             Scalars to log by name.
         """
 
+    def first_actions(self) -> Tensor:
+        """What is played before the first update, scaled: uniformly random actions (num_envs, action_dim)."""
+        return 2 * torch.rand(self.num_envs, self.action_dim, device=self.device) - 1
+
+    def explored_actions(self) -> Tensor:
+        """The learning actor's actions, scaled, (num_envs, action_dim)."""
+        with torch.no_grad(), self.full_precision():
+            return self.agent.explore(self.border.observe(self.interaction.observations)).clamp(-1.0, 1.0)
+
+    def prepare(self, number: int) -> None:
+        """Set what depends on how many updates came before, ``number``."""
+        self.agent.rate_of_average.fill_(averaging_rate(number))
+
     def parts(self) -> Parts:
         """What each optimizer moves; more than the agent's where something else learns too."""
         return self.agent.parts()
@@ -192,9 +208,8 @@ class OnlineStrategy(Strategy):
             self.interaction.environments.reset(seed=seed)
             if 2 * self.learning_starts > self.total_environment_steps:
                 rank_zero_only(warnings.warn)(
-                    f"{self.learning_starts:,} of the {self.total_environment_steps:,} environment steps are random "
-                    "actions, before the first update. Set --model.total_environment_steps higher, or "
-                    "--model.learning_starts lower."
+                    f"{self.learning_starts:,} of the {self.total_environment_steps:,} environment steps are played before "
+                    "the first update. Set --model.total_environment_steps higher, or --model.learning_starts lower."
                 )
         self._stop_at_the_end()
         super().on_train_start()
@@ -202,11 +217,10 @@ class OnlineStrategy(Strategy):
     def training_step(self, batch: Any, batch_index: int) -> None:
         """Step the sub-environments, and make the updates that are due."""
         while self.environment_steps < self.learning_starts:
-            self._step(2 * torch.rand(self.num_envs, self.action_dim, device=self.device) - 1)
+            self._step(self.first_actions())
         if self.optimizer_steps == 0:
             self._fit_border()
-        with torch.no_grad(), self.full_precision():
-            self._step(self.agent.explore(self.border.observe(self.interaction.observations)).clamp(-1.0, 1.0))
+        self._step(self.explored_actions())
         learning_since = max(self.learning_starts, self.num_envs)
         due = math.floor((self.environment_steps - learning_since) * self.updates_per_step)
         self.learn(max(1, due - self.optimizer_steps))
@@ -223,9 +237,10 @@ class OnlineStrategy(Strategy):
         first, is_recorded = self.optimizer_steps, self.is_recorded
         self.losses = []
         for number in range(first, first + updates):
-            self.agent.rate_of_average.fill_(averaging_rate(number))
+            self.prepare(number)
             if is_recorded:
-                kind = number % self.agent.actor_every              # all that an update wants to know of its number
+                # all that an update wants to know of its number
+                kind = number % self.agent.actor_every if self.agent.actor_learns else CRITICS_ALONE
                 measured = self.replaying(kind, partial(self._update, bare, kind), list(bare.values()))()
             else:
                 is_counted = number == first + updates - 1

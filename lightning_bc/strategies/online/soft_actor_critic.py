@@ -12,6 +12,7 @@ Qbar are slowly moving averages of Q. After a termination a learnt reward may go
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +84,9 @@ class SoftActorCritic(Agent):
         "temperature": Metric("reward per nat", "alpha, the price of entropy"),
     }
 
+    anchor: Callable[[SquashedGaussian, Tensor], Tensor] | None = None
+    """What else the actor's loss holds, beside its value in units of the mean |Q|; of policy and observations, a scalar."""
+
     def __init__(
         self,
         observation_dim: int,
@@ -138,10 +142,14 @@ class SoftActorCritic(Agent):
 
     def actor_loss(self, observations: Tensor) -> tuple[Tensor, Metrics]:
         """Value and entropy of the policy's own actions, negated."""
-        actions, log_probability = self.policy(observations).sample()
+        policy = self.policy(observations)
+        actions, log_probability = policy.sample()
         values = self.critics(observations, actions).amin(0)        # (batch,)
         loss = (self.log_temperature.exp().detach() * log_probability - values).mean()
-        return loss, {"actor_loss": loss.detach(), "entropy": -log_probability.detach().mean()}
+        metrics = {"actor_loss": loss.detach(), "entropy": -log_probability.detach().mean()}
+        if self.anchor is not None:
+            loss = loss / values.detach().abs().mean() + self.anchor(policy, observations)
+        return loss, metrics
 
     def temperature_loss(self, entropy: Tensor) -> Tensor:
         """Its gradient raises the temperature while the policy's ``entropy`` is under -action_dim."""
@@ -150,7 +158,7 @@ class SoftActorCritic(Agent):
     def improve(self, batch: Transitions, number: int, descend: Descend) -> Metrics:
         """Actor and temperature at every ``actor_every``-th update; slow critics and average follow at each."""
         metrics: Metrics = {}
-        if number % self.actor_every == 0:
+        if self.actor_learns and number % self.actor_every == 0:
             self.critics.requires_grad_(False)
             loss, metrics = self.actor_loss(batch.observations)
             descend("actor", loss)
