@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jsonargparse import Namespace, dict_to_namespace
+from jsonargparse import Namespace
 from torch.distributed import TCPStore
 
 from lightning_bc.aliases import Config, StateDict
@@ -158,7 +158,8 @@ def settle_network(config: Namespace, checkpoint: Opened | None, strategy: type[
             f"--model.init_from {source}: its network is {', '.join(sorted(named))}, which would be imported. A checkpoint "
             "is no program: if this is yours, name it with --model.network."
         )
-    config.model.init_args.network = dict_to_namespace(network)
+    arguments = Namespace(network.get("init_args", {}))
+    config.model.init_args.network = Namespace(class_path=network["class_path"], init_args=arguments)
 
 
 def new_name(strategy: str, data: Sequence[str], seed: int) -> str:
