@@ -147,6 +147,26 @@ def test_a_flipped_bit_is_named_or_changes_nothing(data, kind, count):
     assert refusals > count / 2
 
 
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+@pytest.mark.parametrize("kind", ["checkpoint", "strategy", "pt"])
+def test_a_file_that_is_cut_off_is_named(data, kind, share):
+    path = Path(data) if kind == "pt" else Path("checkpoints") / fit(data) / "last.ckpt"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError, match=path.name):
+        READERS[kind](path)
+
+
+def test_an_array_of_another_name_in_the_directory_of_an_npz_is_damage(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, observations=np.zeros((4, 2)), actions=np.zeros((4, 1)), episode_lengths=np.array([2, 2]))
+    content = path.read_bytes()
+    at = content.rindex(b"episode_lengths")                         # zip has names twice
+    path.write_bytes(content[:at] + b"f" + content[at + 1 :])
+    with pytest.raises(InputError, match=r"a\.npz: is damaged"):
+        read(str(path))
+
+
 def test_the_damaged_entry_is_named_and_the_other_checkpoint_offered(data, capsys):
     folder = Path("checkpoints") / fit(data)
     content = bytearray((folder / "last.ckpt").read_bytes())

@@ -104,13 +104,15 @@ def test_statistics_in_the_index_are_those_of_all_steps(shards):
     assert found.high.tolist() == [116, 9]
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "index"])
+@pytest.mark.parametrize("damage", ["flip", "header", "truncate", "remove", "index"])
 def test_a_damaged_folder_is_refused_by_the_name_of_the_file(damage, tmp_path):
     folder = written(tmp_path / "numbers.shards")
     file = folder / ("shards.json" if damage == "index" else "00001.rows.npy")
     content = bytearray(file.read_bytes())
     if damage == "flip":
         content[-1] ^= 1
+    if damage == "header":
+        content[content.index(b")")] ^= 1                           # a parenthesis that is never closed
     if damage == "remove":
         file.unlink()
     else:

@@ -117,6 +117,7 @@ def test_the_parts_of_a_job_array_are_everything_once():
         ("rows: {a: --model MSE}\ncolums: {}", "unknown: colums. Nearest known: columns"),
         ("rows: {a: MSE}", "rows: a: 'MSE' stands behind no flag"),
         ("rows: {a: 3}", "rows: a: 3: wanted flags"),
+        ("rows: {a: --model 'MSE}", "rows: a: .*No closing quotation"),
         ("rows: {a: --model MSE --seed_everything 3}", "rows: a: --seed_everything is set by the study"),
         ("rows: {a: --model MSE}\nseeds: 0", "seeds 0: wanted a whole number of at least 1"),
         ("rows: {a: {z: --model MSE}}\ncolumns: {x: --env Hopper-v5}", "rows: a: z: is none of the columns, x"),

@@ -9,6 +9,7 @@ from conftest import REPOSITORY, refused
 from test_report import BENCHMARK, CONFIG
 
 from lightning_bc.cli import main
+from lightning_bc.errors import InputError
 from lightning_bc.runs.plan import Study
 from lightning_bc.runs.store import line_of, read_store, write_store
 
@@ -109,6 +110,11 @@ def test_the_store_keeps_nine_figures_and_what_is_not_known():
     line = line_of(fit, run(fit, 1 / 3, sampled_normalized=None))
     write_store([line], Path("store.csv"))
     again = read_store(Path("store.csv"))[fit.name]
+    whole = Path("store.csv").read_text()
+    for cut in (whole[:-5], whole.rstrip("\n").rpartition(",")[0] + "\n"):
+        Path("cut.csv").write_text(cut)
+        with pytest.raises(InputError, match=r"cut\.csv: is damaged"):
+            read_store(Path("cut.csv"))
     assert again["score"] == pytest.approx(line["score"], rel=1e-8)
     assert math.isnan(again["sampled_normalized"])
 

@@ -131,8 +131,8 @@ class Trial:
             self._path.unlink(missing_ok=True)
         return True
 
-    def orphans(self, patience=5.0):
-        """Processes of its group that live on some seconds later."""
+    def orphans(self, patience=60.0):
+        """Processes of its group that live on: a worker that imports torch ends when it has."""
         deadline = time.monotonic() + patience
         while (left := group(self.process)) and time.monotonic() < deadline:
             time.sleep(0.1)

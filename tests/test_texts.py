@@ -1,0 +1,56 @@
+"""Text files: whatever lies there is read or refused in one line; JSON knows whether it is what was written."""
+
+import json
+
+import pytest
+
+from lightning_bc.errors import InputError
+from lightning_bc.texts import json_of, without_checksum, write_json, yaml_of
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 200_000,                                              # at which libyaml's parser ends the process
+        "- " * 200_000 + "a",
+        "? " * 200_000 + "a",
+        "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60)),
+        "a: &a {b: *a}",
+        "!!timestamp 2026-99-99",
+        "!!python/object/apply:os.system [id]",
+        "a: b: c",
+        "\0",
+    ],
+    ids=lambda text: text[:12],
+)
+def test_yaml_of_any_kind_is_refused_in_one_line(text, tmp_path):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"a\.yaml: cannot be read as YAML") as refusal:
+        yaml_of(tmp_path / "a.yaml")
+    assert "\n" not in str(refusal.value)
+
+
+def test_yaml_with_names_and_many_lists_is_read(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: &a {x: [1]}\nb: [*a, *a]\nc:\n" + "- [[1], {d: 2}]\n" * 200)
+    content = yaml_of(tmp_path / "a.yaml")
+    assert content["b"] == [{"x": [1]}, {"x": [1]}]
+    assert len(content["c"]) == 200
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a":' * 200_000, "\0"], ids=lambda text: text[:4])
+def test_json_of_any_kind_is_refused_in_one_line(text, tmp_path):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match=r"a\.json: cannot be read as JSON"):
+        json_of(tmp_path / "a.json")
+    with pytest.raises(InputError, match=r"b\.json: cannot be read as JSON \(No such file"):
+        json_of(tmp_path / "b.json")
+
+
+def test_another_digit_in_what_was_written_is_noticed(tmp_path):
+    content = {"score": 7221.5, "returns": [0.1, -3.0], "diverged": None}
+    write_json(tmp_path / "a.json", content)
+    assert without_checksum(json_of(tmp_path / "a.json")) == content
+    assert without_checksum(content) == content                     # of another program
+    changed = (tmp_path / "a.json").read_text().replace("7221.5", "7221.7")
+    with pytest.raises(InputError, match="is not what was written, by its checksum"):
+        without_checksum(json.loads(changed))
