@@ -25,7 +25,7 @@ from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Strategy
 from lightning_bc.strategies.contract import Needs, Transitions
 from lightning_bc.strategies.online.agent import Descend
-from lightning_bc.strategies.online.handover import TEMPERATURE, WEIGHT, Clone, with_scale
+from lightning_bc.strategies.online.handover import LEAST_WEIGHT, TEMPERATURE, WEIGHT, Clone, with_scale
 from lightning_bc.strategies.online.loop import OnlineStrategy
 from lightning_bc.strategies.online.rewards import EnvironmentReward
 from lightning_bc.strategies.online.soft_actor_critic import SoftActorCritic
@@ -141,7 +141,7 @@ class SAC(OnlineStrategy):
         if self.clone is not None:
             since = number - self.critic_first
             self.agent.actor_learns = since >= 0
-            self.clone.weight.fill_(WEIGHT * 0.5 ** (max(0, since) / self.anchor))
+            self.clone.weight.fill_(max(LEAST_WEIGHT, WEIGHT * 0.5 ** (max(0, since) / self.anchor)))
 
     def on_save_checkpoint(self, checkpoint: StateDict) -> None:
         """With the clone."""
