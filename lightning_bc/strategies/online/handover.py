@@ -8,9 +8,9 @@ cloned from. What keeps it, in the order in which it happens:
     actor     maximises  E[min_i Q_i(o, a) - alpha log pi(a | o)] / mean |Q|  -  w E[KL(pi(. | o) || clone(. | o))]
 
 An actor can be trusted as far as the critics have seen actions, which is some sigma around the clone's, and farther as it
-plays. So w falls from 0.03 by half in every ``anchor`` updates, but never below 0.004: let go altogether, Hopper's actor went
-up from the clone's 1483 to 3111, and then, within 3,000 updates, down to 742. Dividing by the mean |Q| lets one w stand for
-rewards of any size (TD3+BC, Fujimoto 2021, https://arxiv.org/abs/2106.06860; a weight that falls while learning goes on:
+plays. So w falls from 0.03 by half in every ``anchor`` updates, but never below 0.004: let go altogether, Hopper's actor
+went up from the clone's 1483 to 3111, and then, within 3,000 updates, down to 742. Dividing by the mean |Q| lets one w stand
+for rewards of any size (TD3+BC, Fujimoto 2021, https://arxiv.org/abs/2106.06860; a weight that falls while learning goes on:
 Beeson 2022, https://arxiv.org/abs/2211.11802).
 """
 

@@ -42,14 +42,14 @@ class SAC(OnlineStrategy):
         network: maps observations to 2 action_dim outputs of the actor: means and raw log standard deviations.
         total_environment_steps: where the run ends.
         num_envs: sub-environments that are stepped together.
-        learning_starts: environment steps with random actions before the first update; from a clone with the clone's.
+        learning_starts: environment steps of random play before the first update; from a clone, of its play.
         updates_per_step: updates for each environment step.
         batch_size: transitions per update.
         replay_capacity: transitions that are remembered.
         discount: gamma, how much a reward one step later is worth.
         initial_temperature: what entropy is worth at first; it then follows the policy's entropy. From 1, where Haarnoja
             begins, it falls for ten thousand updates before the reward counts for much; from a clone at most 0.01.
-        target_rate: how far the slow critics move towards the others at each update.
+        target_rate: how far the slow critics follow in each update.
         actor_every: updates of the critics for each one of actor and temperature.
         critic_first: from a clone, updates of the critics alone at first.
         anchor: from a clone, updates in which its pull on the actor halves.
