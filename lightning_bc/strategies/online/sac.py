@@ -48,7 +48,8 @@ class SAC(OnlineStrategy):
         replay_capacity: transitions that are remembered.
         discount: gamma, how much a reward one step later is worth.
         initial_temperature: what entropy is worth at first; it then follows the policy's entropy. From 1, where Haarnoja
-            begins, it falls for ten thousand updates before the reward counts for much; from a clone at most 0.01.
+            begins, it falls for ten thousand updates before the reward counts for much. From a clone it is at most 0.01, and
+            stays.
         target_rate: how far the slow critics follow in each update.
         actor_every: updates of the critics for each one of actor and temperature.
         critic_first: from a clone, updates of the critics alone at first.
