@@ -8,9 +8,11 @@ cloned from. What keeps it, in the order in which it happens:
     actor     maximises  E[min_i Q_i(o, a) - alpha log pi(a | o)] / mean |Q|  -  w E[KL(pi(. | o) || clone(. | o))]
 
 An actor can be trusted as far as the critics have seen actions, which is some sigma around the clone's, and farther as it
-plays. So w falls from 0.03 by half in every ``anchor`` updates. Dividing by the mean |Q| lets one w stand for rewards of any
-size (TD3+BC, Fujimoto 2021, https://arxiv.org/abs/2106.06860; a weight that falls while learning goes on: Beeson 2022,
-https://arxiv.org/abs/2211.11802).
+plays. So w falls from 0.03 by half in every ``anchor`` updates. It ends at 0.004, since the divergence, and no learnt
+temperature, keeps the entropy: alpha stays at 0.01. Learnt, it rose to 0.35 within 11,000 updates of Hopper's actor, since
+the clone's sigma held the entropy under its target, and the return went up from 1483 to 3111 and down to 693. Dividing by
+the mean |Q| lets one w stand for rewards of any size (TD3+BC, Fujimoto 2021, https://arxiv.org/abs/2106.06860; a weight
+that falls while learning goes on: Beeson 2022, https://arxiv.org/abs/2211.11802).
 """
 
 import copy
@@ -25,13 +27,13 @@ from lightning_bc.networks import Network
 from lightning_bc.strategies.online.soft_actor_critic import LOG_SCALE_RANGE, SquashedGaussian
 
 SCALE = 0.1
-"""Standard deviation of the actor before the tanh at first. Its entropy is then about the target's, -action_dim."""
+"""Standard deviation of the actor before the tanh at first."""
 
 TEMPERATURE = 0.01
-"""What entropy is worth at first, at most."""
+"""What entropy is worth, at most."""
 
-WEIGHT = 0.03
-"""w at first: with it the cheetah's actor may gain, per nat that it leaves the clone, 3% of what is to be earned at all."""
+WEIGHT, LEAST_WEIGHT = 0.03, 0.004
+"""w at first, and at last."""
 
 
 def raw_log_scale(scale: float) -> float:

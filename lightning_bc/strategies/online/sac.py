@@ -25,7 +25,7 @@ from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Strategy
 from lightning_bc.strategies.contract import Needs, Transitions
 from lightning_bc.strategies.online.agent import Descend
-from lightning_bc.strategies.online.handover import TEMPERATURE, WEIGHT, Clone, with_scale
+from lightning_bc.strategies.online.handover import LEAST_WEIGHT, TEMPERATURE, WEIGHT, Clone, with_scale
 from lightning_bc.strategies.online.loop import OnlineStrategy
 from lightning_bc.strategies.online.rewards import EnvironmentReward
 from lightning_bc.strategies.online.soft_actor_critic import SoftActorCritic
@@ -42,14 +42,15 @@ class SAC(OnlineStrategy):
         network: maps observations to 2 action_dim outputs of the actor: means and raw log standard deviations.
         total_environment_steps: where the run ends.
         num_envs: sub-environments that are stepped together.
-        learning_starts: environment steps with random actions before the first update; from a clone with the clone's.
+        learning_starts: environment steps of random play before the first update; from a clone, of its play.
         updates_per_step: updates for each environment step.
         batch_size: transitions per update.
         replay_capacity: transitions that are remembered.
         discount: gamma, how much a reward one step later is worth.
         initial_temperature: what entropy is worth at first; it then follows the policy's entropy. From 1, where Haarnoja
-            begins, it falls for ten thousand updates before the reward counts for much; from a clone at most 0.01.
-        target_rate: how far the slow critics move towards the others at each update.
+            begins, it falls for ten thousand updates before the reward counts for much. From a clone it is at most 0.01, and
+            stays.
+        target_rate: how far the slow critics follow in each update.
         actor_every: updates of the critics for each one of actor and temperature.
         critic_first: from a clone, updates of the critics alone at first.
         anchor: from a clone, updates in which its pull on the actor halves.
@@ -141,7 +142,7 @@ class SAC(OnlineStrategy):
         if self.clone is not None:
             since = number - self.critic_first
             self.agent.actor_learns = since >= 0
-            self.clone.weight.fill_(WEIGHT * 0.5 ** (max(0, since) / self.anchor))
+            self.clone.weight.fill_(max(LEAST_WEIGHT, WEIGHT * 0.5 ** (max(0, since) / self.anchor)))
 
     def on_save_checkpoint(self, checkpoint: StateDict) -> None:
         """With the clone."""

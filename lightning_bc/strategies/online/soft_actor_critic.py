@@ -163,7 +163,8 @@ class SoftActorCritic(Agent):
             loss, metrics = self.actor_loss(batch.observations)
             descend("actor", loss)
             self.critics.requires_grad_(True)
-            descend("temperature", self.temperature_loss(metrics["entropy"]))
+            if self.anchor is None:                                 # else both would hold the entropy, and fight over it
+                descend("temperature", self.temperature_loss(metrics["entropy"]))
             metrics["temperature"] = self.log_temperature.detach().exp()
         follow(self.target_critics, self.critics, self.target_rate)
         follow(self.averaged, self.network, self.rate_of_average)
