@@ -7,7 +7,6 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from lightning_bc.errors import InputError
 from lightning_bc.strategies import ACT
-from lightning_bc.strategies.offline.squashing import unsquash
 
 SIZES = {"history": 2, "horizon": 4, "chunk": 3}
 
@@ -23,10 +22,10 @@ def test_loss_is_the_absolute_error_within_the_episode_and_beta_times_torchs_div
     torch.manual_seed(1)
     loss, metrics = strategy.loss(observations, actions, within)
     torch.manual_seed(1)
-    mean, log_scale = strategy.encoder(observations, unsquash(actions), within)
+    mean, log_scale = strategy.encoder(observations, strategy.squashing.unsquash(actions), within)
     posterior = Independent(Normal(mean, log_scale.exp()), 1)
     chunks = strategy.network(observations, posterior.base_dist.mean + log_scale.exp() * torch.randn_like(mean))
-    errors = (chunks.unflatten(1, (4, 2)) - unsquash(actions)).abs()
+    errors = (chunks.unflatten(1, (4, 2)) - strategy.squashing.unsquash(actions)).abs()
     wanted = torch.stack([errors[row, step].mean() for row in range(6) for step in range(4) if within[row, step]]).mean()
     kl = kl_divergence(posterior, Independent(Normal(torch.zeros_like(mean), torch.ones_like(mean)), 1)).mean()
     torch.testing.assert_close(metrics["absolute_error"], wanted.detach())
