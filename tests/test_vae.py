@@ -37,7 +37,7 @@ def test_the_loss_is_a_bound_of_the_negative_log_probability():
     strategy, observations, actions = small(latent_dim=1)
     codes = torch.linspace(-6, 6, 2001)
     decoded = torch.stack([strategy.decode(observations, codes[i].expand(len(observations), 1)) for i in range(len(codes))])
-    log_likelihood = Independent(Normal(decoded, strategy.scale), 1).log_prob(strategy.squashing.unsquash(actions))  # (codes, batch)
+    log_likelihood = Independent(Normal(decoded, strategy.scale), 1).log_prob(strategy.squashing.unsquash(actions))
     log_joint = log_likelihood + Normal(0, 1).log_prob(codes).unsqueeze(1)
     log_density = (log_joint.logsumexp(0) + (codes[1] - codes[0]).log() - strategy.squashing.log_volume(actions)).mean()
     torch.manual_seed(0)
