@@ -48,6 +48,7 @@ class Stopping:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            self.number = None
 
     @contextmanager
     def ending(self, end: Callable[[int], None]) -> Iterator[None]:

@@ -70,6 +70,10 @@ def run(command: str, args: list[str]) -> int:
         return int(finished.args[0])
     except MisconfigurationException as error:
         raise InputError(f"Lightning refuses these settings: {' '.join(str(error).split())}") from error
+    except SystemExit as end:                                       # Lightning makes an exit of an interruption
+        if STOPPING.number is None:
+            raise
+        raise StoppedError(STOPPING.number) from end
     return 0
 
 

@@ -67,6 +67,22 @@ def test_while_modules_are_imported_nothing_is_raised():
     assert ended == [signal.SIGTERM]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_lightnings_exit_after_a_signal_is_one_of_that_signal(number, monkeypatch, capsys):
+    def interrupted(*_):
+        try:
+            os.kill(os.getpid(), number)
+        except KeyboardInterrupt:
+            raise SystemExit(1) from None
+
+    monkeypatch.setattr("lightning_bc.training.CommandLine", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main(["validate", "--run", "mine"])
+    assert end.value.code == 128 + number
+    assert "python -m lightning_bc validate --run mine" in capsys.readouterr().err
+    STOPPING.look()                                                 # nothing is left of it
+
+
 def fails(error, cause=None):
     def run():
         raise error from cause
