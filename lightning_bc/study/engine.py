@@ -125,7 +125,7 @@ class Local:
 
     def __init__(self, slots: int, command: Callable[[Fit], list[str]] = lambda fit: fit.command()) -> None:
         self.slots, self.command = slots, command
-        self._children = dict[int, subprocess.Popen[bytes]]()       # by slot
+        self._children: dict[int, subprocess.Popen[bytes]] = {}      # by slot
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         self._devices = list(map(str, range(torch.cuda.device_count()))) if visible is None else visible.split(",")
 
