@@ -3,7 +3,7 @@
 import os
 import shlex
 import signal
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
 from lightning_bc.demonstrations.module import Demonstrations
 from lightning_bc.demonstrations.several import paths_of
 from lightning_bc.errors import DivergedError, InputError, naming, needs_extra
+from lightning_bc.files import owning
 from lightning_bc.fit_help import page
 from lightning_bc.loggers import loggers_of, views
 from lightning_bc.ranks import STOP, ending_children
@@ -186,6 +187,8 @@ class CommandLine(LightningCLI):
             if results is not None:
                 found = f"results           {runs.results_path(config.run)}"
                 rank_zero_only(print)(f"run {config.run} is finished: {in_words(results)}\n{found}")
+                with suppress(InputError), owning(runs.LOGS / config.run):
+                    pass                                            # what a process that was killed then has left goes
                 raise FinishedError(1 if results.diverged else 0)
         if self.checkpoint is not None:
             self.run = self.checkpoint.run

@@ -60,6 +60,10 @@ def test_a_run_that_another_process_trains_is_refused_and_left_as_it_is(data, ca
         assert not Path("checkpoints").exists()
     main(flags)
     assert not list(Path("lightning_logs").glob(".*"))
+    for name in ("lock", "owner"):                                  # of a process that was killed when all was written
+        Path(f"lightning_logs/.mine.{name}").touch()
+    main(flags)
+    assert not list(Path("lightning_logs").glob(".*"))
 
 
 def test_two_collections_into_one_file_are_refused(tmp_path, monkeypatch, capsys):
