@@ -40,7 +40,6 @@ from lightning_bc.strategies.offline.base import OfflineStrategy
 from lightning_bc.strategies.offline.noise import fixed_noise
 from lightning_bc.strategies.optimizers import DefaultAdamW
 
-
 LARGEST_LOG_SCALE = 10.0
 """Of a code, whose prior has 0; far from the data an encoder could answer with more than float32 holds the square of."""
 
