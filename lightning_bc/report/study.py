@@ -85,9 +85,10 @@ def _over_tasks(rows: Sequence[str], columns: Sequence[str], cells: Mapping[tupl
     """
     scores: dict[str, list[np.ndarray]] = {}
     for row in rows:
-        found = [[line["normalized"] for line in cells.get((row, column), [None]) if line] for column in columns]
-        if all(len(runs) == len(cells[row, column]) for runs, column in zip(found, columns, strict=True)):
-            scores[row] = [np.nan_to_num(runs, nan=LOWEST) for runs in found]
+        wanted = [cells.get((row, column), [None]) for column in columns]
+        if all(None not in runs for runs in wanted):
+            normalized = [[line["normalized"] for line in runs if line is not None] for runs in wanted]
+            scores[row] = [np.nan_to_num(runs, nan=LOWEST) for runs in normalized]
     table = []
     for row, tasks in scores.items():
         mean, ends = statistics.over_tasks(tasks)
