@@ -21,6 +21,7 @@ from conftest import (
 )
 
 from lightning_bc.cli import main
+from lightning_bc.demonstrations.fitting import DEFAULT_STEPS
 from lightning_bc.episodes import TEST_EPISODES
 from lightning_bc.files import write
 from lightning_bc.runs import score
@@ -70,8 +71,8 @@ def test_every_config_is_short_and_draws_at_least_100_points(config, capsys):
         length = settings["model"]["init_args"]["total_environment_steps"]
         assert length / settings["rollouts"]["eval_freq"] >= 100
         return
-    training_pairs = 2_400_000 * (1 - settings["data"]["validation_fraction"])
-    assert training_pairs / settings["data"]["batch_size"] / settings["rollouts"]["eval_freq"] >= 100
+    length = settings["trainer"]["max_steps"]
+    assert (length if length > 0 else DEFAULT_STEPS) / settings["rollouts"]["eval_freq"] >= 100
 
 
 def test_test_needs_no_demonstrations_and_repeats_the_score_on_100_episodes(data, monkeypatch):

@@ -49,6 +49,7 @@ while step < steps:
     (saved / ".last").write_text(str(step))
     (saved / ".last").replace(last)
 content = json.loads(Path("data/results.json").read_text())
+del content["checksum"]
 (logs / "results.json").write_text(json.dumps(content | {"score": step + int(name[-1])}))
 """
 
