@@ -96,7 +96,7 @@ def write_run(folder: Path, config: dict[str, Any], seed: int, points: int, qual
 
 def rows(settings: Settings) -> list[Row]:
     """Seconds, core seconds and peak memory; nothing stands beside them."""
-    methods, seeds, points = settings.sized(40, 2), settings.sized(5, 1), settings.sized(240, 10)
+    methods, seeds, points = settings.sized(200, 2), settings.sized(5, 1), settings.sized(240, 10)
     logs, config = settings.folder / "lightning_logs", default_config()
     for method in range(methods):
         config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = 1e-4 * (1 + method)
