@@ -4,15 +4,14 @@ import dataclasses
 import pickle
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, fit, write_pendulum
+from conftest import BUDGET, REPOSITORY, SMALL
 from stable_models import model_of
 
-from faults.trials import sized, tell
+from faults.trials import sized, tell, working_folder
 from lightning_bc.cli import main
 from lightning_bc.demonstrations import read
 from lightning_bc.demonstrations.experts import load_expert
@@ -27,8 +26,6 @@ from lightning_bc.runs.store import read_store
 from lightning_bc.strategies import load_strategy
 
 pytestmark = pytest.mark.faults
-
-BUDGET = "--trainer.max_steps 4 --rollouts.eval_freq 2 --rollouts.episodes 2 --data.batch_size 16"
 
 
 def content():
@@ -170,12 +167,9 @@ FLIPS, TRUNCATIONS = 1000, 100
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A working folder with demonstrations, and with two runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("damage"))
-        write_pendulum("pendulum.pt")
-        fit("pendulum.pt", flags=f"{BUDGET} --run one --model.network MLP --model.network.hidden_sizes [16,16]")
-        fit("pendulum.pt", flags=f"{BUDGET} --run two --rollouts.episodes 0")
-        yield Path.cwd()
+    runs = f"{BUDGET} --run one {SMALL}", f"{BUDGET} --run two --rollouts.episodes 0"
+    with working_folder(tmp_path_factory, *runs) as here:
+        yield here
 
 
 def spoilt(whole, random, is_flip):

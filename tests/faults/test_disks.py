@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import actor_state, write_pendulum
+from conftest import SMALL, actor_state, write_pendulum
 
-from faults.trials import ACTING, SHORT, SMALL, run, tell
+from faults.trials import ACTING, SHORT, run, tell
 
 pytestmark = pytest.mark.faults
 

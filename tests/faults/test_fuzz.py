@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import fit, json_to_edit, write_pendulum
+from conftest import json_to_edit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from faults.trials import sized, tell
+from faults.trials import sized, tell, working_folder
 from lightning_bc.errors import InputError
 from lightning_bc.runs import folders, resume
 from lightning_bc.runs.folders import open_checkpoint
@@ -69,12 +69,9 @@ def replaced(content, place, draw, values):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("fuzz"))
-        write_pendulum("pendulum.pt")
-        fit("pendulum.pt", flags=f"{BUDGET} --run one --model.network MLP --model.network.hidden_sizes [4]")
-        fit("pendulum.pt", flags=f"{BUDGET} --run two --rollouts.episodes 0")
-        yield Path.cwd()
+    tiny = "--model.network MLP --model.network.hidden_sizes [4]"
+    with working_folder(tmp_path_factory, f"{BUDGET} --run one {tiny}", f"{BUDGET} --run two --rollouts.episodes 0") as here:
+        yield here
 
 
 def told(call, name):

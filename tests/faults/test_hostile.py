@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import Payload, fit, json_to_edit, refused, write_pendulum
+from conftest import Payload, json_to_edit, refused
 
-from faults.trials import tell
+from faults.trials import tell, working_folder
 from lightning_bc.cli import main
 from lightning_bc.demonstrations import read
 from lightning_bc.demonstrations.experts import load_expert
@@ -32,11 +32,8 @@ BUDGET = "--trainer.max_steps 2 --rollouts.eval_freq 2 --rollouts.episodes 2 --d
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A working folder with a run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("hostile"))
-        write_pendulum("pendulum.pt")
-        fit("pendulum.pt", flags=f"{BUDGET} --run one")
-        yield Path.cwd()
+    with working_folder(tmp_path_factory, f"{BUDGET} --run one") as here:
+        yield here
 
 
 @pytest.fixture

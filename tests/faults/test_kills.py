@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import actor_state, assert_equal_weights, last_checkpoint, write_pendulum
+from conftest import SMALL, actor_state, assert_equal_weights, last_checkpoint, write_pendulum
 
-from faults.trials import ACTING, QUIET, SHORT, SMALL, Trial, group, instants, leftovers, run, sized, tell
+from faults.trials import ACTING, QUIET, SHORT, Trial, group, instants, leftovers, run, sized, tell
 from lightning_bc.runs.folders import open_checkpoint
 
 pytestmark = pytest.mark.faults

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import refused, write_pairs
+from conftest import SMALL, refused, write_pairs
 
-from faults.trials import SHORT, SMALL, run, tell
+from faults.trials import SHORT, run, tell
 from lightning_bc.demonstrations import read
 from lightning_bc.errors import InputError
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY, actor_state, import_from, write_pendulum
+from conftest import REPOSITORY, SMALL, actor_state, import_from
 
-from faults.trials import ACTING, SHORT, SMALL, Trial, instants, leftovers, run, sized, tell
+from faults.trials import ACTING, SHORT, Trial, instants, leftovers, run, sized, tell, working_folder
 
 pytestmark = pytest.mark.faults
 
@@ -47,9 +47,7 @@ assert sum(count for _, count in CASES.values()) == 40
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A working folder with everything in it that the commands need, and with two finished runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("signals"))
-        write_pendulum("pendulum.pt")
+    with working_folder(tmp_path_factory) as here:
         torch.save(actor_state(4, 1, scale=3.0), "expert.pt")
         options = {"expert": "expert.pt", "round_every": 40, "rounds": 3, "episodes": 3, "beta": 0.5}
         callback = {"class_path": "lightning_bc.callbacks.DAgger", "init_args": options}
@@ -59,7 +57,7 @@ def folder(tmp_path_factory):
         assert run(f"fit --model MSE {flags} --run a").status == 0
         Path("base.yaml").write_text(yaml.safe_dump({"model": "MSE", "data": {"path": "pendulum.pt"}}))
         assert run(f"fit --model Gaussian {flags} --run b").status == 0
-        yield Path.cwd()
+        yield here
 
 
 def printed_command(output):

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
+from conftest import fit, write_pendulum
 
 import lightning_bc.study.sweep
 import lightning_bc.training  # noqa: F401 so that the forked processes need not import it
@@ -27,7 +29,17 @@ ACTING = (
     f"{QUIET} --model.total_environment_steps 300 --model.num_envs 2 --model.learning_starts 20 --model.batch_size 8 "
     "--rollouts.eval_freq 20 --rollouts.episodes 2"
 )
-SMALL = "--model.network MLP --model.network.hidden_sizes [16,16]"
+
+
+@contextlib.contextmanager
+def working_folder(tmp_path_factory, *runs):
+    """A new working folder with demonstrations, and with a run for each of the flags in ``runs``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("trials"))
+        write_pendulum("pendulum.pt")
+        for flags in runs:
+            fit("pendulum.pt", flags=flags)
+        yield Path.cwd()
 
 
 def sized(count, least=1):
