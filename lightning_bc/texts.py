@@ -77,13 +77,17 @@ def _parsed(path: str | Path, kind: str, parse: Callable[[str], Any]) -> Any:
         raise InputError(f"{path}: cannot be read as {kind} ({reason})") from error
 
 
-def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+def write_json(path: str | Path, content: Mapping[str, Any], allow_nan: bool = False) -> None:
     """Write ``content``, plain values, as JSON with a checksum, as :func:`lightning_bc.files.replacing` does.
 
+    Args:
+        allow_nan: whether numbers may be none, for which JSON itself has no word.
+
     Raises:
-        TypeError, ValueError: it is no plain values.
+        TypeError, ValueError: it is no plain values; nothing is written then.
     """
-    write_text(path, json.dumps({**content, CHECKSUM: _digest(content)}, indent=1) + "\n")
+    text = json.dumps({**content, CHECKSUM: _digest(content)}, indent=1, allow_nan=allow_nan)
+    write_text(path, text + "\n")
 
 
 def without_checksum(content: dict[str, Any]) -> dict[str, Any]:

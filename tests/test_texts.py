@@ -54,3 +54,10 @@ def test_another_digit_in_what_was_written_is_noticed(tmp_path):
     changed = (tmp_path / "a.json").read_text().replace("7221.5", "7221.7")
     with pytest.raises(InputError, match="is not what was written, by its checksum"):
         without_checksum(json.loads(changed))
+
+
+def test_a_number_that_json_cannot_hold_is_refused_and_what_was_there_stays(tmp_path):
+    write_json(tmp_path / "a.json", {"score": 1.0})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"score": float("nan")})
+    assert without_checksum(json_of(tmp_path / "a.json")) == {"score": 1.0}

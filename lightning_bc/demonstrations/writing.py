@@ -98,7 +98,7 @@ class ShardWriter:
             "expert_returns": list(origin.expert_returns) or None,
             "shards": self.shards,
         }
-        texts.write_json(self.folder / INDEX, index)
+        texts.write_json(self.folder / INDEX, index, allow_nan=True)
 
     def _write(self, part: Trajectories) -> None:
         name, columns = f"{len(self.shards):05}", [part.observations, part.actions]

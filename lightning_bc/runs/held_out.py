@@ -7,10 +7,10 @@ from lightning_bc import versions
 from lightning_bc.aliases import Config
 from lightning_bc.errors import InputError
 from lightning_bc.runs import score
-from lightning_bc.runs.results import Results, Source, built
+from lightning_bc.runs.results import Results, Source, built, content_of
 from lightning_bc.strategies.base import Strategy
 from lightning_bc.strategies.offline.base import VALIDATION
-from lightning_bc.texts import json_of, without_checksum, write_json
+from lightning_bc.texts import without_checksum, write_json
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class HeldOutResults:
 
     def write(self, path: str | Path) -> None:
         """Write results.json, whole or not at all."""
-        write_json(path, asdict(self))
+        write_json(path, asdict(self), allow_nan=True)
 
     def in_words(self) -> str:
         """What the terminal shows."""
@@ -132,12 +132,9 @@ def read_results(path: Path) -> Results | HeldOutResults:
     Raises:
         InputError: it is neither, lacks an entry, or cannot be read.
     """
-    try:
-        content = json_of(path)
-    except InputError:
-        content = None
-    if not isinstance(content, dict) or "held_out" not in content:
-        return Results.read(path)
+    content = content_of(path)
+    if "held_out" not in content:
+        return Results.checked(path, content)
     try:
         results: HeldOutResults = built(HeldOutResults, without_checksum(content))
         if not results.diverged and (missing := sorted(VALIDATION.keys() - results.held_out.keys())):

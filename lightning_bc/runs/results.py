@@ -140,16 +140,34 @@ class Results:
         Raises:
             InputError: it is not one, lacks an entry, or cannot be read.
         """
-        try:
-            content = json_of(path)
-        except InputError as error:
-            raise InputError(f"{error}. {_ANEW}") from error
-        if not isinstance(content, dict):
-            raise InputError(f"{path}: is not the results of a run. {_ANEW}")
+        return cls.checked(path, content_of(path))
+
+    @classmethod
+    def checked(cls, path: str | Path, content: dict[str, Any]) -> "Results":
+        """Those of which ``content`` was read from a results.json.
+
+        Raises:
+            InputError: it is not what was written, or lacks an entry.
+        """
         try:
             return cls.from_dict(without_checksum(content))
         except InputError as error:
             raise InputError(f"{path}: {error}. {_ANEW}") from error
+
+
+def content_of(path: str | Path) -> dict[str, Any]:
+    """What a results.json of either kind holds, its checksum included.
+
+    Raises:
+        InputError: it cannot be read, or is no dictionary.
+    """
+    try:
+        content = json_of(path)
+    except InputError as error:
+        raise InputError(f"{error}. {_ANEW}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is not the results of a run. {_ANEW}")
+    return content
 
 
 _ANEW = (

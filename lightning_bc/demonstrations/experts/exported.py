@@ -88,10 +88,9 @@ def write(
 def write_description(folder: Path, description: Mapping[str, Any]) -> None:
     """Write the description, in place of one that is there."""
     try:
-        json.dumps(description, allow_nan=False)
+        write_json(folder / DESCRIPTION, {key: value for key, value in description.items() if key != CHECKSUM})
     except (TypeError, ValueError) as error:
         raise InputError(f"its settings are no plain values ({error}), so that JSON cannot hold them.") from error
-    write_json(folder / DESCRIPTION, {key: value for key, value in description.items() if key != CHECKSUM})
 
 
 def read(folder: str | Path) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Squashing(nn.Module):
 
     def fit(self, actions: Tensor) -> None:
         """Choose c by the scaled training ``actions`` (pairs, action_dim), and say so where they saturate."""
-        share = float((actions.abs() >= LARGEST).float().mean())
+        share = int((actions.abs() >= LARGEST).sum()) / actions.numel()
         saturates = share > SATURATED_SHARE
         self.range.fill_(SATURATED_RANGE if saturates else 1.0)
         if saturates:
