@@ -4,12 +4,15 @@ Fits are run in this process, or a function stands in their place.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 import yaml
 from conftest import REPOSITORY, json_to_edit, refused, write_pendulum
 from optuna.trial import TrialState
+from test_report import BENCHMARK
 from test_study import InThisProcess
 
 from lightning_bc.cli import main
@@ -36,12 +39,16 @@ def parse(*args):
 
 
 class Here:
-    """Runs fits at once, in this process; ``measure`` stands in place of the fit and answers the last return."""
+    """Runs fits at once, in this process; ``measure`` stands in place of the fit and answers the last return.
+
+    ``diverged`` are the names of those whose results say that they diverged.
+    """
 
     slots = 1
 
-    def __init__(self, measure):
-        self.measure, self.begun = measure, []
+    def __init__(self, measure, diverged=()):
+        self.measure, self.begun, self.diverged = measure, [], diverged
+        self.results = BENCHMARK["write_run"](Path(mkdtemp(dir=".")) / "made", BENCHMARK["default_config"](), 0, 2, 0.5)
 
     def start(self, fit):
         values = dict(zip(fit.flags, fit.flags[1:], strict=False)) | {"seed": fit.seed}
@@ -51,7 +58,8 @@ class Here:
             value = self.measure(values)
             Path(f"lightning_logs/{fit.name}").mkdir(parents=True, exist_ok=True)
             Path(f"lightning_logs/{fit.name}/curve.csv").write_text(f"step,rollout/return_mean\n0,99\n4,{value}\n")
-            Path(f"lightning_logs/{fit.name}/results.json").touch()
+            why = "the loss at step 3" if fit.name in self.diverged else None
+            replace(self.results, diverged=why).write(f"lightning_logs/{fit.name}/results.json")
         except OSError as failure:
             error = str(failure)
         return lambda: error
@@ -60,15 +68,9 @@ class Here:
         pass
 
 
-@pytest.fixture
-def no_scores(monkeypatch):
-    """Results that are empty files."""
-    monkeypatch.setattr(Results, "read", lambda path: type("Results", (), {"score": 0.0, "diverged": None}))
-
-
-def tried(measure, *args):
+def tried(measure, *args, diverged=()):
     """The trials of a search that has been run, in the order of their numbers, and what was run."""
-    trials, engine = Trials(parse(*args)), Here(measure)
+    trials, engine = Trials(parse(*args)), Here(measure, diverged)
     trials.run(engine)
     return [trial for trial in trials.study.trials if trial.state != TrialState.FAIL], engine.begun
 
@@ -162,7 +164,7 @@ def test_bad_input_is_refused_before_the_first_trial(args, words, capsys):
     assert not Path("lightning_logs").exists()
 
 
-def test_another_search_under_the_same_name_is_refused(no_scores):
+def test_another_search_under_the_same_name_is_refused():
     tried(lambda values: 1.0, "--grid", "a=1,2", "--name", "mine")
     with pytest.raises(InputError, match=r"mine: is another search.*choices"):
         Trials(parse("--grid", "a=1,3", "--name", "mine"))
@@ -179,14 +181,14 @@ def test_a_damaged_file_is_named():
 # How it is searched
 
 
-def test_the_value_is_the_mean_of_the_last_returns_over_seeds(no_scores):
+def test_the_value_is_the_mean_of_the_last_returns_over_seeds():
     trials, begun = tried(lambda values: float(values["--a"]) + values["seed"], "--grid", "a=10,30,20")
     assert [trial.value for trial in trials] == [11, 31, 21]
     assert len(begun) == 9
 
 
 @pytest.mark.parametrize("sampler", ["--grid a=1,2,3", "--search a=0..9 --sampler tpe --trials 3"])
-def test_a_search_goes_on_where_it_was_stopped(sampler, no_scores):
+def test_a_search_goes_on_where_it_was_stopped(sampler):
     args = ["--seeds", "2", *sampler.split()]
 
     def stopping(values):
@@ -205,7 +207,7 @@ def test_a_search_goes_on_where_it_was_stopped(sampler, no_scores):
     assert [trial.params for trial in sorted(trials, key=lambda trial: trial.value)][:2] == kept
 
 
-def test_what_fails_does_not_stop_the_others_and_is_tried_again_by_the_same_command(no_scores, capsys):
+def test_what_fails_does_not_stop_the_others_and_is_tried_again_by_the_same_command(capsys):
     def measure(values):
         if broken and values["--a"] == "2" and values["seed"] == 1:
             raise OSError("no space left")
@@ -221,27 +223,23 @@ def test_what_fails_does_not_stop_the_others_and_is_tried_again_by_the_same_comm
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 3
 
 
-def test_a_setting_that_diverges_with_a_seed_has_no_value(monkeypatch, capsys):
-    def read(path):
-        return type("Results", (), {"score": 0.0, "diverged": Path(path).parent.name in diverged or None})
-
-    monkeypatch.setattr(Results, "read", read)
+def test_a_setting_that_diverges_with_a_seed_has_no_value(capsys):
     search = parse("--grid", "a=1,2")
     diverged = {Fit((*search.told({"a": "2"}), "--search", search.name), 1).name}
-    trials, begun = tried(lambda values: 1.0, "--grid", "a=1,2")
+    trials, begun = tried(lambda values: 1.0, "--grid", "a=1,2", diverged=diverged)
     assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED"]
     assert len(begun) == 6
     assert "a 2: diverged" in capsys.readouterr().out
 
 
-def test_tpe_tries_as_many_settings_as_asked_and_nears_the_best(no_scores):
+def test_tpe_tries_as_many_settings_as_asked_and_nears_the_best():
     args = ["--sampler", "tpe", "--trials", "30", "--seeds", "1", "--search", "x=-1..1", "--grid", "side=left,right"]
     trials, _ = tried(lambda values: -abs(float(values["--x"]) - 0.5) - (values["--side"] == "left"), *args)
     assert len(trials) == 30
     assert max(trial.value for trial in trials) > -0.2
 
 
-def test_pruning_gives_up_what_is_below_the_median(no_scores):
+def test_pruning_gives_up_what_is_below_the_median():
     # the first five are never given up
     grid = "a=" + ",".join(f"{value}.{place}" for place, value in enumerate([9, 8, 9, 8, 9, 1, 9]))
     trials, begun = tried(lambda values: float(values["--a"]), "--grid", grid, "--prune", "--seeds", "2")
