@@ -36,6 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     from benchmarks.measure import Settings  # torch, which rollout workers need not import twice
 
+    check(given.output, given.parts or PARTS)
     for part in given.parts or PARTS:
         with tempfile.TemporaryDirectory() as folder:
             rows = importlib.import_module(f"benchmarks.{part}").rows(
@@ -84,11 +85,18 @@ def _number(value: float) -> str:
 
 def write(page: Path, part: str, content: str) -> None:
     """Put ``content`` between the marks of the part."""
-    marks = re.compile(rf"(<!-- measured: {part} -->\n).*?(<!-- end -->)", re.DOTALL)
-    text = page.read_text()
-    if not marks.search(text):
-        raise SystemExit(f"{page}: has no marks <!-- measured: {part} --> and <!-- end -->")
-    page.write_text(marks.sub(lambda found: f"{found[1]}\n{content}\n\n{found[2]}", text))
+    page.write_text(_marks(part).sub(lambda found: f"{found[1]}\n{content}\n\n{found[2]}", page.read_text()))
+
+
+def check(page: Path, parts: "Sequence[str]") -> None:
+    """Refuse a page without marks for a part, before minutes of measuring."""
+    for part in parts:
+        if not page.is_file() or not _marks(part).search(page.read_text()):
+            raise SystemExit(f"{page}: has no marks <!-- measured: {part} --> and <!-- end -->")
+
+
+def _marks(part: str) -> re.Pattern[str]:
+    return re.compile(rf"(<!-- measured: {part} -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 if __name__ == "__main__":

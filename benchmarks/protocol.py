@@ -1,7 +1,7 @@
 """The project's original protocol, from the first step to the last point, over its bare limit and over a plain script.
 
     fit --config configs/gaussian.yaml --data.batch_size 1000 --model.optimizer.lr 1e-3 --rollouts.eval_freq 10
-        --rollouts.episodes 5
+        --rollouts.episodes 5 --trainer.max_epochs 1
 
 on 2.4 million pairs: 2400 steps and 241 points. The bare limit is the matrix products of these steps and the physics of
 these episodes, in the shipped expert's gait, each on all cores, one after the other and nothing else. The plain script
@@ -67,7 +67,8 @@ def ours(settings: Settings, path: Path, batch: int, *flags: object) -> float:
     logs = settings.folder / "lightning_logs"
     run = f"protocol-{len([*logs.glob('*')])}"
     fit = ["fit", "--config", CONFIG, "--data.path", path, "--data.batch_size", batch, "--model.optimizer.lr", "1e-3"]
-    fit += ["--rollouts.eval_freq", EVERY, "--rollouts.episodes", EPISODES, "--trainer.enable_progress_bar", "false"]
+    fit += ["--rollouts.eval_freq", EVERY, "--rollouts.episodes", EPISODES]
+    fit += ["--trainer.max_epochs", 1, "--trainer.enable_progress_bar", "false"]
     command(settings, *fit, "--run", run, *flags)
     return float(json.loads((logs / run / "results.json").read_text())["seconds"])
 

@@ -224,6 +224,16 @@ def _tell_stopped(words: Sequence[str]) -> None:
         print(f"\nstopped; no file is half written. It begins again with {command}", file=sys.stderr, flush=True)
 
 
+@contextmanager
+def _importing(end: Callable[[int], None]) -> Iterator[None]:
+    """Modules are imported here: a signal calls ``end``; no garbage is looked for meanwhile, nor in them later on."""
+    gc.disable()
+    with STOPPING.ending(end):
+        yield
+    gc.freeze()
+    gc.enable()
+
+
 def _run(words: Sequence[str], at_once: bool) -> None:
     """Run a command with its arguments; ``at_once`` a signal ends the process while modules are imported.
 
@@ -245,7 +255,7 @@ def _run(words: Sequence[str], at_once: bool) -> None:
             _tell_stopped(words)
             os._exit(128 + number)
 
-        with STOPPING.ending(end) if at_once else nullcontext():
+        with _importing(end) if at_once else nullcontext():
             run = COMMANDS[name].load()
         if status := run(name, rest):
             sys.exit(status)

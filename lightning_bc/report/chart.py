@@ -284,7 +284,7 @@ def _methods(runs: Sequence[FinishedRecord], unfinished: Sequence[Record]) -> li
         repeated = len(group) - len(newest)
         lost = sum(run.over("seconds") is None for run in newest.values())
         diverged = sum(run.results.diverged is not None for run in newest.values())
-        missing = sum(waiting[settings] for settings in {_settings(run, path=True) for run in group})
+        missing = sum(waiting[settings] for settings in {_settings(run, path=True) for run in group}) if waiting else 0
         notes = (
             "interquartile mean" * (len(newest) >= statistics.FEWEST_FOR_INTERQUARTILE_MEAN),
             f"{missing} unfinished, not counted" if missing else "",

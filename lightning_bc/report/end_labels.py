@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
@@ -42,14 +43,14 @@ class End:
 
 
 def save_labelled(figure: Figure, path: Path, named: Sequence[tuple[Axes, Sequence[End]]], place: float) -> None:
-    """Lay out a figure, write the names, which need the final size of the axes, and the file."""
+    """Lay out a figure, write the names, which need the final size of the axes, and the SVG file."""
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)                                      # drawing, which does that too, takes as long again
-        figure.set_layout_engine("none")                            # else savefig lays out once more
+        figure.set_layout_engine("none")                            # else drawing lays out once more
     for axes, ends in named:
         label_ends(axes, ends, place)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {})
+    FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None})    # savefig draws twice
 
 
 def label_ends(axes: Axes, ends: Sequence[End], place: float) -> None:

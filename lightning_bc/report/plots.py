@@ -54,7 +54,7 @@ def draw_panels(
     columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
     with rc_context(STYLE):
-        figure = Figure(figsize=(5.6 * columns if columns > 1 else 7, 3.1 * rows + 0.3), layout="constrained")
+        figure = Figure(figsize=(5.6 * columns if columns > 1 else 7, 3.1 * rows + 0.3), layout="tight")
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
         for unused in grid[len(panels) :]:
             unused.remove()
@@ -70,14 +70,15 @@ def draw_panels(
             axes.set_title("\n".join(textwrap.wrap(panel.title, 70)))
             at_right = number % columns == columns - 1 or number == len(panels) - 1
             _finish(axes, chart.references, left=number % columns == 0, right=at_right)
-        figure.suptitle(f"{chart.name}: return while learning", x=0.01, horizontalalignment="left", fontsize=11)
+        top = 1 - 0.08 / figure.get_figheight()                     # 0.08 inches are left above it
+        figure.suptitle(f"{chart.name}: return while learning", x=0.01, y=top, horizontalalignment="left", fontsize=11)
         save_labelled(figure, path, named, NAMES_FROM)
 
 
 def draw_method(path: Path, chart: Chart, method: Method, curve: Band, axis: str) -> None:
     """Draw the curve of one method with its single runs into ``path``."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(7, 3.6), layout="constrained")
+        figure = Figure(figsize=(7, 3.6), layout="tight")
         axes = figure.subplots()
         colour = colour_of(method.strategy)
         if len(curve.x) > 1:
@@ -139,7 +140,7 @@ def _finish(axes: Axes, references: References, left: bool, right: bool) -> None
 def draw_evaluations(path: Path, references: Sequence[Evaluated]) -> None:
     """Write a picture of returns over the steps of training, of one environment."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(8, 4.2), layout="constrained")
+        figure = Figure(figsize=(8, 4.2), layout="tight")
         axes = figure.subplots()
         limit = max((float(one.steps[-1]) for one in references if one.is_curve), default=1.0)
         for number, one in enumerate(references):

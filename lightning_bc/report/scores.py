@@ -112,7 +112,7 @@ def draw_scores(
     for point in sorted(points, key=lambda point: point.x):
         lines[point.name].append(point)
     with rc_context(STYLE):
-        figure = Figure(figsize=(8, max(3.6, 0.2 * len(lines) + 0.9)), layout="constrained")
+        figure = Figure(figsize=(8, max(3.6, 0.2 * len(lines) + 0.9)), layout="tight")
         axes = figure.subplots()
         ends = []
         numbers = variants([line[0].strategy for line in lines.values()])

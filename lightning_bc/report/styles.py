@@ -58,6 +58,7 @@ STYLE: Any = {
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,                                             # else each drawing measures all ticks for its place
     "axes.edgecolor": GREY,
     "axes.facecolor": "none",
     "axes.spines.top": False,

@@ -67,7 +67,7 @@ class Curve:
         """
         if self.path.exists():
             try:
-                names, rows = _rows(self.path)
+                names, rows, _ = _rows(self.path)
             except ValueError as error:
                 raise InputError(
                     f"{self.path}: {error}. Move it away: the run then goes on, and its curve begins at its checkpoint."
@@ -78,7 +78,7 @@ class Curve:
         """Add a point. A column that is new, of a metric that was added between two sessions, is empty further up."""
         new = [name for name in (STEP, *point) if name not in self._columns]
         if new:
-            names, rows = _rows(self.path) if self.path.exists() else ([], [])
+            names, rows, _ = _rows(self.path) if self.path.exists() else ([], [], [])
             self._write([*names, *new], [[*row, *([""] * len(new))] for row in rows])
         values: Mapping[str, float] = {STEP: step, **point}
         with STOPPING.held_back(), self.path.open("a") as file:
@@ -100,17 +100,17 @@ def read_curve(path: Path) -> dict[str, np.ndarray]:
         ValueError: the file is damaged; it names the line.
         OSError: it cannot be read.
     """
-    names, rows = _rows(path)
-    return {name: np.array([float(row[number] or "nan") for row in rows]) for number, name in enumerate(names)}
+    names, _, numbers = _rows(path)
+    return dict(zip(names, np.array(numbers).reshape(len(numbers), len(names)).T, strict=True))
 
 
-def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The header and the rows, checked: as many numbers as columns in each, and rising steps."""
+def _rows(path: Path) -> tuple[list[str], list[list[str]], list[list[float]]]:
+    """The header and the rows, as text and as numbers, checked: as many as columns in each, and rising steps."""
     text = path.read_text()
     names, *rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))) or [[]]
     if names and (names[0] != STEP or len(set(names)) != len(names)):
         raise ValueError(f"is no curve: its first line is {','.join(names)[:60]!r}, not the names of columns from {STEP} on")
-    last = -1.0
+    last, found = -1.0, []
     for line, row in enumerate(rows, start=2):
         try:
             numbers = [float(cell or "nan") for cell in row]
@@ -121,7 +121,8 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
         if not numbers[0] > last:
             raise ValueError(f"is damaged in line {line}: step {row[0]} does not come after {last:.0f}")
         last = numbers[0]
-    return names, rows
+        found.append(numbers)
+    return names, rows, found
 
 
 def _text(value: float) -> str:

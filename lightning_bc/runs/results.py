@@ -228,6 +228,8 @@ def built(kind: Any, value: Any, name: str = "", nullable: bool = False) -> Any:
             return None
         return built(next(part for part in get_args(kind) if part is not NoneType), value, name, nullable)
     elif get_origin(kind) is list and isinstance(value, list):
+        if kind == list[float] and all(type(inner) is float for inner in value):
+            return value                                            # of 100 returns, without a name for each
         return [built(get_args(kind)[0], inner, f"{name}[{number}]", nullable) for number, inner in enumerate(value)]
     elif get_origin(kind) is dict and isinstance(value, Mapping):
         return {key: built(get_args(kind)[1], inner, f"{name}.{key}", nullable) for key, inner in value.items()}
