@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,22 @@ def json_of(path: str | Path) -> Any:
         InputError: it holds none, or cannot be read.
     """
     return _parsed(path, "JSON", json.loads)
+
+
+def checked_json_of(path: str | Path, parse_constant: Callable[[str], Any] | None = None) -> Any:
+    """What :func:`write_json` wrote; a file without a checksum, as of another program, is as it is.
+
+    Args:
+        parse_constant: called for NaN and infinities, for which JSON itself has no word.
+
+    Raises:
+        InputError: it cannot be read, or is not what was written.
+    """
+    content = _parsed(path, "JSON", partial(json.loads, parse_constant=parse_constant))
+    given = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
+    if given is not None and given != _digest(content):
+        raise InputError(f"{path}: is not what was written, by its {CHECKSUM}")
+    return content
 
 
 def yaml_of(path: str | Path) -> Any:
@@ -88,18 +105,6 @@ def write_json(path: str | Path, content: Mapping[str, Any], allow_nan: bool = F
     """
     text = json.dumps({**content, CHECKSUM: _digest(content)}, indent=1, allow_nan=allow_nan)
     write_text(path, text + "\n")
-
-
-def without_checksum(content: dict[str, Any]) -> dict[str, Any]:
-    """What :func:`write_json` wrote, as it was read; without a checksum, as of another program, it is as it is.
-
-    Raises:
-        InputError: it is not what was written.
-    """
-    rest = {key: value for key, value in content.items() if key != CHECKSUM}
-    if CHECKSUM in content and content[CHECKSUM] != _digest(rest):
-        raise InputError(f"is not what was written, by its {CHECKSUM}")
-    return rest
 
 
 def _digest(content: Mapping[str, Any]) -> str:

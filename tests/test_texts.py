@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lightning_bc.errors import InputError
-from lightning_bc.texts import json_of, without_checksum, write_json, yaml_of
+from lightning_bc.texts import checked_json_of, json_of, write_json, yaml_of
 
 
 @pytest.mark.parametrize(
@@ -49,15 +49,17 @@ def test_json_of_any_kind_is_refused_in_one_line(text, tmp_path):
 def test_another_digit_in_what_was_written_is_noticed(tmp_path):
     content = {"score": 7221.5, "returns": [0.1, -3.0], "diverged": None}
     write_json(tmp_path / "a.json", content)
-    assert without_checksum(json_of(tmp_path / "a.json")) == content
-    assert without_checksum(content) == content                     # of another program
+    assert checked_json_of(tmp_path / "a.json") == content
+    (tmp_path / "b.json").write_text(json.dumps(content))           # of another program
+    assert checked_json_of(tmp_path / "b.json") == content
     changed = (tmp_path / "a.json").read_text().replace("7221.5", "7221.7")
-    with pytest.raises(InputError, match="is not what was written, by its checksum"):
-        without_checksum(json.loads(changed))
+    (tmp_path / "a.json").write_text(changed)
+    with pytest.raises(InputError, match=r"a\.json: is not what was written, by its checksum"):
+        checked_json_of(tmp_path / "a.json")
 
 
 def test_a_number_that_json_cannot_hold_is_refused_and_what_was_there_stays(tmp_path):
     write_json(tmp_path / "a.json", {"score": 1.0})
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"score": float("nan")})
-    assert without_checksum(json_of(tmp_path / "a.json")) == {"score": 1.0}
+    assert checked_json_of(tmp_path / "a.json") == {"score": 1.0}

@@ -60,13 +60,9 @@ class Shards:
                 f"{path}: is no folder of shards: there is no {INDEX} in it. Collect or convert to it with --output {path}."
             )
         try:
-            index = texts.json_of(file)
-            try:
-                index = texts.without_checksum(index)
-            except InputError as error:
-                raise InputError(f"{file}: {error}. Take another copy of it, or convert or collect it again.") from error
+            index = texts.checked_json_of(file)
             if index["format"] != FORMAT:
-                raise InputError(f"{file}: its format is {index['format']!r}, wanted {FORMAT!r}. Convert it again.")
+                raise InputError(f"{file}: its format is {index['format']!r}, wanted {FORMAT!r}")
             opened = cls(Path(path), index)
             names = [shard["name"] for shard in index["shards"]]
             is_good = names == [f"{number:05}" for number in range(len(names))] and all(
@@ -75,8 +71,8 @@ class Shards:
             )
             for key, size in (("observations", index["observation_dim"]), ("actions", index["action_dim"])):
                 is_good &= opened.width > 0 and opened.moments(0, len(names), key).mean.shape == (size,)
-        except InputError:
-            raise
+        except InputError as error:
+            raise InputError(f"{error}. Take another copy of it, or convert or collect it again.") from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise InputError(f"{file}: cannot be read ({reason}). Convert or collect it again.") from error

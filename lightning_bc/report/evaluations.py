@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lightning_bc.errors import InputError
-from lightning_bc.texts import json_of, without_checksum
+from lightning_bc.texts import checked_json_of
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,9 @@ def read_evaluations(path: str | Path) -> list[Evaluated]:
         InputError: it cannot be read, or is not such a file.
     """
     try:
-        return evaluated(without_checksum(json_of(path))["evaluations"])
+        return evaluated(checked_json_of(path)["evaluations"])
     except InputError as error:
-        named = f"{error}" if str(path) in str(error) else f"{path}: {error}"
-        raise InputError(f"{named}. Write it again with evaluate --output.") from error
+        raise InputError(f"{error}. Write it again with evaluate --output.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: is not a file of evaluations ({type(error).__name__}: {error}). One is written by "

@@ -10,7 +10,7 @@ from lightning_bc.runs import score
 from lightning_bc.runs.results import Results, Source, built, content_of
 from lightning_bc.strategies.base import Strategy
 from lightning_bc.strategies.offline.base import VALIDATION
-from lightning_bc.texts import without_checksum, write_json
+from lightning_bc.texts import write_json
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def read_results(path: Path) -> Results | HeldOutResults:
     if "held_out" not in content:
         return Results.checked(path, content)
     try:
-        results: HeldOutResults = built(HeldOutResults, without_checksum(content))
+        results: HeldOutResults = built(HeldOutResults, content)
         if not results.diverged and (missing := sorted(VALIDATION.keys() - results.held_out.keys())):
             raise InputError(f"lacks held_out.{missing[0]}")
     except InputError as error:

@@ -12,7 +12,7 @@ from lightning_bc.errors import InputError
 from lightning_bc.references import References
 from lightning_bc.runs.folders import RESULTS_FILE
 from lightning_bc.strategies.contract import Metric
-from lightning_bc.texts import json_of, without_checksum, write_json
+from lightning_bc.texts import checked_json_of, write_json
 
 
 def _of(unit: str, meaning: str, nullable: bool = False) -> dict[str, object]:
@@ -147,22 +147,22 @@ class Results:
         """Those of which ``content`` was read from a results.json.
 
         Raises:
-            InputError: it is not what was written, or lacks an entry.
+            InputError: it lacks an entry.
         """
         try:
-            return cls.from_dict(without_checksum(content))
+            return cls.from_dict(content)
         except InputError as error:
             raise InputError(f"{path}: {error}. {_ANEW}") from error
 
 
 def content_of(path: str | Path) -> dict[str, Any]:
-    """What a results.json of either kind holds, its checksum included.
+    """What a results.json of either kind holds.
 
     Raises:
-        InputError: it cannot be read, or is no dictionary.
+        InputError: it cannot be read, is not what was written, or is no dictionary.
     """
     try:
-        content = json_of(path)
+        content = checked_json_of(path)
     except InputError as error:
         raise InputError(f"{error}. {_ANEW}") from error
     if not isinstance(content, dict):

@@ -27,7 +27,7 @@ from lightning_bc.networks import networks
 from lightning_bc.references import References
 from lightning_bc.strategies import Strategy, strategies
 from lightning_bc.strategies.registry import check_shapes, programs
-from lightning_bc.texts import CHECKSUM, without_checksum, write_json
+from lightning_bc.texts import checked_json_of, write_json
 
 DESCRIPTION, WEIGHTS = "policy.json", "policy.safetensors"
 
@@ -88,7 +88,7 @@ def write(
 def write_description(folder: Path, description: Mapping[str, Any]) -> None:
     """Write the description, in place of one that is there."""
     try:
-        write_json(folder / DESCRIPTION, {key: value for key, value in description.items() if key != CHECKSUM})
+        write_json(folder / DESCRIPTION, description)
     except (TypeError, ValueError) as error:
         raise InputError(f"its settings are no plain values ({error}), so that JSON cannot hold them.") from error
 
@@ -102,16 +102,12 @@ def read(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / DESCRIPTION
     try:
-        found = json.loads(path.read_text(), parse_constant=_refuse_constant)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error}). Export the policy again.") from error
+        found = checked_json_of(path, _refuse_constant)
+    except InputError as error:
+        raise InputError(f"{error}. Copy or export the folder again.") from error
     if not isinstance(found, dict) or found.get("format") != _FORMAT:
         given = found.get("format") if isinstance(found, dict) else type(found).__name__
         raise InputError(f"{path}: format {given}: wanted {_FORMAT}, which this version of lightning_bc reads and writes.")
-    try:
-        found = without_checksum(found)
-    except InputError as error:
-        raise InputError(f"{path}: {error}. Copy or export the folder again.") from error
     if unknown := found.keys() - _WANTED.keys():
         raise InputError(f"{path}: unknown: {', '.join(sorted(unknown))}. Known: {', '.join(_WANTED)}.")
     for key, (is_good, wanted) in _WANTED.items():
