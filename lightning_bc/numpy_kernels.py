@@ -51,8 +51,8 @@ def _by_torch(name: str, settings: dict[str, Any], *arguments: Any) -> Any:
 
 
 def _to_torch(one: Any) -> Any:
-    if isinstance(one, Array):
-        return torch.from_numpy(one if one.flags.writeable else one.copy())
+    if isinstance(one, Array):                                      # fused kernels take the last axis for contiguous
+        return torch.from_numpy(np.asarray(one, order="C") if one.flags.writeable else one.copy())
     return [_to_torch(other) for other in one] if isinstance(one, list) else one
 
 

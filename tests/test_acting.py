@@ -38,10 +38,11 @@ def test_a_frozen_policy_answers_as_forward_does(name, batch):
     assert (found < 2e-5).float().mean() >= (0.9 if name in CHOOSE else 1)
 
 
+@pytest.mark.parametrize("batch", [1, 5])
 @pytest.mark.parametrize("name", ["Diffusion", "FlowMatching", "MIP", "MeanFlow", "ACT"])
-def test_windows(name):
+def test_windows(name, batch):
     strategy = build_strategy(strategies()[name], history=3, horizon=4, chunk=2).eval()
-    assert difference(strategy, 5).max() < 2e-5
+    assert difference(strategy, batch).max() < 2e-5
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "tanh", "elu"])
