@@ -8,6 +8,7 @@ import torch
 from conftest import BUDGET, build_strategy, curve, fit
 from torch.nn import functional as F
 
+from lightning_bc import frozen as frozen_module
 from lightning_bc.acting import CannotBeFrozenError, freeze
 from lightning_bc.networks import LSTM, MLP, ResidualMLP, Transformer
 from lightning_bc.strategies import strategies
@@ -56,6 +57,18 @@ def test_every_network_can_be_frozen(network, activation):
 def test_sequence_networks(network):
     strategy = build_strategy(strategies()["MSE"], network=functools.partial(network, width=16), history=5).eval()
     assert difference(strategy, 5).max() < 2e-5
+
+
+@pytest.mark.parametrize("name", strategies())
+def test_constants_at_the_results_size_change_no_bit(monkeypatch, name):
+    strategy = build_strategy(strategies()[name]).eval()
+    wide, narrow = strategy.frozen(), strategy.frozen()
+    for batch in (1, 5, 9, 5):
+        observations = torch.randn(*strategy.zero_observations(batch).shape, generator=torch.Generator().manual_seed(batch))
+        monkeypatch.setattr(frozen_module, "FEW", 100)
+        found = wide(observations)
+        monkeypatch.setattr(frozen_module, "FEW", 0)
+        assert torch.equal(found, narrow(observations))
 
 
 def test_a_frozen_policy_keeps_the_weights_of_its_moment_and_can_be_sent():
