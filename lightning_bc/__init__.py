@@ -4,9 +4,9 @@ The map of the package. A file imports only from stages to its left; names that 
 (setup.cfg has the same stages for import-linter):
 
     errors, aliases, stopping -> bounds, files -> texts -> environments, players -> ensembling, episodes
-    -> numpy_kernels, rollout_workers -> acting, border, networks, ranks, references -> episode_metrics -> strategies
-    -> demonstrations -> runs -> callbacks, api -> arguments, loggers, trainer_flags, report -> tools -> fit_help
-    -> training -> study -> cli
+    -> numpy_kernels, rollout_workers -> frozen -> acting, border, networks, ranks, references -> episode_metrics
+    -> strategies -> demonstrations -> runs -> callbacks, api -> arguments, loggers, trainer_flags, report -> tools
+    -> fit_help -> training -> study -> cli
 
 What each is, in the same order:
 
@@ -23,7 +23,8 @@ What each is, in the same order:
     episodes.py         play, the one loop that plays episodes; the banks of episode seeds
     rollout_workers.py  processes that play episodes beside the one that trains
     numpy_kernels.py    NumPy's functions for torch's kernels
-    acting.py           a policy as a short list of NumPy calls, which acts fast on few observations
+    frozen.py           a policy as a short list of NumPy calls, which acts fast on few observations
+    acting.py           recording that list of a policy
     border.py           observations normalised, actions scaled to [-1, 1] and back: here and nowhere else
     networks.py         function approximators, chosen by --model.network: MLP, LSTM, ...
     ranks.py            processes that train one policy together: what they do alike

@@ -13,66 +13,20 @@ arithmetic is that of ``forward`` with sums in another order, so that its answer
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_bc import numpy_kernels
-from lightning_bc.players import ArrayPolicy
-
-Array = np.ndarray
-Place = tuple[list[Any], int, int]
-"""Where an argument stands, and which value it is: (list, index, number of the value)."""
-Step = tuple[Callable[..., Any], list[Any], list[Place], int]
-"""A function, its arguments, which of them are values, and the number of the value that it makes."""
-
-OBSERVATIONS = 0
-"""Number of the value that is given."""
-
-_PADDED = {3: 4, 5: 8, 6: 8, 7: 8}
-"""How many observations are answered in place of so many: OpenBLAS multiplies 8 rows in less time than 5.
-
-Only where the rows of all products are observations."""
-
-_ROWS = np.arange(8)
+from lightning_bc.frozen import OBSERVATIONS, Array, Call, Frozen, Linear, Value
 
 
 class CannotBeFrozenError(Exception):
     """The policy draws random numbers, writes into tensors, or decides by numbers which kernels it calls."""
-
-
-class Value(int):
-    """In the template of a call's arguments: the number of a value."""
-
-
-@dataclass(frozen=True)
-class _Linear:
-    """In a template: a whole number that is ``offset + slope * number of observations``."""
-
-    offset: int
-    slope: int
-
-
-@dataclass(frozen=True)
-class Call:
-    """One entry of the list.
-
-    Attributes:
-        function: NumPy's, or torch's kernel behind arrays.
-        template: its arguments.
-        made: number of the value that it makes.
-        depends: whether that depends on the observations, rather than on their number alone.
-    """
-
-    function: Callable[..., Any]
-    template: list[Any]
-    made: int
-    depends: bool
 
 
 class _Recorder(TorchDispatchMode):
@@ -87,55 +41,6 @@ class _Recorder(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         self.calls.append((func, args, kwargs or {}, result))
         return result
-
-
-class Frozen(ArrayPolicy):
-    """A policy with the weights that it had when it was frozen; made by :func:`freeze`. It can be pickled.
-
-    Called with observations (batch, ...), float32 on the CPU, it answers with actions (batch, ...), as the policy does.
-    """
-
-    def __init__(self, calls: list[Call], constants: dict[int, Array], answer: int, padded: bool) -> None:
-        self._calls, self._constants, self._answer = calls, constants, answer
-        self._padded = _PADDED if padded else {}
-        self._plans: dict[int, tuple[list[Any], list[Step]]] = {}   # by number of observations
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the plans, which hold what the last call computed."""
-        return self.__dict__ | {"_plans": {}}
-
-    def answer(self, observations: Array) -> Array:
-        """The actions; there may be any number of observations."""
-        given = len(observations)
-        number = self._padded.get(given, given)
-        if number != given:
-            observations = observations.take(_ROWS[:number] % given, axis=0)
-        if number not in self._plans:
-            self._plans[number] = self._plan(number)
-        values, steps = self._plans[number]
-        values[OBSERVATIONS] = observations
-        for function, arguments, places, made in steps:
-            for container, index, value in places:
-                container[index] = values[value]
-            values[made] = function(*arguments)
-        return values[self._answer][:given]
-
-    def _plan(self, number: int) -> tuple[list[Any], list[Step]]:
-        """What each call on ``number`` observations computes; what does not depend on them is computed here."""
-        values: list[Any] = [None] * (1 + max([OBSERVATIONS, *self._constants, *(call.made for call in self._calls)]))
-        for index, constant in self._constants.items():
-            values[index] = constant
-        steps: list[Step] = []
-        for call in self._calls:
-            places: list[Place] = []
-            arguments = _filled(call.template, number, places)
-            if call.depends:
-                steps.append((call.function, arguments, places, call.made))
-            else:
-                for container, index, value in places:
-                    container[index] = values[value]
-                values[call.made] = call.function(*arguments)
-        return values, steps
 
 
 def freeze(policy: Callable[[Tensor], Tensor], shape: tuple[int, ...], device: torch.device | str = "cpu") -> Frozen:
@@ -188,7 +93,7 @@ class _Tape:
         if isinstance(one, list | tuple):
             return [self.numbered(*pair) for pair in zip(one, other, strict=True)]
         if isinstance(one, int) and not isinstance(one, bool) and one != other:
-            return _Linear(one - 2 * (other - one), other - one)
+            return Linear(one - 2 * (other - one), other - one)
         if one != other:
             raise CannotBeFrozenError(f"it has a number that depends on how many observations there are, {one}")
         return one
@@ -201,11 +106,13 @@ class _Tape:
         several = isinstance(result, list | tuple)
         results = [*enumerate(result if several else [result])]
         results = [(index, one) for index, one in results if isinstance(one, Tensor)]
-        if all(value in self.constants for value in used) and not any(isinstance(leaf, _Linear) for leaf in leaves):
+        if all(value in self.constants for value in used) and not any(isinstance(leaf, Linear) for leaf in leaves):
             for _, one in results:
                 self._keep(one)
             return
         function = numpy_kernels.of(kernel, settings)
+        if function is numpy_kernels.relu:
+            template = [*template, 0]                               # for a plan to bring it to the array's shape
         if function in (numpy_kernels.mm, numpy_kernels.addmm):
             self._rows = max(self._rows, result.shape[0])
         mixes = not several and result.is_floating_point() and not all(self.is_floating[value] for value in used)
@@ -286,16 +193,3 @@ def _has_no_dropout(kernel: Any, args: Sequence[Any]) -> bool:
 
 def _leaves(nested: Any) -> list[Any]:
     return [leaf for one in nested for leaf in _leaves(one)] if isinstance(nested, list | tuple) else [nested]
-
-
-def _filled(template: list[Any], number: int, places: list[Place]) -> list[Any]:
-    """``template`` for a number of observations; what values go where is added to ``places``."""
-    filled: list[Any] = []
-    for index, one in enumerate(template):
-        if isinstance(one, Value):
-            places.append((filled, index, int(one)))
-        if isinstance(one, list):
-            filled.append(_filled(one, number, places))
-        else:
-            filled.append(one.offset + one.slope * number if isinstance(one, _Linear) else one)
-    return filled

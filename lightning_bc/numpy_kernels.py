@@ -51,8 +51,8 @@ def _by_torch(name: str, settings: dict[str, Any], *arguments: Any) -> Any:
 
 
 def _to_torch(one: Any) -> Any:
-    if isinstance(one, Array):
-        return torch.from_numpy(one if one.flags.writeable else one.copy())
+    if isinstance(one, Array):                                      # fused kernels take the last axis for contiguous
+        return torch.from_numpy(np.asarray(one, order="C") if one.flags.writeable else one.copy())
     return [_to_torch(other) for other in one] if isinstance(one, list) else one
 
 
@@ -74,14 +74,14 @@ def mm(left: Array, right: Array) -> Array:
     return np.dot(right.T, left.T).T
 
 
-def relu(array: Array) -> Array:
+def relu(array: Array, zero: Any = 0) -> Array:
     """max(a, 0)."""
-    return np.maximum(array, 0)
+    return np.maximum(array, zero)
 
 
-def relu_in_place(array: Array) -> Array:
+def relu_in_place(array: Array, zero: Any = 0) -> Array:
     """The same, where nothing else needs the array."""
-    return np.maximum(array, 0, out=array)
+    return np.maximum(array, zero, out=array)
 
 
 def reshape(array: Array, shape: list[int]) -> Array:
@@ -97,7 +97,8 @@ def _pow(array: Array, exponent: float) -> Array:
     return np.square(array) if exponent == 2 else np.power(array, exponent)
 
 
-def _clamp(array: Array, low: float | None = None, high: float | None = None) -> Array:
+def clamp(array: Array, low: Any = None, high: Any = None) -> Array:
+    """min(max(a, low), high); None bounds nothing."""
     if low is not None:
         array = np.maximum(array, low)
     return array if high is None else np.minimum(array, high)
@@ -248,7 +249,7 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "argmax.default": _argmax,
     "bmm.default": np.matmul,
     "cat.default": _cat,
-    "clamp.default": _clamp,
+    "clamp.default": clamp,
     "clamp_max.default": np.minimum,
     "clamp_min.default": np.maximum,
     "cos.default": np.cos,

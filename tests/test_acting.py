@@ -8,6 +8,7 @@ import torch
 from conftest import BUDGET, build_strategy, curve, fit
 from torch.nn import functional as F
 
+from lightning_bc import frozen as frozen_module
 from lightning_bc.acting import CannotBeFrozenError, freeze
 from lightning_bc.networks import LSTM, MLP, ResidualMLP, Transformer
 from lightning_bc.strategies import strategies
@@ -38,10 +39,11 @@ def test_a_frozen_policy_answers_as_forward_does(name, batch):
     assert (found < 2e-5).float().mean() >= (0.9 if name in CHOOSE else 1)
 
 
+@pytest.mark.parametrize("batch", [1, 5])
 @pytest.mark.parametrize("name", ["Diffusion", "FlowMatching", "MIP", "MeanFlow", "ACT"])
-def test_windows(name):
+def test_windows(name, batch):
     strategy = build_strategy(strategies()[name], history=3, horizon=4, chunk=2).eval()
-    assert difference(strategy, 5).max() < 2e-5
+    assert difference(strategy, batch).max() < 2e-5
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "tanh", "elu"])
@@ -55,6 +57,18 @@ def test_every_network_can_be_frozen(network, activation):
 def test_sequence_networks(network):
     strategy = build_strategy(strategies()["MSE"], network=functools.partial(network, width=16), history=5).eval()
     assert difference(strategy, 5).max() < 2e-5
+
+
+@pytest.mark.parametrize("name", strategies())
+def test_constants_at_the_results_size_change_no_bit(monkeypatch, name):
+    strategy = build_strategy(strategies()[name]).eval()
+    wide, narrow = strategy.frozen(), strategy.frozen()
+    for batch in (1, 5, 9, 5):
+        observations = torch.randn(*strategy.zero_observations(batch).shape, generator=torch.Generator().manual_seed(batch))
+        monkeypatch.setattr(frozen_module, "FEW", 100)
+        found = wide(observations)
+        monkeypatch.setattr(frozen_module, "FEW", 0)
+        assert torch.equal(found, narrow(observations))
 
 
 def test_a_frozen_policy_keeps_the_weights_of_its_moment_and_can_be_sent():
