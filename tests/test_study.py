@@ -186,7 +186,7 @@ def test_demonstrations_that_are_missing_are_collected_first(fake, monkeypatch, 
     collected = []
 
     def start(command):
-        collected.append(command[3:])
+        collected.append(command[command.index("lightning_bc") + 1 :])
         Path(command[-1]).touch()
         return MagicMock(wait=lambda: 0)
 
