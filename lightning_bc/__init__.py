@@ -56,8 +56,6 @@ What each is, in the same order:
 """
 
 import importlib
-import importlib.metadata
-import platform
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +119,9 @@ if "gymnasium" in sys.modules:  # gymnasium.make("lightning_bc:Gates-v0") import
 
 def versions() -> dict[str, str]:
     """Versions that a figure depends on, recorded with every data file and run."""
+    import importlib.metadata  # here, since a command begins 0.1 s earlier without
+    import platform
+
     packages = ("mujoco", "gymnasium", "torch", "lightning")
     return {
         "lightning_bc": __version__,

@@ -3,7 +3,12 @@
 A rank is one of them; rank zero plays and writes, and the others wait for what it found.
 """
 
+import os
 import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -11,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies.launchers import subprocess_script
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
@@ -20,6 +26,13 @@ _Answer = TypeVar("_Answer")
 
 _SHARED = (InputError, DivergedError, SIGTERMException)
 """What the other ranks raise as rank zero does."""
+
+LAUNCHER = "LIGHTNING_BC_LAUNCHER"
+"""The variable that tells a rank which process has started it."""
+
+LOOK_SECONDS = 0.5
+PATIENCE = 5.0
+"""Seconds for a rank whose neighbour has ended to come to that by itself."""
 
 
 def by_srun(environment: Mapping[str, str]) -> bool:
@@ -120,16 +133,85 @@ def seed_of_rank(seed: int, rank: int) -> int:
 
 
 @contextmanager
-def ending_children(trainer: Trainer) -> Iterator[None]:
-    """End the processes that this one has started for further devices where it alone ends with an error inside the block.
+def ending_together(trainer: Trainer, way_on: Callable[[], str]) -> Iterator[None]:
+    """Inside the block no rank outlives another one that was killed or has failed alone, wherever it waits for it.
 
-    They would wait for it for ever. What every rank raises, they raise too, and end by themselves.
+    What every rank raises, each raises too, and ends by itself. Ranks of other machines, and those that torchrun or srun has
+    started, are known by the broken connection, and to torchrun and srun.
+
+    Args:
+        trainer: of this rank.
+        way_on: what lies there, and the command that goes on.
+
+    Raises:
+        InputError: another rank has ended by itself.
     """
+    if trainer.world_size == 1:
+        yield
+        return
+    over, before = threading.Event(), os.environ.get(LAUNCHER)
+    observer = subprocess_script._launch_process_observer
+    # Lightning's ends this process by SIGKILL, without a word, and also one that is at its last lines
+    subprocess_script._launch_process_observer = lambda child_processes: None
+    if trainer.local_rank == 0:
+        os.environ[LAUNCHER] = str(os.getpid())                     # for those that it starts
+    threading.Thread(target=_watch, args=(trainer, way_on, over), daemon=True).start()
     try:
         yield
     except (DivergedError, SIGTERMException):
         raise
-    except Exception:
-        for process in getattr(trainer.strategy.launcher, "procs", []):
+    except Exception as error:
+        lost = None
+        if _is_of_connection(error):
+            time.sleep(LOOK_SECONDS)                                # a process that ends closes its connections first
+            lost = _lost(trainer) or "the connection to another rank was lost"
+        for process in _started(trainer):
             process.kill()
-        raise
+        if lost is None:
+            raise
+        raise InputError(_in_words(lost, way_on)) from error
+    finally:
+        over.set()
+        subprocess_script._launch_process_observer = observer
+        if before is None:
+            os.environ.pop(LAUNCHER, None)
+        else:
+            os.environ[LAUNCHER] = before
+
+
+def _watch(trainer: Trainer, way_on: Callable[[], str], over: threading.Event) -> None:
+    """End this process where it waits for a rank that is no more: most calls to the others wait for half an hour."""
+    while not over.wait(LOOK_SECONDS):
+        lost = _lost(trainer)
+        if lost is not None and not over.wait(PATIENCE):
+            for process in _started(trainer):
+                process.kill()
+            print(f"error: {_in_words(lost, way_on)}", file=sys.stderr, flush=True)
+            os._exit(2)
+
+
+def _lost(trainer: Trainer) -> str | None:
+    """Which rank of this machine has ended with an error, in words."""
+    first = trainer.global_rank - trainer.local_rank
+    for number, process in enumerate(_started(trainer), first + 1):
+        status = process.poll()
+        if status:
+            how = f"exit status {status}" if status > 0 else signal.Signals(-status).name
+            return f"rank {number} has ended by itself, by {how}" + ", perhaps for its memory" * (status == -signal.SIGKILL)
+    if trainer.local_rank and os.environ.get(LAUNCHER, str(parent := os.getppid())) != str(parent):
+        return f"rank {first} has ended by itself"
+    return None
+
+
+def _in_words(lost: str, way_on: Callable[[], str]) -> str:
+    return f"{lost}, and the others cannot go on without it. Of this run, {way_on()}"
+
+
+def _is_of_connection(error: Exception) -> bool:
+    """Gloo has no type of its own for it: [.../gloo/transport/tcp/pair.cc:537] Connection closed by peer."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+
+
+def _started(trainer: Trainer) -> list[subprocess.Popen[bytes]]:
+    """The processes that this one has started for further devices."""
+    return getattr(trainer.strategy.launcher, "procs", [])

@@ -36,7 +36,7 @@ from lightning_bc.errors import DivergedError, InputError, naming, needs_extra
 from lightning_bc.files import owning
 from lightning_bc.fit_help import page
 from lightning_bc.loggers import loggers_of, views
-from lightning_bc.ranks import STOP, ending_children
+from lightning_bc.ranks import STOP, ending_together
 from lightning_bc.runs import folders as runs
 from lightning_bc.runs import resume, settle
 from lightning_bc.runs.curve import CURVE_FILE, Curve
@@ -268,7 +268,8 @@ class CommandLine(LightningCLI):
     def _train_and_score(self, model: Strategy, datamodule: Demonstrations) -> None:
         source = self._resume_from()
         try:
-            with naming(f"--ckpt_path {source}"), ending_children(self.trainer), STOP.listening(self.trainer):
+            together = ending_together(self.trainer, self._way_on)
+            with naming(f"--ckpt_path {source}"), together, STOP.listening(self.trainer):
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=source, weights_only=True)
         except DivergedError as error:
             self._tell_divergence(error, model, datamodule)

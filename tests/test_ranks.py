@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,7 +17,9 @@ import torch
 import yaml
 from conftest import REPOSITORY, actor_state, assert_equal_weights, import_from, last_checkpoint, refused
 
+from lightning_bc import ranks
 from lightning_bc.cli import main
+from lightning_bc.errors import InputError
 from lightning_bc.ranks import by_srun, on_rank_zero, seed_of_rank
 from lightning_bc.strategies import strategies
 
@@ -105,6 +108,54 @@ def test_what_cannot_be_on_several_devices_is_refused_in_one_line(flags, words, 
     error = refused(capsys, "fit", "--data.path", data, *TWO.split(), *flags.split())
     assert words in error
     assert error.count("\n") == 1
+
+
+class Rank:
+    """As much of the Trainer of one of two ranks as is asked here, and the process of the other one."""
+
+    world_size = 2
+
+    def __init__(self, rank, *started):
+        self.local_rank = self.global_rank = rank
+        self.strategy, self.launcher, self.procs = self, self, started
+
+
+def alone(trainer):
+    return ranks.ending_together(trainer, lambda: "the checkpoint goes on")
+
+
+@pytest.fixture
+def killed():
+    process = subprocess.Popen(["sleep", "60"])
+    process.kill()
+    return process
+
+
+GOES_ON = "and the others cannot go on without it. Of this run, the checkpoint goes on"
+
+
+@pytest.mark.parametrize(("rank", "words"), [(0, "rank 1 has ended by itself, by SIGKILL, perhaps"), (1, "rank 0 has")])
+def test_a_rank_that_waits_for_one_that_was_killed_ends_and_says_why(rank, words, killed, monkeypatch, capsys):
+    ended = threading.Event()
+    monkeypatch.setattr(ranks, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(ranks, "PATIENCE", 0.01)
+    monkeypatch.setattr(os, "_exit", lambda status: ended.set())
+    monkeypatch.setenv(ranks.LAUNCHER, str(killed.pid))
+    with alone(Rank(rank, *[killed] * (rank == 0))):
+        assert ended.wait(5)
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {words}")
+    assert error.endswith(f"{GOES_ON}\n")
+    assert os.environ[ranks.LAUNCHER] == str(killed.pid)
+
+
+def test_a_connection_that_breaks_with_a_rank_is_one_line_and_other_errors_stay(killed):
+    with pytest.raises(InputError, match=f"^rank 1 has ended by itself, by SIGKILL, .*{GOES_ON}"), alone(Rank(0, killed)):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection closed by peer")
+    with pytest.raises(InputError, match=f"^the connection to another rank was lost, {GOES_ON}"), alone(Rank(0)):
+        raise torch.distributed.DistNetworkError("no answer")
+    with pytest.raises(ZeroDivisionError), alone(Rank(1)):
+        raise ZeroDivisionError
 
 
 # What takes long

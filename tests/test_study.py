@@ -21,6 +21,7 @@ from lightning_bc.cli import main
 from lightning_bc.errors import InputError
 from lightning_bc.runs.plan import Fit, Study, canonical
 from lightning_bc.runs.results import Results
+from lightning_bc.stopping import StoppedError
 from lightning_bc.study import command
 from lightning_bc.study.command import estimate
 from lightning_bc.study.engine import Local, run_all
@@ -185,7 +186,7 @@ def test_demonstrations_that_are_missing_are_collected_first(fake, monkeypatch, 
     collected = []
 
     def start(command):
-        collected.append(command[3:])
+        collected.append(command[command.index("lightning_bc") + 1 :])
         Path(command[-1]).touch()
         return MagicMock(wait=lambda: 0)
 
@@ -222,6 +223,17 @@ def test_whatever_goes_wrong_with_a_fit_the_rest_goes_on(capsys):
     fits = [Fit(("--model", "MSE"), seed) for seed in range(2)]
     assert run_all(Broken(), fits, 2) == fits
     assert re.findall("no space left|ZeroDivisionError", capsys.readouterr().err) == ["no space left", "ZeroDivisionError"]
+
+
+def test_a_signal_that_comes_behind_the_last_fit_is_not_lost(capsys):
+    class Done:
+        slots = 1
+
+        def start(self, fit):
+            return lambda: None
+
+    with pytest.raises(StoppedError):
+        run_all(Done(), [Fit(("--model", "MSE"), 0)], 1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
 
 
 @pytest.mark.parametrize("number", [100, pytest.param(1000, marks=pytest.mark.slow)])

@@ -17,6 +17,7 @@ from lightning_bc.runs.plan import Fit, Study
 from lightning_bc.runs.store import Line, measured, read_store
 from lightning_bc.stopping import StoppedError
 from lightning_bc.study.engine import Engine, Local, run_all
+from lightning_bc.study.process import DIE_TOGETHER
 from lightning_bc.study.settled import Settled
 
 DESCRIPTION = """Run every fit that a file of studies/ asks for: rows x columns x seeds.
@@ -137,7 +138,7 @@ def collect(demonstrations: Mapping[str, Sequence[str]]) -> None:
     for file, flags in demonstrations.items():
         if not Path(file).exists():
             command = [sys.executable, "-m", "lightning_bc", "collect", *flags, "--output", file]
-            process = subprocess.Popen(command)
+            process = subprocess.Popen([*DIE_TOGETHER, *command])
             try:
                 status = process.wait()
             except StoppedError:

@@ -81,7 +81,7 @@ def run_all(
                 except (OSError, InputError) as error:              # a full disk, a lost file: the rest goes on
                     events.put((fit, str(error)))
             if not running:
-                return failed
+                break
             event = events.get()
             if isinstance(event, int):
                 raise StoppedError(event)
@@ -103,6 +103,10 @@ def run_all(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    while not events.empty():
+        if isinstance(event := events.get(), int):                  # a signal that came behind the last fit's end
+            raise StoppedError(event)
+    return failed
 
 
 def _score(fit: Fit) -> str:

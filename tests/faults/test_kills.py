@@ -12,7 +12,7 @@ import torch
 import yaml
 from conftest import SMALL, actor_state, assert_equal_weights, last_checkpoint, write_pendulum
 
-from faults.trials import ACTING, QUIET, SHORT, Trial, group, instants, leftovers, run, sized, tell
+from faults.trials import ACTING, QUIET, SHORT, Trial, command_of, group, instants, leftovers, run, sized, tell
 from lightning_bc.runs.folders import open_checkpoint
 
 pytestmark = pytest.mark.faults
@@ -87,7 +87,7 @@ def test_a_killed_rollout_worker_ends_the_run_in_one_line_and_the_same_command_g
     flags = f"fit --data.path pendulum.pt --model MSE {SMALL} {SHORT} --trainer.max_steps 400 --rollouts.workers 2"
     flags += " --run mine"
     trial = Trial(flags.split()).start()
-    while len(workers := [one for one in group(trial.process) if b"spawn_main" in _command(one)]) < 2:
+    while len(workers := [one for one in group(trial.process) if b"spawn_main" in command_of(one)]) < 2:
         time.sleep(0.02)
         assert not trial.has_ended(), trial.output
     time.sleep(float(instants(10, 4.0, 1)[number]))
@@ -108,9 +108,3 @@ def test_a_killed_rollout_worker_ends_the_run_in_one_line_and_the_same_command_g
     assert not leftovers()
     tell("a rollout worker killed", ended_in_one_line=int(trial.status == 2), ended_before=int(trial.status == 0))
 
-
-def _command(process):
-    try:
-        return Path(f"/proc/{process}/cmdline").read_bytes()
-    except OSError:
-        return b""

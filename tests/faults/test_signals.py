@@ -1,21 +1,16 @@
 """SIGTERM and SIGINT at random instants: exit status, seconds, and a printed command that works."""
 
-import os
-import re
-import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY, SMALL, actor_state, import_from
+from conftest import REPOSITORY, SMALL, actor_state
 
-from faults.trials import ACTING, SHORT, Trial, instants, leftovers, run, sized, tell, working_folder
+from faults.trials import ACTING, SHORT, Trial, instants, leftovers, printed_command, run, sized, tell, working_folder
 
 pytestmark = pytest.mark.faults
 
@@ -23,7 +18,6 @@ LONGEST = 10.0
 """Seconds until it has ended."""
 
 FIT = f"{SMALL} {SHORT} --trainer.max_steps 200"
-SWEPT = "--trainer.max_steps 40 --rollouts.eval_freq 20 --rollouts.episodes 2"
 CASES = {
     "fit MSE": (f"fit --data.path pendulum.pt --model MSE {FIT}", 6),
     "fit Diffusion, large groups of steps": (
@@ -38,10 +32,8 @@ CASES = {
     "collect shards": ("collect --env InvertedPendulum-v5 --expert expert.pt --pairs 40000 --output NEW.shards", 2),
     "evaluate": ("evaluate expert.pt --env InvertedPendulum-v5 --episodes 3000 --output NEW.json", 4),
     "report": ("report lightning_logs --output NEW", 4),
-    "study": ("study study.yaml", 3),
-    "sweep": (f"sweep --config base.yaml --seeds 1 --grid data.batch_size=16,32 --name NEW {SWEPT}", 2),
 }
-assert sum(count for _, count in CASES.values()) == 40
+assert sum(count for _, count in CASES.values()) == 35
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +45,9 @@ def folder(tmp_path_factory):
         callback = {"class_path": "lightning_bc.callbacks.DAgger", "init_args": options}
         Path("dagger.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [callback]}}))
         flags = f"{SMALL} {SHORT} --data.path pendulum.pt --trainer.max_steps 40"
-        Path("study.yaml").write_text(f"flags: {flags}\nrows: {{a: --model MSE}}\nseeds: 2\n")
         assert run(f"fit --model MSE {flags} --run a").status == 0
-        Path("base.yaml").write_text(yaml.safe_dump({"model": "MSE", "data": {"path": "pendulum.pt"}}))
         assert run(f"fit --model Gaussian {flags} --run b").status == 0
         yield here
-
-
-def printed_command(output):
-    """The arguments of the last command of this package that was printed, to the end of its line."""
-    return shlex.split(re.findall(r"python -m lightning_bc (.*)", output)[-1])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -81,9 +66,6 @@ def test_a_signal_ends_a_command_soon_and_what_it_prints_works(case, folder, tmp
         whole = through.seconds
     longest, stopped, ended = 0.0, 0, 0
     for number, instant in enumerate(instants(sized(count), whole, 100 + list(CASES).index(case))):
-        if "study" in case:
-            for one in ("lightning_logs", "checkpoints"):
-                shutil.rmtree(one)
         sent = (signal.SIGTERM, signal.SIGINT)[number % 2]
         trial = Trial(words.replace("NEW", f"new{number}").split()).start()
         time.sleep(instant)
@@ -112,24 +94,3 @@ def test_a_signal_ends_a_command_soon_and_what_it_prints_works(case, folder, tmp
         if "collect" in case or "evaluate" in case or "report" in case:
             assert next(Path().glob(f"new{number}*")).exists()
     tell("SIGTERM and SIGINT", case=case, stopped=stopped, ended_before=ended, longest_seconds=round(longest, 2))
-
-
-@pytest.mark.parametrize("number", range(sized(4)))
-def test_a_signal_while_a_process_begins(number, folder, monkeypatch):
-    """In a process of its own: Python's imports, and its end."""
-    monkeypatch.chdir(folder)
-    sent = (signal.SIGTERM, signal.SIGINT)[number % 2]
-    command = [sys.executable, "-m", "lightning_bc", *CASES["fit MSE"][0].split()]
-    process = subprocess.Popen(
-        command, env=os.environ | import_from(REPOSITORY), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    time.sleep(float(instants(4, 10.0, 7)[number]) + 0.3)
-    process.send_signal(sent)
-    told = time.monotonic()
-    printed, _ = process.communicate(timeout=60)
-    seconds = time.monotonic() - told
-    assert seconds < LONGEST
-    assert process.returncode == 128 + sent, printed
-    assert "Traceback" not in printed
-    assert "stopped" in printed
-    tell("SIGTERM and SIGINT", case="a process that begins", stopped=1, ended_before=0, longest_seconds=round(seconds, 2))

@@ -1,11 +1,16 @@
-"""What the trials share: commands in forked processes, which begin at once since torch is imported, and what they leave.
+"""What the trials share: commands in processes of their own, and what these leave.
 
-``FAULTS_SHARE=0.1`` tries a tenth of everything; the counts go to the file that ``FAULTS_REPORT`` names, a line each.
+Most are forked, and begin at once since torch is imported; some are begun anew, with everything that a process does first.
+
+``FAULTS_SHARE=0.1`` tries a tenth of everything, ``FAULTS_SEED=1`` other instants; the counts go to the file that
+``FAULTS_REPORT`` names, a line each.
 """
 
 import contextlib
 import json
 import os
+import re
+import shlex
 import signal
 import sys
 import time
@@ -15,13 +20,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import fit, write_pendulum
+from conftest import REPOSITORY, fit, import_from, write_pendulum
 
 import lightning_bc.study.sweep
 import lightning_bc.training  # noqa: F401 so that the forked processes need not import it
 from lightning_bc.cli import main
 
 SHARE = float(os.environ.get("FAULTS_SHARE", "1"))
+SEED = int(os.environ.get("FAULTS_SEED", "0"))
+
+MARK = "FAULTS_TRIAL"
+"""A variable that all processes inherit that a trial has started, also those in sessions of their own."""
 
 QUIET = "--trainer.enable_progress_bar false"
 SHORT = f"{QUIET} --rollouts.eval_freq 20 --rollouts.episodes 2 --data.batch_size 16 --model.optimizer.lr 1e-3"
@@ -56,9 +65,14 @@ def tell(what, **counts):
             file.write(line + "\n")
 
 
+def printed_command(output):
+    """The arguments of the last command of this package that was printed, to the end of its line."""
+    return shlex.split(re.findall(r"python -m lightning_bc (.*)", output)[-1])
+
+
 def instants(count, seconds, seed):
     """Random instants, one in each of ``count`` equal parts of ``seconds``."""
-    return (np.arange(count) + np.random.default_rng(seed).random(count)) / count * seconds
+    return (np.arange(count) + np.random.default_rng(seed + 1000 * SEED).random(count)) / count * seconds
 
 
 @dataclass
@@ -68,6 +82,7 @@ class Trial:
     Attributes:
         arguments: of ``python -m lightning_bc``.
         environment: further variables.
+        anew: whether a new Python runs it, not a forked process.
         output: what it has printed, once it has ended.
         status: of its exit; -N after signal N.
         seconds: from its start to its end.
@@ -75,12 +90,14 @@ class Trial:
 
     arguments: list[str]
     environment: dict[str, str] = field(default_factory=dict)
+    anew: bool = False
     output: str = ""
     status: int | None = None
     seconds: float = 0.0
 
     def start(self):
-        self._path = Path(f"/tmp/trial-{os.getpid()}-{time.monotonic_ns()}.txt")
+        self.mark = f"{os.getpid()}-{time.monotonic_ns()}"
+        self._path = Path(f"/tmp/trial-{self.mark}.txt")
         self._started = time.monotonic()
         self.process = os.fork()
         if not self.process:
@@ -100,7 +117,10 @@ class Trial:
             sys.stdout, sys.stderr = (os.fdopen(os.dup(output), "w", buffering=1) for _ in range(2))
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.environ.update(self.environment)
+            os.environ.update({**self.environment, MARK: self.mark})
+            if self.anew:
+                os.environ.update(import_from(REPOSITORY))
+                os.execv(sys.executable, [sys.executable, "-m", "lightning_bc", *self.arguments])
             try:
                 main(self.arguments)
                 status = 0
@@ -113,6 +133,10 @@ class Trial:
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(status)
+
+    def has_printed(self):
+        """What it has printed so far."""
+        return self.output or (self._path.read_text(errors="replace") if self._path.exists() else "")
 
     def send(self, number):
         """Send a signal; nothing happens where it has ended."""
@@ -139,14 +163,14 @@ class Trial:
             if not process:
                 return False
             self.status, self.seconds = os.waitstatus_to_exitcode(found), time.monotonic() - self._started
-            self.output = self._path.read_text(errors="replace") if self._path.exists() else ""
+            self.output = self.has_printed()
             self._path.unlink(missing_ok=True)
         return True
 
     def orphans(self, patience=60.0):
-        """Processes of its group that live on: a worker that imports torch ends when it has."""
+        """Processes that it has started and that live on: a worker that imports torch ends when it has."""
         deadline = time.monotonic() + patience
-        while (left := group(self.process)) and time.monotonic() < deadline:
+        while (left := {*group(self.process), *marked(self.mark)}) and time.monotonic() < deadline:
             time.sleep(0.1)
         return left
 
@@ -166,6 +190,33 @@ def group(number):
             if int(process_group) == number and state != "Z":
                 found.append(int(path.parent.name))
     return found
+
+
+def marked(mark):
+    """The processes that a trial with this mark has started, however far away."""
+    found, variable = [], f"{MARK}={mark}".encode()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if variable in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found
+
+
+def command_of(process):
+    """Its command line, in one piece."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def cpu_seconds(process):
+    """What a process has used of a core, which says better than a clock how far it has come."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def leftovers(folder="."):
