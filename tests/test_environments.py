@@ -24,6 +24,7 @@ from lightning_bc.environments import (
     quiet_model_loading,
     resolved,
 )
+from lightning_bc.environments.loading import stop_clock
 from lightning_bc.environments.make import _limits
 from lightning_bc.errors import InputError
 
@@ -551,3 +552,20 @@ def test_other_warnings_of_mujoco_are_passed_on() -> None:
         with pytest.warns(RuntimeWarning, match="MuJoCo: something else"):
             handle("something else")
     assert mujoco.get_mju_user_warning() is before
+
+
+def test_mujoco_measures_no_durations_unless_somebody_has_set_a_clock():
+    make("InvertedPendulum-v5", 1)
+    model = mujoco.MjModel.from_xml_string("<mujoco/>")
+    data = mujoco.MjData(model)
+    mujoco.mj_step(model, data)
+    assert data.timer[0].number == 1
+    assert {timer.duration for timer in data.timer} == {0.0}
+    before = mujoco.get_mjcb_time()
+    try:
+        mujoco.set_mjcb_time(lambda: 1.0)
+        clock = mujoco.get_mjcb_time()
+        stop_clock()
+        assert mujoco.get_mjcb_time() is clock
+    finally:
+        mujoco.set_mjcb_time(before)

@@ -19,7 +19,7 @@ from lightning_bc.aliases import StateDict
 from lightning_bc.environments.arguments import (
     check_at_least_one,
 )
-from lightning_bc.environments.loading import quiet_model_loading, was_unstable
+from lightning_bc.environments.loading import quiet_model_loading, stop_clock, was_unstable
 from lightning_bc.environments.side_by_side import SideBySide
 from lightning_bc.environments.tasks import TASKS, BoolArray, FloatArray, Task, task_of
 from lightning_bc.errors import InputError
@@ -53,6 +53,7 @@ class BatchedMujoco(SideBySide):
         if threads is not None:
             check_at_least_one("threads", threads)
 
+        stop_clock()
         with quiet_model_loading():
             reference = gymnasium.make(environment_id)
         environment = reference.unwrapped
