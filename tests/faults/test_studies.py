@@ -91,7 +91,7 @@ def test_a_signal_ends_a_study_and_its_fits_and_the_printed_command_ends_as_if_n
         assert seconds < LONGEST
         longest, stopped = max(longest, seconds), stopped + 1
         before = written()
-        again = Trial(printed_command(trial.output)).start().wait()
+        again = Trial(printed_command(trial.output)).start().wait(900)
         assert again.status == 0, again.output
         assert before.items() <= written().items()                  # what was done is not run again
         found = ends()
@@ -136,7 +136,7 @@ def test_a_signal_while_a_process_begins(number, folder, tmp_path, monkeypatch):
     else:
         assert trial.status == 128 + sent, trial.output
         assert "Traceback" not in trial.output, trial.output
-        again = Trial(printed_command(trial.output)).start().wait()
+        again = Trial(printed_command(trial.output)).start().wait(900)
         assert again.status == 0, again.output
         assert not leftovers()
     tell("SIGTERM and SIGINT", case="a process that begins", **counts, longest_seconds=round(seconds, 2))
