@@ -59,6 +59,7 @@ def test_it_acts_with_the_style_0_and_samples_it_from_the_prior():
     assert not any(name.startswith("encoder.") for name in strategy.acting_weights())
 
 
+@pytest.mark.slow
 def test_a_cheap_style_tells_two_ways_apart_and_an_expensive_one_is_not_used():
     """Of two chunks in turn, -0.5 and 0.5 throughout: one bit of style, log 2 nat, saves an absolute error of 0.5."""
     used = {}

@@ -185,6 +185,7 @@ def error_where_it_is_rare(cls, scale_of_the_observation=False):
         return F.mse_loss(strategy.act(observations, deterministic=True)[rare], actions[rare]).sqrt().item()
 
 
+@pytest.mark.slow
 def test_likelihoods_learn_what_is_rare_where_a_scale_without_floor_does_not():
     """Without noise the scale of what is easy vanishes, and its 1 / scale^2 drowns the rest (Seitzer 2022)."""
     assert error_where_it_is_rare(Gaussian, scale_of_the_observation=True) > 0.2

@@ -50,7 +50,10 @@ def test_one_action_for_two_humps_lies_between_them(cls):
     assert actions.abs().max() < HUMP / 2
 
 
-@pytest.mark.parametrize("cls", MULTIMODAL.values(), ids=MULTIMODAL)
+SLOW = {"MeanFlow": pytest.mark.slow}
+
+
+@pytest.mark.parametrize("cls", [pytest.param(cls, marks=SLOW.get(name, ()), id=name) for name, cls in MULTIMODAL.items()])
 def test_samples_lie_on_both_humps(cls):
     strategy, samples = trained_on_two_humps(cls), 4000
     torch.manual_seed(0)
