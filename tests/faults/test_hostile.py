@@ -151,12 +151,13 @@ class Scripts(HTMLParser):
             self.found.append((tag, str(dict(attributes))))
 
 
+RUN = "document.documentElement.dataset.ran=1"
 CANARIES = [
-    '"><img src=x onerror=alert(1)>',
-    "</script><script>alert(1)</script>",
-    "<svg/onload=alert(1)>",
-    "' onmouseover='alert(1)",
-    "<iframe src=javascript:alert(1)>",
+    f'"><img src=x onerror={RUN}>',
+    f"</script><script>{RUN}</script>",
+    f"<svg/onload={RUN}>",
+    f"' onmouseover='{RUN}",
+    f"<iframe src=javascript:parent.{RUN}>",
     "{{7*7}}{% for x in y %}",
 ]
 FIELDS = ["environment_id", "strategy", "run", "checkpoint", "diverged", "data.path", "references.expert_source"]
