@@ -39,8 +39,7 @@ def checked_json_of(path: str | Path, parse_constant: Callable[[str], Any] | Non
         InputError: it cannot be read, or is not what was written.
     """
     content = _parsed(path, "JSON", partial(json.loads, parse_constant=parse_constant))
-    given = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
-    if given is not None and given != _digest(content):
+    if isinstance(content, dict) and CHECKSUM in content and content.pop(CHECKSUM) != _digest(content):
         raise InputError(f"{path}: is not what was written, by its {CHECKSUM}")
     return content
 

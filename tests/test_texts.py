@@ -58,6 +58,12 @@ def test_another_digit_in_what_was_written_is_noticed(tmp_path):
         checked_json_of(tmp_path / "a.json")
 
 
+def test_a_checksum_that_is_none_is_none_of_what_was_written(tmp_path):
+    (tmp_path / "a.json").write_text('{"score": 1.0, "checksum": null}')
+    with pytest.raises(InputError, match=r"a\.json: is not what was written"):
+        checked_json_of(tmp_path / "a.json")
+
+
 def test_a_number_that_json_cannot_hold_is_refused_and_what_was_there_stays(tmp_path):
     write_json(tmp_path / "a.json", {"score": 1.0})
     with pytest.raises(ValueError, match="not JSON compliant"):

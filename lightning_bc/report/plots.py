@@ -140,7 +140,7 @@ def _finish(axes: Axes, references: References, left: bool, right: bool) -> None
 def draw_evaluations(path: Path, references: Sequence[Evaluated]) -> None:
     """Write a picture of returns over the steps of training, of one environment."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(8, 4.2), layout="tight")
+        figure = Figure(figsize=(8, 4.2), layout="constrained")  # which makes room for the legend outside
         axes = figure.subplots()
         limit = max((float(one.steps[-1]) for one in references if one.is_curve), default=1.0)
         for number, one in enumerate(references):

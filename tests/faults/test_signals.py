@@ -69,13 +69,7 @@ def test_a_signal_ends_a_command_soon_and_what_it_prints_works(case, folder, tmp
         sent = (signal.SIGTERM, signal.SIGINT)[number % 2]
         trial = Trial(words.replace("NEW", f"new{number}").split()).start()
         time.sleep(instant)
-        trial.send(sent)
-        told = time.monotonic()
-        if number % 3 == 2:                                         # a second one does no harm
-            time.sleep(0.1)
-            trial.send(signal.SIGINT)
-        trial.wait(60)
-        seconds = time.monotonic() - told
+        seconds = trial.stop(sent, twice=number % 3 == 2)
         assert not trial.orphans()
         assert "Traceback" not in trial.output, trial.output
         if trial.status == 0:

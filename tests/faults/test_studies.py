@@ -75,13 +75,7 @@ def test_a_signal_ends_a_study_and_its_fits_and_the_printed_command_ends_as_if_n
         sent = (signal.SIGTERM, signal.SIGINT)[number % 2]
         trial = Trial(COMMANDS[case].split()).start()
         time.sleep(instant)
-        trial.send(sent)
-        told = time.monotonic()
-        if number % 3 == 2:                                         # a second one does no harm
-            time.sleep(0.1)
-            trial.send(signal.SIGINT)
-        trial.wait(60)
-        seconds = time.monotonic() - told
+        seconds = trial.stop(sent, twice=number % 3 == 2)
         assert not trial.orphans(2.0)                               # its fits have ended before it
         assert "Traceback" not in trial.output, trial.output
         if trial.status == 0:
@@ -121,10 +115,7 @@ def test_a_signal_while_a_process_begins(number, folder, tmp_path, monkeypatch):
     trial = Trial(BEGUN[number // 2 % len(BEGUN)].split(), anew=True).start()
     while cpu_seconds(trial.process) < instant and not trial.has_ended():
         time.sleep(0.01)
-    trial.send(sent)
-    told = time.monotonic()
-    trial.wait(60)
-    seconds = time.monotonic() - told
+    seconds = trial.stop(sent)
     assert seconds < LONGEST
     assert not trial.orphans(2.0)
     counts = {"stopped": 1, "ended_before": 0, "before_the_command": 0}

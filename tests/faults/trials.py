@@ -143,6 +143,16 @@ class Trial:
         if not self.has_ended():
             os.kill(self.process, number)
 
+    def stop(self, number, twice=False):
+        """Send a signal, and ``twice`` a second one, which does no harm; the seconds until it has ended."""
+        self.send(number)
+        told = time.monotonic()
+        if twice:
+            time.sleep(0.1)
+            self.send(signal.SIGINT)
+        self.wait(60)
+        return time.monotonic() - told
+
     def has_ended(self):
         """Whether it has."""
         return self._reap(os.WNOHANG)
