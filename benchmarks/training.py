@@ -22,6 +22,9 @@ from lightning_bc.environments import environment_spaces
 from lightning_bc.strategies import OfflineStrategy, strategies
 from lightning_bc.trainer_flags import TRAINER_DEFAULTS, quiet_lightning
 
+LONGEST = 6.0
+"""Seconds of the plain loop, about, from which on fewer steps than 1000 are timed, though 50 at least."""
+
 PRODUCTS = ("mm.default", "addmm.default", "bmm.default", "baddbmm.default")
 
 
@@ -58,10 +61,11 @@ def rows(settings: Settings) -> list[Row]:
     quiet_lightning()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
-    data, steps = random_pairs(settings, settings.sized(250_000, 1000)), settings.sized(1000, 4)
+    data, most = random_pairs(settings, settings.sized(250_000, 1000)), settings.sized(1000, 4)
     found = []
     offline = [cls for cls in strategies().values() if issubclass(cls, OfflineStrategy)]
     for cls in offline[: settings.sized(len(offline), 1)]:
+        steps = min(most, max(most // 20, int(LONGEST / (by_hand(cls, data, few := most // 100 + 1) / few))))
         trainer, hand = partial(by_trainer, cls, data, steps), partial(by_hand, cls, data, steps)
         bare = partial(by_products, products(new(cls, data), data.batch_size), steps)
         for beside, other in (("plain loop", hand), ("bare products", bare)):

@@ -1,9 +1,10 @@
 """Where a run's metrics go: TensorBoard unless another of Lightning's loggers is chosen, and how to look at them."""
 
+import functools
 import re
 import shlex
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from lightning_bc.runs import folders
 from lightning_bc.runs.curve import CURVE_FILE
+from lightning_bc.stopping import STOPPING
 
 # These two alone demand a folder, and every run has one: so that their names are enough in flags and YAML.
 for _cls in (CSVLogger, TensorBoardLogger):
@@ -42,9 +44,26 @@ def loggers_of(chosen: Any, run: str, step: int | None) -> list[Logger] | bool:
         if isinstance(logger, WandbLogger):
             own._wandb_init["name"] = own._wandb_init.get("name") or run
             own._wandb_init["id"] = own._wandb_init.get("id") or re.sub(r"[^\w-]", "-", run)[:128]
+        for name in ("log_metrics", "log_hyperparams", "save", "finalize"):
+            setattr(logger, name, _undisturbed(getattr(logger, name)))
     if any(isinstance(logger, CSVLogger) for logger in loggers):
         warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
     return loggers
+
+
+def _undisturbed(method: Callable[..., Any]) -> Callable[..., Any]:
+    """``method``, at whose end a signal raises that has come within it.
+
+    TensorBoard's queue that is left between its item and the word to the thread that waits for one keeps its writer, which
+    waits for that thread, for two minutes.
+    """
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with STOPPING.held_back():
+            return method(*args, **kwargs)
+
+    return call
 
 
 def views(loggers: Sequence[Logger], run: str) -> list[str]:

@@ -1,8 +1,11 @@
-"""Text files that are read: JSON and YAML, whatever lies there, and JSON that knows whether it is what was written."""
+"""Text files that are read: JSON, YAML and CSV, whatever lies there; those that we write know what was written."""
 
+import csv
 import hashlib
+import io
 import json
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,12 @@ from lightning_bc.files import write_text
 
 CHECKSUM = "checksum"
 """Under this key a JSON file says the SHA-256 of what else is in it."""
+
+FIRST_LINE = "# sha256 "
+"""So a YAML file begins that says the SHA-256 of what follows."""
+
+ROW_CHECKSUM = "crc32"
+"""The last column of a CSV file whose rows say the CRC-32 of the header and of themselves."""
 
 DEEPEST = 100
 """Levels of a YAML file: libyaml's parser would end the process at very many."""
@@ -51,6 +60,22 @@ def yaml_of(path: str | Path) -> Any:
         InputError: it holds none, or cannot be read.
     """
     return _parsed(path, "YAML", parse_yaml)
+
+
+def checked_yaml_of(path: str | Path) -> Any:
+    """What :func:`write_yaml` wrote; a file without a checksum, as of another program, is as it is.
+
+    Raises:
+        InputError: it cannot be read, or is not what was written.
+    """
+    return _parsed(path, "YAML", _parse_checked_yaml)
+
+
+def _parse_checked_yaml(text: str) -> Any:
+    first, _, rest = text.partition("\n")
+    if first.startswith(FIRST_LINE.rstrip()) and first != FIRST_LINE + hashlib.sha256(rest.encode()).hexdigest():
+        raise ValueError("is not what was written, by the checksum in its first line")
+    return parse_yaml(text)
 
 
 def parse_yaml(text: str) -> Any:
@@ -108,3 +133,58 @@ def write_json(path: str | Path, content: Mapping[str, Any], allow_nan: bool = F
 
 def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write_yaml(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write ``content``, plain values, as YAML with a checksum, as :func:`lightning_bc.files.replacing` does."""
+    import yaml  # here alone: a task on a Ray node does without it
+
+    text = yaml.safe_dump(content, sort_keys=False)
+    write_text(path, f"{FIRST_LINE}{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+
+
+def csv_rows(names: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    """Rows of CSV under the columns ``names``, each with its checksum behind it."""
+    before = _crc(_line([*names, ROW_CHECKSUM]))
+    lines = [_line(row) for row in rows]
+    return "".join(f"{line[:-1]},{_crc(line, before):08x}\n" for line in lines)
+
+
+def csv_text(names: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    """A whole CSV file, of which each row has its checksum."""
+    return _line([*names, ROW_CHECKSUM]) + csv_rows(names, rows)
+
+
+def parse_csv(text: str) -> tuple[list[str], list[list[str]]]:
+    """The columns and the rows of what :func:`csv_text` made; what has no checksums, of another program, is as it is.
+
+    Raises:
+        ValueError: a line is not what was written, or is no CSV.
+    """
+    lines = [f"{line}\n" for line in text.split("\n")[:-1]]
+    reader = csv.reader(lines, strict=True)
+    try:
+        names = next(reader, [])
+        rows, before, begin = [], _crc("".join(lines[: reader.line_num])), reader.line_num
+        for row in reader:
+            if len(row) != len(names):
+                raise ValueError(f"is damaged in line {begin + 1}: {len(row)} cells under {len(names)} columns")
+            if names[-1] == ROW_CHECKSUM:
+                line = "".join(lines[begin : reader.line_num]).rpartition(",")[0] + "\n"
+                if row.pop() != f"{_crc(line, before):08x}":
+                    raise ValueError(f"is damaged in line {begin + 1}, or in the first, by its {ROW_CHECKSUM}")
+            rows.append(row)
+            begin = reader.line_num
+    except csv.Error as error:
+        raise ValueError(f"is damaged in line {reader.line_num}: {error}") from error
+    return [name for name in names if name != ROW_CHECKSUM], rows
+
+
+def _line(cells: Iterable[object]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+def _crc(text: str, before: int = 0) -> int:
+    return zlib.crc32(text.encode(), before)

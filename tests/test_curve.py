@@ -75,26 +75,38 @@ def test_a_torn_last_line_is_left_out_wherever_it_was_cut(path, cut):
     assert read_curve(path)["step"].tolist() == [0]
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "named"),
-    [
-        ("\n10,", "\n10;", "line 3"),
-        ("\n10,", "\n10,5,", "line 3"),
-        ("\n10,", "\n0,", "line 3: step 0 does not come after 0"),
-        ("\n10,", "\nten,", "line 3"),
-        ("\n0,", "\n,", "line 2"),
-        ("step,", "steps,", "is no curve"),
-        ("seconds", "step", "is no curve"),
-    ],
-)
-def test_damage_is_named_and_a_run_does_not_go_on_over_it(path, old, new, named):
+DAMAGE = [
+    ("\n10,", "\n10;", "line 3"),
+    ("\n10,", "\n10,5,", "line 3"),
+    ("\n10,", "\n0,", "line 3: step 0 does not come after 0"),
+    ("\n10,", "\nten,", "line 3"),
+    ("\n0,", "\n,", "line 2"),
+    ("step,", "steps,", "is no curve"),
+    ("seconds", "step", "is no curve"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "named"), DAMAGE)
+@pytest.mark.parametrize("has_checksums", [True, False])
+def test_damage_is_named_and_a_run_does_not_go_on_over_it(path, old, new, named, has_checksums):
     write(path, [0, 10, 20])
+    if not has_checksums:                                           # as of earlier versions
+        path.write_text("".join(line.rpartition(",")[0] + "\n" for line in path.read_text().splitlines()))
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(ValueError, match="is damaged in line" if has_checksums else named):
         read_curve(path)
     with pytest.raises(InputError, match=r"curve\.csv: is .*Move it away"):
         Curve(path).resume(10)
+
+
+def test_a_curve_without_checksums_is_read_and_has_them_once_its_run_goes_on(path):
+    write(path, [0, 10])
+    path.write_text("".join(line.rpartition(",")[0] + "\n" for line in path.read_text().splitlines()))
+    assert read_curve(path)["step"].tolist() == [0, 10]
+    Curve(path).resume(10)
+    assert read_curve(path)["step"].tolist() == [0, 10]
+    assert "crc32" in path.read_text()
 
 
 def test_every_axis_of_a_curve_has_a_unit_and_a_meaning():

@@ -1,6 +1,10 @@
 """Where metrics go: the same names in every logger, and what is printed fits it."""
 
 import csv
+import os
+import queue
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +12,8 @@ from conftest import curve, refused
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_bc.cli import main
+from lightning_bc.loggers import loggers_of
+from lightning_bc.stopping import STOPPING, StoppedError
 
 SMALL = (
     "--model MSE --model.network.hidden_sizes [8] --trainer.max_steps 2 --rollouts.eval_freq 1 --rollouts.episodes 1 "
@@ -61,3 +67,24 @@ def test_without_the_extra_weights_and_biases_says_what_to_install(data, capsys,
     monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", gone())
     command = ["fit", "--data.path", data, *SMALL.split(), "mine", "--trainer.logger", "WandbLogger"]
     assert "WandbLogger needs the optional extra wandb: pip install 'lightning_bc[wandb]'" in refused(capsys, *command)
+
+
+def test_a_signal_within_tensorboards_writer_waits_for_its_end_and_the_writer_ends_at_once(tmp_path, monkeypatch):
+    """Between the item in the writer's queue and the word to its thread the thread would sleep for two minutes."""
+    monkeypatch.chdir(tmp_path)
+    (logger,) = loggers_of(None, "run", None)
+    logger.log_metrics({"before": 0.0}, 0)
+    put, signals = queue.Queue._put, iter([None])
+
+    def meeting(self, item):
+        put(self, item)
+        if next(signals, "no more") is None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(queue.Queue, "_put", meeting)
+    with pytest.raises(StoppedError), STOPPING.listening():
+        logger.log_metrics({"loss": 1.0}, 1)
+    started = time.monotonic()
+    logger.finalize("failed")
+    assert time.monotonic() - started < 20
+    assert EventAccumulator("lightning_logs/run").Reload().Scalars("loss")[0].value == 1.0

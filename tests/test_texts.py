@@ -5,7 +5,16 @@ import json
 import pytest
 
 from lightning_bc.errors import InputError
-from lightning_bc.texts import checked_json_of, json_of, write_json, yaml_of
+from lightning_bc.texts import (
+    checked_json_of,
+    checked_yaml_of,
+    csv_text,
+    json_of,
+    parse_csv,
+    write_json,
+    write_yaml,
+    yaml_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +78,57 @@ def test_a_number_that_json_cannot_hold_is_refused_and_what_was_there_stays(tmp_
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"score": float("nan")})
     assert checked_json_of(tmp_path / "a.json") == {"score": 1.0}
+
+
+def flips(whole):
+    """The bytes with each of their bits turned over in turn."""
+    for place in range(len(whole)):
+        for bit in range(8):
+            made = bytearray(whole)
+            made[place] ^= 1 << bit
+            yield bytes(made)
+
+
+def test_a_flipped_bit_in_yaml_that_we_wrote_is_named_or_changes_nothing(tmp_path):
+    path, content = tmp_path / "a.yaml", {"seed": 0, "data": {"path": "a.pt", "pairs": 24}, "model": None}
+    write_yaml(path, content)
+    assert checked_yaml_of(path) == yaml_of(path) == content
+    whole, named = path.read_bytes(), 0
+    for made in flips(whole):
+        path.write_bytes(made)
+        try:
+            assert checked_yaml_of(path) == content
+        except InputError:
+            named += 1
+    assert named > 8 * (len(whole) - 10)
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        try:
+            assert checked_yaml_of(path) is None                    # a comment, and no configuration
+        except InputError:
+            assert size >= len("# sha256")
+
+
+NAMES, ROWS = ["run", "flags", "score"], [["a", "--x [1,2]", "0.5"], ["b", 'says "so"\nand so', "9e3"], ["c", "", ""]]
+
+
+def test_csv_that_we_wrote_is_read_again():
+    assert parse_csv(csv_text(NAMES, ROWS)) == (NAMES, ROWS)
+    assert parse_csv("a,b\n1,2\n") == (["a", "b"], [["1", "2"]])
+    assert parse_csv(csv_text(NAMES, [])) == (NAMES, [])
+    assert parse_csv("") == ([], [])
+
+
+def test_a_flipped_bit_in_csv_that_we_wrote_is_named_or_changes_nothing_but_a_last_line_that_is_cut_off():
+    whole, named = csv_text(NAMES, ROWS).encode(), 0
+    for made in flips(whole):
+        try:
+            names, rows = parse_csv(made.decode("latin-1"))
+        except ValueError:
+            named += 1
+            continue
+        if names[: len(NAMES)] == NAMES and len(names) > len(NAMES):  # the checksums' own name: they are seen
+            assert [row[:-1] for row in rows] == ROWS
+        else:
+            assert (names, rows) in [(NAMES, ROWS), (NAMES, ROWS[:-1])]
+    assert named > 8 * (len(whole) - 8)

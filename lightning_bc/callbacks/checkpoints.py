@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
@@ -14,8 +13,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning_bc.aliases import Config, StateDict
 from lightning_bc.callbacks.rollouts import Rollouts
 from lightning_bc.errors import DivergedError, InputError, takes_state
-from lightning_bc.files import write, write_text
+from lightning_bc.files import write
 from lightning_bc.strategies import Strategy
+from lightning_bc.texts import write_yaml
 
 
 class Checkpoints(Checkpoint):
@@ -77,7 +77,7 @@ class Checkpoints(Checkpoint):
             loader.load_state_dict(self._loader_state)
             self._loader_state = None
         if trainer.is_global_zero:
-            write_text(self.config_path, yaml.safe_dump(self.config, sort_keys=False))
+            write_yaml(self.config_path, self.config)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int

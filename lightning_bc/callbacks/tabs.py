@@ -7,6 +7,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
+from lightning_bc.stopping import STOPPING
+
 RETURNS = ("rollout/return_mean", "rollout/normalized_return")
 
 LAYOUT = {
@@ -40,6 +42,7 @@ class TensorBoardTabs(Callback):
             return
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_custom_scalars(LAYOUT)
-                for summary in hparams(self.hyperparameters, dict.fromkeys(RETURNS, 0)):
-                    logger.experiment.file_writer.add_summary(summary)
+                with STOPPING.held_back():
+                    logger.experiment.add_custom_scalars(LAYOUT)
+                    for summary in hparams(self.hyperparameters, dict.fromkeys(RETURNS, 0)):
+                        logger.experiment.file_writer.add_summary(summary)

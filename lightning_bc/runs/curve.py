@@ -1,9 +1,7 @@
 """curve.csv: a run's reward-over-time curve, a row per point, written as the curve grows."""
 
-import csv
-import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from lightning_bc.errors import InputError
 from lightning_bc.files import write_text
 from lightning_bc.stopping import STOPPING
 from lightning_bc.strategies.contract import Metric
+from lightning_bc.texts import csv_rows, csv_text, parse_csv
 
 CURVE_FILE = "curve.csv"
 STEP = "step"
@@ -82,12 +81,12 @@ class Curve:
             self._write([*names, *new], [[*row, *([""] * len(new))] for row in rows])
         values: Mapping[str, float] = {STEP: step, **point}
         with STOPPING.held_back(), self.path.open("a") as file:
-            file.write(_lines([[_text(values[name]) if name in values else "" for name in self._columns]]))
+            file.write(csv_rows(self._columns, [[_text(values[name]) if name in values else "" for name in self._columns]]))
             file.flush()
             os.fsync(file.fileno())                                 # the curve must not lag behind the next checkpoint
 
     def _write(self, names: list[str], rows: list[list[str]]) -> None:
-        write_text(self.path, _lines([names, *rows]) if names else "")
+        write_text(self.path, csv_text(names, rows) if names else "")
         self._columns = names
 
 
@@ -105,9 +104,8 @@ def read_curve(path: Path) -> dict[str, np.ndarray]:
 
 
 def _rows(path: Path) -> tuple[list[str], list[list[str]], list[list[float]]]:
-    """The header and the rows, as text and as numbers, checked: as many as columns in each, and rising steps."""
-    text = path.read_text()
-    names, *rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))) or [[]]
+    """The header and the rows, as text and as numbers, checked: their checksums, and rising steps."""
+    names, rows = parse_csv(path.read_text())
     if names and (names[0] != STEP or len(set(names)) != len(names)):
         raise ValueError(f"is no curve: its first line is {','.join(names)[:60]!r}, not the names of columns from {STEP} on")
     last, found = -1.0, []
@@ -116,8 +114,6 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]], list[list[float]]]:
             numbers = [float(cell or "nan") for cell in row]
         except ValueError as error:
             raise ValueError(f"is damaged in line {line}: {error}") from error
-        if len(numbers) != len(names):
-            raise ValueError(f"is damaged in line {line}: {len(numbers)} cells under {len(names)} columns")
         if not numbers[0] > last:
             raise ValueError(f"is damaged in line {line}: step {row[0]} does not come after {last:.0f}")
         last = numbers[0]
@@ -128,9 +124,3 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]], list[list[float]]]:
 def _text(value: float) -> str:
     """A number such that reading it gives the same one; without .0 where it is whole."""
     return str(int(value)) if float(value).is_integer() else repr(float(value))
-
-
-def _lines(rows: Iterable[Iterable[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()

@@ -19,7 +19,7 @@ from lightning_bc.aliases import Config, StateDict
 from lightning_bc.demonstrations.readers import stem
 from lightning_bc.errors import InputError
 from lightning_bc.files import refuse_damaged
-from lightning_bc.texts import yaml_of
+from lightning_bc.texts import checked_yaml_of
 
 LOGS = Path("lightning_logs")
 CHECKPOINTS = Path("checkpoints")
@@ -117,13 +117,14 @@ def open_checkpoint(path: str | Path, flag: str = "--ckpt_path") -> StateDict:
 def read_config(run: str) -> Config | None:
     """The configuration of a run; None, and a warning, where the file cannot be used."""
     try:
-        config = yaml_of(config_path(run))
-    except InputError:
-        config = None
-    if not isinstance(config, dict):
-        warnings.warn(f"{config_path(run)}: is empty or torn, and the run is left out.", stacklevel=2)
+        config = checked_yaml_of(config_path(run))
+        why = None if isinstance(config, dict) else f"{config_path(run)}: is empty or torn"
+    except InputError as error:
+        why = str(error)
+    if why is not None:
+        warnings.warn(f"{why}, and the run is left out.", stacklevel=2)
         return None
-    return config
+    return dict(config)
 
 
 def resumable() -> dict[str, Config]:

@@ -13,7 +13,7 @@ from lightning_bc.runs.curve import AXES, CURVE_FILE, RETURN, read_curve
 from lightning_bc.runs.folders import CONFIG_FILE, RESULTS_FILE, started_at
 from lightning_bc.runs.held_out import HeldOutResults, read_results
 from lightning_bc.runs.results import Results
-from lightning_bc.texts import yaml_of
+from lightning_bc.texts import checked_yaml_of
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def read_records(logs: Path) -> tuple[list[Record], list[HeldOutRecord], dict[st
 
 
 def _read_config(path: Path) -> Config:
-    config = yaml_of(path)
+    config = checked_yaml_of(path)
     if not isinstance(config, dict) or not {"seed_everything", "model", "data", "trainer", "env"} <= config.keys():
         raise InputError("is not the configuration of a run")
     return config

@@ -1,7 +1,5 @@
 """results.csv: a line per run, what tables are made of, so that they can be made where the runs no longer lie."""
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +10,7 @@ from lightning_bc.runs import folders
 from lightning_bc.runs.held_out import HeldOutResults, read_results
 from lightning_bc.runs.plan import Fit
 from lightning_bc.runs.results import Results
+from lightning_bc.texts import csv_text, parse_csv
 
 STORE = Path("docs/results.csv")
 WORDS = ("run", "flags", "environment_id", "strategy")
@@ -34,27 +33,22 @@ def read_store(path: Path = STORE) -> dict[str, Line]:
     """
     if not path.exists():
         return {}
-    with path.open(newline="") as file:
-        try:
-            text = file.read()
-            if not text.endswith("\n"):
-                raise ValueError("its last line is cut off")
-            rows = list(csv.DictReader(io.StringIO(text), strict=True))
-            if wrong := [row["run"] for row in rows if None in row or None in row.values()]:
-                raise ValueError(f"the line of {wrong[0]} has not one cell per column")
-            return {row["run"]: row | {name: float(row[name] or "nan") for name in NUMBERS} for row in rows}
-        except (ValueError, TypeError, KeyError, csv.Error) as error:
-            raise InputError(f"{path}: is damaged ({error}). Take it from the repository again.") from error
+    try:
+        text = path.read_text()
+        if not text.endswith("\n"):
+            raise ValueError("its last line is cut off")
+        names, rows = parse_csv(text)
+        lines = [dict(zip(names, row, strict=True)) for row in rows]
+        return {line["run"]: line | {name: float(line[name] or "nan") for name in NUMBERS} for line in lines}
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path}: is damaged ({error}). Take it from the repository again.") from error
 
 
 def write_store(lines: Iterable[Line], path: Path = STORE) -> None:
     """Write the lines in the order of their runs."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*WORDS, *NUMBERS))
-    for line in sorted(lines, key=lambda line: str(line["run"])):
-        writer.writerow([*(line[name] for name in WORDS), *(_text(float(line[name])) for name in NUMBERS)])
-    write_text(path, text.getvalue())
+    by_run = sorted(lines, key=lambda line: str(line["run"]))
+    rows = [[*(line[name] for name in WORDS), *(_text(float(line[name])) for name in NUMBERS)] for line in by_run]
+    write_text(path, csv_text((*WORDS, *NUMBERS), rows))
 
 
 def measured(fits: Iterable[Fit], store: Mapping[str, Line]) -> dict[str, Line]:

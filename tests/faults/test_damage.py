@@ -17,7 +17,6 @@ from lightning_bc.demonstrations import read
 from lightning_bc.demonstrations.experts import load_expert
 from lightning_bc.errors import InputError
 from lightning_bc.report.evaluations import read_evaluations
-from lightning_bc.runs.curve import read_curve
 from lightning_bc.runs.folders import open_checkpoint
 from lightning_bc.runs.held_out import read_results
 from lightning_bc.runs.plan import Study
@@ -76,14 +75,6 @@ def record(path):
     if broken:
         raise InputError("; ".join(f"{path}: {why}" for path, why in broken.items()))
     return [dataclasses.asdict(one) | {"folder": ""} for one in (*records, *held_out)]
-
-
-def curve(path):
-    """As it is read where a run is: the report names the file."""
-    try:
-        return read_curve(path)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 def copy_of_run(path):
@@ -150,15 +141,15 @@ KINDS = {
     ".hdf5": ("data.hdf5", hdf5, demonstrations, False),
     ".parquet": ("data.parquet", parquet, demonstrations, False),
     ".pkl": ("data.pkl", lambda path: path.write_bytes(pickle.dumps(content())), demonstrations, False),
-    "curve.csv": ("curve.csv", lambda path: shutil.copy("lightning_logs/one/curve.csv", path), curve, False),
-    "config.yaml": ("logs/run/config.yaml", copy_of_run, lambda path: record(path), False),
+    "curve.csv": ("logs/run/curve.csv", copy_of_run, lambda path: record(path), True),
+    "config.yaml": ("logs2/run/config.yaml", copy_of_run, lambda path: record(path), True),
     "study": (
         "study.yaml",
         lambda path: path.write_text("flags: --data.path a.pt --trainer.max_steps 4\nrows: {a: --model MSE}\nseeds: 2\n"),
         lambda path: Study.read(str(path)).fits,
         False,
     ),
-    "results.csv": ("store.csv", lambda path: shutil.copy(REPOSITORY / "docs/results.csv", path), read_store, False),
+    "results.csv": ("store.csv", lambda path: shutil.copy(REPOSITORY / "docs/results.csv", path), read_store, True),
     "evaluation": ("evaluation.json", evaluation, lambda path: read_evaluations(str(path)), True),
 }
 FLIPS, TRUNCATIONS = 1000, 100
