@@ -141,6 +141,7 @@ def test_functions_that_will_not_do_are_refused(program, text, words):
 
 def test_a_module_that_is_not_there_is_refused(program):
     assert "no module teacher, neither installed nor in" in refusal("teacher:act")
+    assert "Did you mean teacher:act?" in refusal("teacher.py:act")
     assert "no module os.nothing" in refusal("os.nothing:act")
 
 

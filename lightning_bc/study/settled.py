@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lightning_bc import trainer_flags
 from lightning_bc.arguments import found_configurations, with_lists
 from lightning_bc.training import CommandLine
 
@@ -12,6 +13,7 @@ class Settled(CommandLine):
     """Flags of ``fit`` parsed, settled and built: refused as it would, and ``saved_config`` is all that they mean."""
 
     def __init__(self, flags: Sequence[str]) -> None:
+        trainer_flags.quiet_lightning()
         super().__init__("fit", with_lists(found_configurations(list(flags))))
 
     def _run_subcommand(self, subcommand: str) -> None:

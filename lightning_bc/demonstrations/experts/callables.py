@@ -130,8 +130,9 @@ def _module(name: str) -> object:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise InputError(f"{name}: its module imports {error.name}, which is missing. Install it.") from error
+        meant = f" Did you mean {module.removesuffix('.py')}{name.removeprefix(module)}?" if module.endswith(".py") else ""
         raise InputError(
-            f"{name}: there is no module {error.name}, neither installed nor in {folder}, and no file {name}."
+            f"{name}: there is no module {error.name}, neither installed nor in {folder}, and no file {name}.{meant}"
         ) from error
     except Exception as error:                                      # whatever the user's program raises
         place = traceback.extract_tb(error.__traceback__)[-1]
