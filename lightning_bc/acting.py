@@ -12,13 +12,15 @@ arithmetic is that of ``forward`` with sums in another order, so that its answer
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_bc import numpy_kernels
@@ -59,7 +61,7 @@ def freeze(policy: Callable[[Tensor], Tensor], shape: tuple[int, ...], device: t
     for number in (2, 3):
         with torch.inference_mode(False), torch.no_grad():          # in inference mode compound kernels come as one
             observations = torch.randn(number, *shape, generator=generator).to(device)
-            with _Recorder() as recorder:
+            with _in_small_kernels(), _Recorder() as recorder:
                 answer = policy(observations)
         runs.append((recorder.calls, observations, answer))
     (calls, observations, answer), (others, _, _) = runs
@@ -70,6 +72,18 @@ def freeze(policy: Callable[[Tensor], Tensor], shape: tuple[int, ...], device: t
         _check(kernel, args, settings, other_settings)
         tape.add(kernel, tape.numbered([*args], [*other_args]), settings, result)
     return tape.leading_to(answer)
+
+
+@contextmanager
+def _in_small_kernels() -> Iterator[None]:
+    """Inside the block attention is computed by products and softmax, which NumPy has, in place of fused kernels."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 class _Tape:

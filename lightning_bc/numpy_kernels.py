@@ -5,6 +5,7 @@ Arguments are those of the kernel, arrays in place of tensors. A kernel that is 
 
 import functools
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,8 @@ def of(kernel: Any, settings: dict[str, Any]) -> Callable[..., Any]:
     name = f"{kernel.overloadpacket.__name__}.{kernel._overloadname}"
     if name == "_to_copy.default" and [*settings] == ["dtype"]:
         return functools.partial(_as_type, dtype=numpy_type(settings["dtype"]))
+    if name == "clone.default":                                     # nothing is written into, and NumPy knows strides
+        return _same
     function = KERNELS.get(name)
     if function is not None and not settings:
         return function
@@ -196,6 +199,14 @@ def _softmax(array: Array, dim: int, _: bool) -> Array:
     return exponentials
 
 
+def _safe_softmax(array: Array, dim: int, _: Any = None) -> Array:
+    """Zeros where all is masked, which is -inf; else the sum of exponentials is at least 1, that of the largest."""
+    largest = np.maximum(np.maximum.reduce(array, dim, keepdims=True), np.finfo(array.dtype).min)
+    exponentials = np.exp(array - largest)
+    exponentials /= np.maximum(np.add.reduce(exponentials, dim, keepdims=True), 1)
+    return exponentials
+
+
 def _lerp(start: Array, end: Array, weight: Any) -> Array:
     return start + weight * (end - start)
 
@@ -217,10 +228,10 @@ def _elu(array: Array, alpha: float = 1.0, scale: float = 1.0, input_scale: floa
 
 
 def _layer_norm(array: Array, shape: list[int], weight: Array | None, bias: Array | None, eps: float) -> list[Array]:
-    dims = tuple(range(-len(shape), 0))
-    mean = array.mean(dims, keepdims=True)
+    dims, share = tuple(range(-len(shape), 0)), array.dtype.type(1 / math.prod(shape))
+    mean = np.add.reduce(array, dims, keepdims=True) * share        # array.mean costs several times as much on few numbers
     centred = array - mean
-    scale = 1 / np.sqrt(np.square(centred).mean(dims, keepdims=True) + array.dtype.type(eps))
+    scale = 1 / np.sqrt(np.add.reduce(np.square(centred), dims, keepdims=True) * share + array.dtype.type(eps))
     normalised = centred * scale
     if weight is not None:
         normalised *= weight
@@ -238,6 +249,7 @@ SELECTING = {_index, _gather}
 
 KERNELS: dict[str, Callable[..., Any]] = {
     "_log_softmax.default": _log_softmax,
+    "_safe_softmax.default": _safe_softmax,
     "_softmax.default": _softmax,
     "_unsafe_view.default": reshape,
     "abs.default": np.abs,

@@ -1,6 +1,6 @@
 """Any file is learnt from or refused in words before the first step; no other error, and nothing in it runs.
 
-Hypothesis makes the files (any_files.py). The suite tries a few of each format; ``pytest -m slow`` tries thousands.
+Hypothesis makes the files (any_files.py). The suite tries a few of each format; ``pytest -m slow`` tries ten thousand.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 SPACES = environment_spaces("Pendulum-v1")
-FEW, MANY = 30, 2000
+FEW, MANY = 30, 10_000
 UNWRITABLE = (TypeError, ValueError, AttributeError, OverflowError, KeyError, RuntimeError)  # of writers
 
 
