@@ -5,7 +5,6 @@ configuration of the Gaussian mixture but for the learning rate, which tells met
 """
 
 import contextlib
-import csv
 import io
 import math
 import resource
@@ -22,6 +21,7 @@ from lightning_bc.cli import main as command_line
 from lightning_bc.runs.curve import CURVE_FILE
 from lightning_bc.runs.folders import CONFIG_FILE
 from lightning_bc.runs.results import RESULTS_FILE, Results
+from lightning_bc.texts import csv_text, write_yaml
 
 RANDOM_RETURN, EXPERT_RETURN = -293.0, 9700.0
 
@@ -40,18 +40,15 @@ def write_run(folder: Path, config: dict[str, Any], seed: int, points: int, qual
     ``changes`` replace what is in its results, which are returned; those of ``data`` what is in there.
     """
     folder.mkdir(parents=True)
-    (folder / CONFIG_FILE).write_text(yaml.safe_dump(config | {"seed_everything": seed}))
+    write_yaml(folder / CONFIG_FILE, config | {"seed_everything": seed})
     random = np.random.default_rng(seed)
     steps = np.arange(points) * 10
     rise = quality * (1 - np.exp(-4 * np.arange(points) / points)) + 0.02 * random.standard_normal(points)
     returns = RANDOM_RETURN + (EXPERT_RETURN - RANDOM_RETURN) * rise
-    with (folder / CURVE_FILE).open("w", newline="") as file:        # a Curve would sync each of its points to the disk
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(["step", "optimizer_steps", "environment_steps", "expert_queries", "seconds", "rollout/return_mean"])
-        lines.writerows(
-            [step, step, 0, 0, step * (1 + seed / 50), value]
-            for step, value in zip(steps.tolist(), returns.tolist(), strict=True)
-        )
+    names = ["step", "optimizer_steps", "environment_steps", "expert_queries", "seconds", "rollout/return_mean"]
+    pairs = zip(steps.tolist(), returns.tolist(), strict=True)
+    rows = [[step, step, 0, 0, step * (1 + seed / 50), value] for step, value in pairs]
+    (folder / CURVE_FILE).write_text(csv_text(names, rows))         # a Curve would sync each of its points to the disk
     score = float(returns[-1])
     data: dict[str, Any] = {
         "path": "made-up.pt",
