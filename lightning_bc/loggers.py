@@ -41,21 +41,21 @@ def loggers_of(chosen: Any, run: str, step: int | None) -> list[Logger] | bool:
             # events after the checkpoint are of a session that was killed
             is_there = (folders.LOGS / run).exists()
             own._kwargs.setdefault("purge_step", 0 if step is None and is_there else step if step is None else step + 1)
+            for name in ("log_metrics", "log_hyperparams", "save", "finalize"):
+                setattr(logger, name, _undisturbed(getattr(logger, name)))
         if isinstance(logger, WandbLogger):
             own._wandb_init["name"] = own._wandb_init.get("name") or run
             own._wandb_init["id"] = own._wandb_init.get("id") or re.sub(r"[^\w-]", "-", run)[:128]
-        for name in ("log_metrics", "log_hyperparams", "save", "finalize"):
-            setattr(logger, name, _undisturbed(getattr(logger, name)))
     if any(isinstance(logger, CSVLogger) for logger in loggers):
         warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
     return loggers
 
 
 def _undisturbed(method: Callable[..., Any]) -> Callable[..., Any]:
-    """``method``, at whose end a signal raises that has come within it.
+    """``method`` of TensorBoard's logger, at whose end a signal raises that has come within it.
 
-    TensorBoard's queue that is left between its item and the word to the thread that waits for one keeps its writer, which
-    waits for that thread, for two minutes.
+    Its queue that is left between an item and the word to the thread that waits for one keeps whoever closes it for two
+    minutes, until that thread looks by itself.
     """
 
     @functools.wraps(method)

@@ -87,6 +87,11 @@ def test_a_frozen_policy_keeps_the_weights_of_its_moment_and_can_be_sent():
     assert not torch.equal(strategy.frozen()(observations), before)
 
 
+def attention(asking, asked, told, mask=None, dropout=0.0):
+    asking, asked, told = (x[:, None, :, None] for x in (asking, asked, told))  # (batch, 1 head, 4, 1)
+    return F.scaled_dot_product_attention(asking, asked, told, mask, dropout).flatten(1)
+
+
 FUNCTIONS = {
     "softmax": lambda x: x.softmax(-1),
     "log_softmax": lambda x: x.log_softmax(-1),
@@ -100,6 +105,7 @@ FUNCTIONS = {
     "products": lambda x: torch.bmm(x.view(len(x), 2, 2), x.view(-1, 2, 2).mT).flatten(1) + x @ torch.ones(4, 4),
     "without NumPy": lambda x: x.cumsum(-1) + torch.special.ndtr(x) + F.hardswish(x),
     "used twice": lambda x: (y := x @ torch.eye(4) + torch.addmm(torch.ones(4), x, torch.eye(4))).relu() + y,
+    "attention, of which one asks nobody": lambda x: attention(x, x, x, torch.ones(4, 4, dtype=torch.bool).tril(-1)),
     "masks": lambda x: torch.where(x > 0, x, -x) * (x > 0.5),
     "the rest": lambda x: x.sigmoid() ** 2 + 2 ** x.clamp(max=1) - (3 - x).abs().sqrt().lerp(x, 0.3) + (1 + x * x).log(),
 }
@@ -118,7 +124,7 @@ def test_functions_equal_torchs_own(name):
     ("policy", "reason"),
     [
         (lambda x: x + torch.randn_like(x), "draws random numbers"),
-        (lambda x: F.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None], dropout_p=0.5)[:, 0], "draws random"),
+        (lambda x: attention(x, x, x, dropout=0.5), "draws random"),
         (lambda x: torch.zeros_like(x).copy_(x), "writes into a tensor"),
         (lambda x: x if x.sum() > 0 else -x, "decides by numbers"),
         (lambda x: x[x > 0], "decides by numbers"),
