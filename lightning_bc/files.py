@@ -161,9 +161,9 @@ def refuse_damaged(path: str | Path) -> None:
     Raises:
         InputError: what lies in it is not what was written.
     """
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):                            # this too raises, where disks are counted
+            return
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except Exception as error:                                      # zipfile has many kinds

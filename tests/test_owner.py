@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -187,3 +188,15 @@ def test_what_is_no_archive_is_left_to_its_reader(tmp_path):
     refuse_damaged(tmp_path / "a.pt")
     write(tmp_path / "b.pt", {"a": torch.ones(3)})
     refuse_damaged(tmp_path / "b.pt")
+
+
+def test_an_archive_that_claims_to_span_disks_is_damaged(tmp_path):
+    """On such a one zipfile raises already where it is asked whether it is an archive at all."""
+    path = tmp_path / "a.pt"
+    write(path, {"a": torch.ones(3)})
+    whole = path.read_bytes()
+    end = whole.rindex(b"PK\5\6")                                   # the record at the archive's end
+    path.write_bytes(whole[:end] + b"PK\6\7" + struct.pack("<LQL", 1, 0, 2) + whole[end:])
+    for look in (refuse_damaged, read, load_expert):
+        with pytest.raises(InputError, match=r"a\.pt: is damaged \(zipfiles that span multiple disks"):
+            look(path)
