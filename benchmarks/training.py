@@ -62,10 +62,11 @@ def rows(settings: Settings) -> list[Row]:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     data, most = random_pairs(settings, settings.sized(250_000, 1000)), settings.sized(1000, 4)
-    found = []
+    few, found = most // 100 + 1, []
     offline = [cls for cls in strategies().values() if issubclass(cls, OfflineStrategy)]
     for cls in offline[: settings.sized(len(offline), 1)]:
-        steps = min(most, max(most // 20, int(LONGEST / (by_hand(cls, data, few := most // 100 + 1) / few))))
+        seconds_of_a_step = by_hand(cls, data, few) / few
+        steps = min(most, max(most // 20, int(LONGEST / seconds_of_a_step)))
         trainer, hand = partial(by_trainer, cls, data, steps), partial(by_hand, cls, data, steps)
         bare = partial(by_products, products(new(cls, data), data.batch_size), steps)
         for beside, other in (("plain loop", hand), ("bare products", bare)):

@@ -1,10 +1,9 @@
 """Where a run's metrics go: TensorBoard unless another of Lightning's loggers is chosen, and how to look at them."""
 
-import functools
 import re
 import shlex
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,29 +40,16 @@ def loggers_of(chosen: Any, run: str, step: int | None) -> list[Logger] | bool:
             # events after the checkpoint are of a session that was killed
             is_there = (folders.LOGS / run).exists()
             own._kwargs.setdefault("purge_step", 0 if step is None and is_there else step if step is None else step + 1)
+            # its queue, left by a signal between an item and the word to the thread that waits for one, keeps whoever closes
+            # it for two minutes, until that thread looks by itself
             for name in ("log_metrics", "log_hyperparams", "save", "finalize"):
-                setattr(logger, name, _undisturbed(getattr(logger, name)))
+                setattr(logger, name, STOPPING.held_back()(getattr(logger, name)))
         if isinstance(logger, WandbLogger):
             own._wandb_init["name"] = own._wandb_init.get("name") or run
             own._wandb_init["id"] = own._wandb_init.get("id") or re.sub(r"[^\w-]", "-", run)[:128]
     if any(isinstance(logger, CSVLogger) for logger in loggers):
         warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
     return loggers
-
-
-def _undisturbed(method: Callable[..., Any]) -> Callable[..., Any]:
-    """``method`` of TensorBoard's logger, at whose end a signal raises that has come within it.
-
-    Its queue that is left between an item and the word to the thread that waits for one keeps whoever closes it for two
-    minutes, until that thread looks by itself.
-    """
-
-    @functools.wraps(method)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with STOPPING.held_back():
-            return method(*args, **kwargs)
-
-    return call
 
 
 def views(loggers: Sequence[Logger], run: str) -> list[str]:

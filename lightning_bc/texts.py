@@ -73,7 +73,7 @@ def checked_yaml_of(path: str | Path) -> Any:
 
 def _parse_checked_yaml(text: str) -> Any:
     first, _, rest = text.partition("\n")
-    if first.startswith(FIRST_LINE.rstrip()) and first != FIRST_LINE + hashlib.sha256(rest.encode()).hexdigest():
+    if first.startswith(FIRST_LINE.rstrip()) and first != _first_line(rest):
         raise ValueError("is not what was written, by the checksum in its first line")
     return parse_yaml(text)
 
@@ -140,7 +140,11 @@ def write_yaml(path: str | Path, content: Mapping[str, Any]) -> None:
     import yaml  # here alone: a task on a Ray node does without it
 
     text = yaml.safe_dump(content, sort_keys=False)
-    write_text(path, f"{FIRST_LINE}{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+    write_text(path, f"{_first_line(text)}\n{text}")
+
+
+def _first_line(rest: str) -> str:
+    return FIRST_LINE + hashlib.sha256(rest.encode()).hexdigest()
 
 
 def csv_rows(names: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
@@ -165,11 +169,12 @@ def parse_csv(text: str) -> tuple[list[str], list[list[str]]]:
     reader = csv.reader(lines, strict=True)
     try:
         names = next(reader, [])
+        has_checksums = names[-1:] == [ROW_CHECKSUM]
         rows, before, begin = [], _crc("".join(lines[: reader.line_num])), reader.line_num
         for row in reader:
             if len(row) != len(names):
                 raise ValueError(f"is damaged in line {begin + 1}: {len(row)} cells under {len(names)} columns")
-            if names[-1] == ROW_CHECKSUM:
+            if has_checksums:
                 line = "".join(lines[begin : reader.line_num]).rpartition(",")[0] + "\n"
                 if row.pop() != f"{_crc(line, before):08x}":
                     raise ValueError(f"is damaged in line {begin + 1}, or in the first, by its {ROW_CHECKSUM}")
@@ -177,7 +182,7 @@ def parse_csv(text: str) -> tuple[list[str], list[list[str]]]:
             begin = reader.line_num
     except csv.Error as error:
         raise ValueError(f"is damaged in line {reader.line_num}: {error}") from error
-    return [name for name in names if name != ROW_CHECKSUM], rows
+    return names[:-1] if has_checksums else names, rows
 
 
 def _line(cells: Iterable[object]) -> str:

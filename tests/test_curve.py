@@ -75,6 +75,11 @@ def test_a_torn_last_line_is_left_out_wherever_it_was_cut(path, cut):
     assert read_curve(path)["step"].tolist() == [0]
 
 
+def remove_checksums(path):
+    """As earlier versions wrote it."""
+    path.write_text("".join(line.rpartition(",")[0] + "\n" for line in path.read_text().splitlines()))
+
+
 DAMAGE = [
     ("\n10,", "\n10;", "line 3"),
     ("\n10,", "\n10,5,", "line 3"),
@@ -90,8 +95,8 @@ DAMAGE = [
 @pytest.mark.parametrize("has_checksums", [True, False])
 def test_damage_is_named_and_a_run_does_not_go_on_over_it(path, old, new, named, has_checksums):
     write(path, [0, 10, 20])
-    if not has_checksums:                                           # as of earlier versions
-        path.write_text("".join(line.rpartition(",")[0] + "\n" for line in path.read_text().splitlines()))
+    if not has_checksums:
+        remove_checksums(path)
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(ValueError, match="is damaged in line" if has_checksums else named):
@@ -102,7 +107,7 @@ def test_damage_is_named_and_a_run_does_not_go_on_over_it(path, old, new, named,
 
 def test_a_curve_without_checksums_is_read_and_has_them_once_its_run_goes_on(path):
     write(path, [0, 10])
-    path.write_text("".join(line.rpartition(",")[0] + "\n" for line in path.read_text().splitlines()))
+    remove_checksums(path)
     assert read_curve(path)["step"].tolist() == [0, 10]
     Curve(path).resume(10)
     assert read_curve(path)["step"].tolist() == [0, 10]

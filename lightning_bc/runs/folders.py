@@ -116,15 +116,15 @@ def open_checkpoint(path: str | Path, flag: str = "--ckpt_path") -> StateDict:
 
 def read_config(run: str) -> Config | None:
     """The configuration of a run; None, and a warning, where the file cannot be used."""
+    path = config_path(run)
     try:
-        config = checked_yaml_of(config_path(run))
-        why = None if isinstance(config, dict) else f"{config_path(run)}: is empty or torn"
+        config = checked_yaml_of(path)
+        if not isinstance(config, dict):
+            raise InputError(f"{path}: is empty or torn")
     except InputError as error:
-        why = str(error)
-    if why is not None:
-        warnings.warn(f"{why}, and the run is left out.", stacklevel=2)
+        warnings.warn(f"{error}, and the run is left out.", stacklevel=2)
         return None
-    return dict(config)
+    return config
 
 
 def resumable() -> dict[str, Config]:

@@ -141,8 +141,8 @@ KINDS = {
     ".hdf5": ("data.hdf5", hdf5, demonstrations, False),
     ".parquet": ("data.parquet", parquet, demonstrations, False),
     ".pkl": ("data.pkl", lambda path: path.write_bytes(pickle.dumps(content())), demonstrations, False),
-    "curve.csv": ("logs/run/curve.csv", copy_of_run, lambda path: record(path), True),
-    "config.yaml": ("logs2/run/config.yaml", copy_of_run, lambda path: record(path), True),
+    "curve.csv": ("logs/run/curve.csv", copy_of_run, record, True),
+    "config.yaml": ("logs2/run/config.yaml", copy_of_run, record, True),
     "study": (
         "study.yaml",
         lambda path: path.write_text("flags: --data.path a.pt --trainer.max_steps 4\nrows: {a: --model MSE}\nseeds: 2\n"),

@@ -1,8 +1,6 @@
 """SIGTERM and SIGINT at random instants: exit status, seconds, and a printed command that works."""
 
 import shutil
-import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -10,12 +8,21 @@ import torch
 import yaml
 from conftest import REPOSITORY, SMALL, actor_state
 
-from faults.trials import ACTING, SHORT, Trial, instants, leftovers, printed_command, run, sized, tell, working_folder
+from faults.trials import (
+    ACTING,
+    SHORT,
+    Trial,
+    instants,
+    leftovers,
+    printed_command,
+    run,
+    sized,
+    stopped_after,
+    tell,
+    working_folder,
+)
 
 pytestmark = pytest.mark.faults
-
-LONGEST = 10.0
-"""Seconds until it has ended."""
 
 FIT = f"{SMALL} {SHORT} --trainer.max_steps 200"
 CASES = {
@@ -66,17 +73,10 @@ def test_a_signal_ends_a_command_soon_and_what_it_prints_works(case, folder, tmp
         whole = through.seconds
     longest, stopped, ended = 0.0, 0, 0
     for number, instant in enumerate(instants(sized(count), whole, 100 + list(CASES).index(case))):
-        sent = (signal.SIGTERM, signal.SIGINT)[number % 2]
-        trial = Trial(words.replace("NEW", f"new{number}").split()).start()
-        time.sleep(instant)
-        seconds = trial.stop(sent, twice=number % 3 == 2)
-        assert not trial.orphans()
-        assert "Traceback" not in trial.output, trial.output
-        if trial.status == 0:
+        trial, seconds = stopped_after(words.replace("NEW", f"new{number}").split(), number, instant)
+        if seconds is None:
             ended += 1
             continue
-        assert trial.status == 128 + sent, trial.output
-        assert seconds < LONGEST
         longest, stopped = max(longest, seconds), stopped + 1
         if "collected first" in case:
             assert not data.exists()

@@ -32,6 +32,9 @@ SEED = int(os.environ.get("FAULTS_SEED", "0"))
 MARK = "FAULTS_TRIAL"
 """A variable that all processes inherit that a trial has started, also those in sessions of their own."""
 
+LONGEST = 10.0
+"""Seconds until a command has ended after a signal."""
+
 QUIET = "--trainer.enable_progress_bar false"
 SHORT = f"{QUIET} --rollouts.eval_freq 20 --rollouts.episodes 2 --data.batch_size 16 --model.optimizer.lr 1e-3"
 ACTING = (
@@ -189,6 +192,28 @@ def run(*arguments, timeout=300, **environment):
     """Run a command to its end."""
     words = [word for argument in arguments for word in (argument.split() if isinstance(argument, str) else argument)]
     return Trial(words, environment).start().wait(timeout)
+
+
+def stopped_after(words, number, instant, patience=60.0):
+    """A command that a signal meets after ``instant`` seconds, and that ends as it should: the trial, and how long it took.
+
+    The seconds are None where it had ended before.
+
+    Args:
+        number: of the trial: which signal it is, and whether a second one follows.
+        patience: seconds that processes which it has started may outlive it.
+    """
+    sent = (signal.SIGTERM, signal.SIGINT)[number % 2]
+    trial = Trial(words).start()
+    time.sleep(instant)
+    seconds = trial.stop(sent, twice=number % 3 == 2)
+    assert not trial.orphans(patience)
+    assert "Traceback" not in trial.output, trial.output
+    if trial.status == 0:
+        return trial, None
+    assert trial.status == 128 + sent, trial.output
+    assert seconds < LONGEST
+    return trial, seconds
 
 
 def group(number):
