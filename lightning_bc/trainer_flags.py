@@ -82,6 +82,12 @@ def scheduler_plugins(environment: Mapping[str, str]) -> list[SLURMEnvironment]:
     return [SLURMEnvironment(auto_requeue=False)] if by_srun(environment) else []
 
 
+def settle_callbacks(config: Any) -> None:
+    """A list of them, where one is given by itself, as Lightning allows."""
+    given = config.trainer.callbacks
+    config.trainer.callbacks = given if given is None or isinstance(given, list) else [given]
+
+
 def settle_length(config: Any, strategy: type[Strategy]) -> None:
     """The default number of steps, unless one or a number of passes is given; strategies that act have their own length.
 

@@ -168,6 +168,7 @@ class CommandLine(LightningCLI):
         if strategy.needs is Needs.NOTHING and config.data.path == default_path("{env}"):
             config.data.path = None
         settle.settle_environment(config, self.checkpoint)
+        trainer_flags.settle_callbacks(config)
         trainer_flags.settle_length(config, strategy)
         trainer_flags.refuse_unsupported(config, strategy)
         if config.init_from and not any(arg.startswith("--model.network") for arg in self.args):

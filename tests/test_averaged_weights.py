@@ -1,5 +1,7 @@
 """Averaged weights act and are saved; the others are trained, as if nothing were averaged; runs resume exactly."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import OFFLINE_FLAGS, assert_equal_weights, build_strategy, fit, last_checkpoint, refused
@@ -52,6 +54,16 @@ def test_a_stopped_run_resumes_bit_by_bit(data, stop_here):  # noqa: F811
     assert_equal_weights(first, second)
     for one, other in zip(first["averages"]["others"], second["averages"]["others"], strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_callback_by_itself_is_a_list_of_one(data):
+    short = f"{OFFLINE_FLAGS} --trainer.max_epochs 1"
+    listed, alone = (fit(data, flags=f"{short} {flags} --run {run}") for run, flags in (
+        ("listed", AVERAGED), ("alone", AVERAGED.replace("+=", " ")),
+    ))  # fmt: skip
+    one, other = ((Path("lightning_logs") / run / "config.yaml").read_text().splitlines()[1:] for run in (listed, alone))
+    assert one == [line.replace("alone", "listed") for line in other]
+    assert_equal_weights(last_checkpoint(listed), last_checkpoint(alone))
 
 
 @pytest.mark.parametrize(

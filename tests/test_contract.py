@@ -67,6 +67,14 @@ def test_actions_are_finite_and_within_the_bounds(cls, magnitude, deterministic)
 
 
 @every_strategy
+@pytest.mark.parametrize("deterministic", [True, False], ids=["deterministic", "sampled"])
+def test_actions_in_double_precision(cls, deterministic):
+    strategy = build_strategy(cls).double()
+    with torch.inference_mode():
+        assert strategy(torch.randn(5, 3, dtype=torch.float64), deterministic=deterministic).dtype == torch.float64
+
+
+@every_strategy
 def test_one_observation_is_a_batch(cls):
     strategy = build_strategy(cls)
     observations = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))

@@ -9,7 +9,7 @@ import torch
 from conftest import flags_of, last_checkpoint
 
 from lightning_bc.cli import main
-from lightning_bc.strategies import base, recorded, strategies
+from lightning_bc.strategies import OfflineStrategy, base, recorded, strategies
 from lightning_bc.strategies.recorded import Recorded
 
 RECORDABLE = [name for name, cls in strategies().items() if cls.recordable]
@@ -64,18 +64,22 @@ def test_replayed_updates_are_counted_and_learn_as_others(strategy, data, replay
 
 
 def test_what_may_be_recorded_says_so():
-    assert {"MSE", "Gaussian", "GaussianMixture", "Diffusion", "FlowMatching", "Autoregressive"} <= set(RECORDABLE)
+    assert {name for name, cls in strategies().items() if issubclass(cls, OfflineStrategy)} <= set(RECORDABLE)
     assert {"SAC", "TD3", "IQLearn"} <= set(RECORDABLE)
     assert "GAIL" not in RECORDABLE                                 # its discriminator counts terminations on the host
 
 
-@pytest.mark.parametrize("strategy", RECORDABLE)
+SEQUENCES = [f"GaussianMixture --model.history 3 --model.network {network}" for network in ("LSTM", "Transformer")]
+
+
+@pytest.mark.parametrize("strategy", [*RECORDABLE, *SEQUENCES])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.gpu
 @no_gpu
 def test_a_graph_learns_what_kernels_launched_one_by_one_learn(strategy, precision, data):
     """The same random numbers, and weights equal to 1e-4: learning rates are 32-bit numbers on the device."""
-    flags = flags_of(strategy, data, epochs=3, environment_steps=200)
+    strategy, *network = strategy.split()
+    flags = [*flags_of(strategy, data, epochs=3, environment_steps=200), *network]
     flags = [*flags, "--trainer.accelerator", "gpu", "--trainer.precision", precision]
     replayed, one = weights_of(flags)
     plain, other = weights_of([*flags, "--cuda_graphs", "false"])

@@ -102,6 +102,7 @@ class ACT(OfflineStrategy):
         schedule: "cosine" lowers the learning rate to zero over the run; "constant" leaves it.
     """
 
+    recordable = True
     logs = {
         "loss": Metric("absolute, before the tanh", "mean over batch, actions and dimensions of abs(f(o, z) - u) + beta KL"),
         "absolute_error": Metric("before the tanh", "mean over batch, actions and dimensions of abs(f(o, z) - u)"),
@@ -152,8 +153,8 @@ class ACT(OfflineStrategy):
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """The chunk of the style 0, or of a style from the prior."""
-        shape = (observations.shape[0], self.latent_dim)
-        style = torch.zeros(shape, device=self.device) if deterministic else torch.randn(shape, device=self.device)
+        style = observations.new_zeros(observations.shape[0], self.latent_dim)
+        style = style if deterministic else torch.randn_like(style)
         return self.first_chunk(self.squashing(self.network(self._sequence(observations), style)))
 
     def _sequence(self, observations: Tensor) -> Tensor:

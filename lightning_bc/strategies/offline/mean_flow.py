@@ -67,6 +67,7 @@ class MeanFlow(OfflineStrategy):
     """
 
     multimodal = True
+    recordable = True
     logs = {
         "loss": Metric("squared, before the tanh", "mean over batch and dimensions of (t w - t (v - (t - r) d w / dt))^2"),
     }
@@ -129,8 +130,8 @@ class MeanFlow(OfflineStrategy):
         """Step from the fixed noise, scaled, or from fresh noise to the action."""
         shape = (observations.shape[0], self.horizon * self.action_dim)
         start = self.noise_scale * self.start_noise
-        points = start.expand(shape) if deterministic else torch.randn(shape, device=self.device)
-        ones = torch.ones(observations.shape[:1], device=self.device)
+        points = start.expand(shape) if deterministic else torch.randn(shape, dtype=start.dtype, device=self.device)
+        ones = observations.new_ones(observations.shape[:1])
         for step in range(self.act_steps, 0, -1):
             now, then = step / self.act_steps, (step - 1) / self.act_steps
             action = self.action(observations, points, then * ones, now * ones)

@@ -52,6 +52,7 @@ class MIP(OfflineStrategy):
     """
 
     stochastic = False
+    recordable = True
     logs = {
         "loss": Metric(
             "squared, before the tanh",
