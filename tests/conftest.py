@@ -122,7 +122,8 @@ def flags_of(strategy, data, epochs, environment_steps):
         starts, capacity = environment_steps // 6, environment_steps // 2
         length = f"{INTERACTIVE_FLAGS} --model.total_environment_steps {environment_steps}"
         length += f" --model.learning_starts {starts} --model.replay_capacity {capacity}"
-    small = SMALL.split() if "network" in inspect.signature(strategies()[strategy]).parameters else []
+    has_network = "network" in inspect.signature(strategies()[strategy]).parameters
+    small = (SMALL if has_network else "--model.width 16 --model.layers 1").split()
     return ["--model", strategy, *small, "--data.path", data, *length.split()]
 
 
