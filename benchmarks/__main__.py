@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PARTS = (
     *("training", "playing", "latency", "protocol", "physics", "collection", "soft_actor_critic", "cuda_graphs"),
-    *("larger_than_memory", "report", "growth"),
+    *("imitation", "larger_than_memory", "report", "growth"),
 )
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="measure next to nothing, to see that all runs")
     parser.add_argument("--long", action="store_true", help="also how cost grows, for an hour")
     parser.add_argument("--output", type=Path, default=PAGE, help="the page whose tables are replaced")
+    parser.add_argument("--imitation", type=Path, help="the Python of an environment with imitation, for that part")
     given = parser.parse_args(arguments)
     if unknown := sorted({*given.parts} - {*PARTS}):
         parser.error(f"{', '.join(unknown)}: no such part; there are {', '.join(PARTS)}")
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     for part in given.parts or PARTS:
         with tempfile.TemporaryDirectory() as folder:
             rows = importlib.import_module(f"benchmarks.{part}").rows(
-                Settings(1 if given.quick else given.rounds, given.quick, given.long, Path(folder))
+                Settings(1 if given.quick else given.rounds, given.quick, given.long, Path(folder), given.imitation)
             )
         if rows:
             lines = table(rows)

@@ -30,12 +30,14 @@ class Settings:
         quick: measure as little as shows that everything runs.
         long: also how cost grows.
         folder: for files, empty at first.
+        imitation: the Python of an environment with imitation.
     """
 
     rounds: int
     quick: bool
     long: bool
     folder: Path
+    imitation: Path | None = None
 
     def sized(self, full: int, quick: int) -> int:
         """``full``, or ``quick`` where that is wanted."""
