@@ -80,9 +80,11 @@ def ours(settings: Settings, path: Path, batch: int, wanted: float) -> tuple[flo
 def others(settings: Settings, path: Path, batch: int, wanted: float) -> tuple[float, float]:
     """The same of imitation."""
     pairs, output = settings.folder / "pairs.npz", settings.folder / "clones.npz"
-    spaces, learnt = environment_spaces(ENVIRONMENT), read(path)
+    spaces = environment_spaces(ENVIRONMENT)
     bounds = {"low": spaces.action_low.astype(np.float32), "high": spaces.action_high.astype(np.float32)}
-    np.savez(pairs, observations=learnt.observations.numpy(), actions=learnt.actions.numpy(), **bounds)
+    if not pairs.exists():
+        learnt = read(path)
+        np.savez(pairs, observations=learnt.observations.numpy(), actions=learnt.actions.numpy(), **bounds)
     script, seconds = Path(__file__).with_name("imitation_bc.py"), settings.sized(60, 2)
     subprocess.run(
         [str(settings.imitation), "-I", "-W", "ignore", str(script), *map(str, (pairs, batch, seconds, output))],
