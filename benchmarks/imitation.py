@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import ENVIRONMENT, Row, Settings, duration, rate
-from benchmarks.protocol import CONFIG, command, demonstrations
+from benchmarks.protocol import demonstrations, fitted
 from lightning_bc.demonstrations import read
 from lightning_bc.environments import environment_spaces, make
 from lightning_bc.episodes import SELECTION_BANK, play
@@ -53,11 +53,14 @@ def rows(settings: Settings) -> list[Row]:
     """Pairs per second, and seconds; one round of each, since each takes minutes."""
     if settings.imitation is None:
         return []
-    path, found = demonstrations(settings), []
-    wanted = WANTED * read(path).mean_return
+    path, pairs, found = demonstrations(settings), settings.folder / "pairs.npz", []
+    learnt, spaces = read(path), environment_spaces(ENVIRONMENT)
+    bounds = {"low": spaces.action_low.astype(np.float32), "high": spaces.action_high.astype(np.float32)}
+    np.savez(pairs, observations=learnt.observations.numpy(), actions=learnt.actions.numpy(), **bounds)
+    wanted = WANTED * learnt.mean_return
     for batch in BATCHES[: settings.sized(len(BATCHES), 1)]:
         our_rate, our_seconds = ours(settings, path, 1000, wanted)
-        other_rate, other_seconds = others(settings, path, batch, wanted)
+        other_rate, other_seconds = others(settings, pairs, batch, wanted)
         found.append(rate("pairs", f"imitation, batches of {batch}", 1, "pairs/s", [(1 / our_rate, 1 / other_rate)]))
         seconds = [(our_seconds, other_seconds)]
         found.append(duration("to 0.99 of the demonstrations", f"imitation, batches of {batch}", seconds))
@@ -66,35 +69,27 @@ def rows(settings: Settings) -> list[Row]:
 
 def ours(settings: Settings, path: Path, batch: int, wanted: float) -> tuple[float, float]:
     """Pairs per second, and seconds to the first point that returns what is wanted."""
-    run, steps = f"cloning-{len([*settings.folder.rglob('results.json')])}", settings.sized(1500, 20)
-    fit = ["fit", "--config", CONFIG, "--data.path", path, "--data.batch_size", batch, "--trainer.max_steps", steps]
-    fit += ["--rollouts.eval_freq", settings.sized(50, 10), "--rollouts.episodes", EPISODES, "--rollouts.workers", 0]
-    command(settings, *fit, "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--run", run)
-    logs = settings.folder / "lightning_logs" / run
-    results = json.loads((logs / "results.json").read_text())
-    curve = read_curve(logs / "curve.csv")
+    steps = settings.sized(1500, 20)
+    curve_of = ["--rollouts.eval_freq", settings.sized(50, 10), "--rollouts.episodes", EPISODES, "--rollouts.workers", 0]
+    logs = fitted(settings, path, batch, *curve_of, "--trainer.max_steps", steps, "--trainer.accelerator", "cpu")
+    results, curve = json.loads((logs / "results.json").read_text()), read_curve(logs / "curve.csv")
     points = [*zip(curve["training_seconds"].tolist(), curve["rollout/return_mean"].tolist(), strict=True)]
     return steps * batch / results["training_seconds"], first(points, wanted)
 
 
-def others(settings: Settings, path: Path, batch: int, wanted: float) -> tuple[float, float]:
+def others(settings: Settings, pairs: Path, batch: int, wanted: float) -> tuple[float, float]:
     """The same of imitation."""
-    pairs, output = settings.folder / "pairs.npz", settings.folder / "clones.npz"
-    spaces = environment_spaces(ENVIRONMENT)
-    bounds = {"low": spaces.action_low.astype(np.float32), "high": spaces.action_high.astype(np.float32)}
-    if not pairs.exists():
-        learnt = read(path)
-        np.savez(pairs, observations=learnt.observations.numpy(), actions=learnt.actions.numpy(), **bounds)
-    script, seconds = Path(__file__).with_name("imitation_bc.py"), settings.sized(60, 2)
+    output, script = settings.folder / "clones.npz", Path(__file__).with_name("imitation_bc.py")
+    arguments = map(str, (pairs, batch, settings.sized(60, 2), output))
     subprocess.run(
-        [str(settings.imitation), "-I", "-W", "ignore", str(script), *map(str, (pairs, batch, seconds, output))],
-        check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+        [str(settings.imitation), "-I", "-W", "ignore", str(script), *arguments], check=True, stdout=subprocess.DEVNULL
+    )
     environments, points = make(ENVIRONMENT, EPISODES), []
-    with np.load(output) as file:
+    with np.load(pairs) as given, np.load(output) as file:
+        low, high = given["low"], given["high"]
         columns = [file[str(number)] for number in range(6)]        # each (snapshots, ...)
         for taken, *weights in zip(file["times"], *columns, strict=True):
-            policy = Clone(weights, bounds["low"], bounds["high"])
+            policy = Clone(weights, low, high)
             points.append((float(taken), float(play(policy, environments, SELECTION_BANK.seeds(EPISODES)).returns.mean())))
             if points[-1][1] >= wanted:
                 break

@@ -64,13 +64,18 @@ def command(settings: Settings, *arguments: object) -> None:
 
 def ours(settings: Settings, path: Path, batch: int, *flags: object) -> float:
     """Seconds of training and playing, as the run itself counts them."""
+    protocol = ["--model.optimizer.lr", "1e-3", "--rollouts.eval_freq", EVERY, "--rollouts.episodes", EPISODES]
+    logs = fitted(settings, path, batch, *protocol, "--trainer.max_epochs", 1, *flags)
+    return float(json.loads((logs / "results.json").read_text())["seconds"])
+
+
+def fitted(settings: Settings, path: Path, batch: int, *flags: object) -> Path:
+    """Fit the Gaussian baseline; the folder of the run's logs."""
     logs = settings.folder / "lightning_logs"
-    run = f"protocol-{len([*logs.glob('*')])}"
-    fit = ["fit", "--config", CONFIG, "--data.path", path, "--data.batch_size", batch, "--model.optimizer.lr", "1e-3"]
-    fit += ["--rollouts.eval_freq", EVERY, "--rollouts.episodes", EPISODES]
-    fit += ["--trainer.max_epochs", 1, "--trainer.enable_progress_bar", "false"]
-    command(settings, *fit, "--run", run, *flags)
-    return float(json.loads((logs / run / "results.json").read_text())["seconds"])
+    run = f"gaussian-{len([*logs.glob('*')])}"
+    fit = ["fit", "--config", CONFIG, "--data.path", path, "--data.batch_size", batch, "--run", run]
+    command(settings, *fit, "--trainer.enable_progress_bar", "false", *flags)
+    return logs / run
 
 
 def bare(settings: Settings, batch: int) -> float:
