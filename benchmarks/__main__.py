@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from benchmarks.measure import Row
 
 PARTS = (
-    *("training", "playing", "latency", "protocol", "physics", "collection", "soft_actor_critic", "cuda_graphs"),
+    *("training", "playing", "latency", "protocol", "physics", "collection", "soft_actor_critic", "recorded", "cuda_graphs"),
     *("imitation", "larger_than_memory", "report", "growth"),
 )
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"

@@ -67,14 +67,15 @@ class Row:
 
 def seconds(call: Callable[[], object]) -> float:
     """How long one call takes, with what it leaves to the GPU."""
-    _wait()
+    wait()
     started = time.perf_counter()
     call()
-    _wait()
+    wait()
     return time.perf_counter() - started
 
 
-def _wait() -> None:
+def wait() -> None:
+    """For what the GPU still has to do."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
 

@@ -33,7 +33,8 @@ What each is, in the same order:
     strategies/         how actions are modelled, one file per strategy
         contract.py     what strategies and data ask of each other
         optimizers.py   the default optimizer
-        recorded.py     an update as a CUDA graph, recorded once and replayed
+        recorded.py     an update that is recorded once and replayed: on a GPU as a CUDA graph
+        cpu_graph.py    and on the CPU as a list of kernels in fixed memory
         base.py         what every strategy shares: Strategy
         offline/        strategies that learn from demonstrations alone
         online/         strategies that act in the environment while they learn, and what these are made of

@@ -48,7 +48,7 @@ RUN_FLAGS = {
 
 
 OTHERS = {
-    "cuda_graphs": "false launches each kernel of an update on a CUDA device by itself; default true",
+    "record_updates": "false goes through Python and autograd at each update; default true",
     "trainer.NAME": "any other of Lightning's Trainer: https://lightning.ai/docs/pytorch/stable",
 }
 

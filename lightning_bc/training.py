@@ -135,10 +135,10 @@ class CommandLine(LightningCLI):
             help="start a new run from this checkpoint's weights and normalisation; SAC begins from a clone's too",
         )
         parser.add_argument(
-            "--cuda_graphs",
+            "--record_updates",
             type=bool,
             default=True,
-            help="replay updates on a CUDA device from a graph; false launches each kernel by itself",
+            help="record an update's kernels once and replay them; false goes through Python and autograd at each update",
         )
         parser.add_argument(
             "--env",
@@ -219,7 +219,7 @@ class CommandLine(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         # Lightning refuses to clip where steps are taken by hand; the strategy does it
         self.model.gradient_clip_val, trainer.gradient_clip_val = trainer.gradient_clip_val, None
-        self.model.cuda_graphs = self._get(self.config_init, "cuda_graphs")
+        self.model.record_updates = self._get(self.config_init, "record_updates")
         if self.command != "fit":
             return super().instantiate_trainer(logger=False, enable_checkpointing=False, **kwargs)
         rollouts: Rollouts = self._get(self.config_init, "rollouts")

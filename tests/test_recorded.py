@@ -1,15 +1,17 @@
 """Updates that are recorded once and replayed. What only a CUDA device can do is tested with the marker ``gpu``."""
 
-import contextlib
 import warnings
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from conftest import flags_of, last_checkpoint
+from lightning.pytorch import Callback
 
 from lightning_bc.cli import main
-from lightning_bc.strategies import OfflineStrategy, base, recorded, strategies
+from lightning_bc.strategies import OfflineStrategy, strategies
+from lightning_bc.strategies.cpu_graph import CPUGraph
 from lightning_bc.strategies.recorded import Recorded
 
 RECORDABLE = [name for name, cls in strategies().items() if cls.recordable]
@@ -30,34 +32,25 @@ def runs():
 
 
 @pytest.fixture
-def replayed_on_the_cpu(monkeypatch):
-    """A graph is stood in for by the update itself; how often each was replayed."""
-    replays = []
-
-    class Graph(recorded._Graph):
-        def __init__(self, update, inputs):
-            self.update, self.inputs = update, [tensor.clone() for tensor in inputs]
-
-        def replay(self, inputs):
-            replays.append(len(inputs))
-            for static, given in zip(self.inputs, inputs, strict=True):
-                static.copy_(given)
-            return self.update(*self.inputs)
-
-    monkeypatch.setattr(recorded, "_Graph", Graph)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda: None)
-    monkeypatch.setattr(Recorded, "_call", lambda self, inputs: self.update(*inputs))
-    monkeypatch.setattr(Recorded, "_reading_on_device", lambda self: contextlib.nullcontext())
-    monkeypatch.setattr(base.Strategy, "is_recorded", property(lambda self: self.recordable and self.cuda_graphs))
-    return replays
+def replays(monkeypatch):
+    """How many inputs each update had that was replayed on the CPU."""
+    found = []
+    replay = CPUGraph.replay
+    monkeypatch.setattr(CPUGraph, "replay", lambda self, inputs: found.append(len(inputs)) or replay(self, inputs))
+    return found
 
 
-@pytest.mark.parametrize("strategy", ["MSE", "SAC"])
-def test_replayed_updates_are_counted_and_learn_as_others(strategy, data, replayed_on_the_cpu):
-    flags = flags_of(strategy, data, epochs=2, environment_steps=120)
+SEQUENCES = [f"GaussianMixture --model.history 3 --model.network {network}" for network in ("LSTM", "Transformer")]
+
+
+@pytest.mark.parametrize("strategy", [*RECORDABLE, *SEQUENCES])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_replayed_updates_are_counted_and_learn_bit_for_bit_as_others(strategy, precision, data, replays):
+    strategy, *network = strategy.split()
+    flags = [*flags_of(strategy, data, epochs=2, environment_steps=120), *network, "--trainer.precision", precision]
     replayed, one = weights_of(flags)
-    assert len(replayed_on_the_cpu) > 10
-    plain, other = weights_of([*flags, "--cuda_graphs", "false"])
+    assert len(replays) > 10
+    plain, other = weights_of([*flags, "--record_updates", "false"])
     assert one["global_step"] == other["global_step"] > 0
     for name, value in plain.items():
         assert torch.equal(replayed[name], value), name
@@ -67,9 +60,6 @@ def test_what_may_be_recorded_says_so():
     assert {name for name, cls in strategies().items() if issubclass(cls, OfflineStrategy)} <= set(RECORDABLE)
     assert {"SAC", "TD3", "IQLearn"} <= set(RECORDABLE)
     assert "GAIL" not in RECORDABLE                                 # its discriminator counts terminations on the host
-
-
-SEQUENCES = [f"GaussianMixture --model.history 3 --model.network {network}" for network in ("LSTM", "Transformer")]
 
 
 @pytest.mark.parametrize("strategy", [*RECORDABLE, *SEQUENCES])
@@ -82,60 +72,171 @@ def test_a_graph_learns_what_kernels_launched_one_by_one_learn(strategy, precisi
     flags = [*flags_of(strategy, data, epochs=3, environment_steps=200), *network]
     flags = [*flags, "--trainer.accelerator", "gpu", "--trainer.precision", precision]
     replayed, one = weights_of(flags)
-    plain, other = weights_of([*flags, "--cuda_graphs", "false"])
+    plain, other = weights_of([*flags, "--record_updates", "false"])
     assert one["global_step"] == other["global_step"] > 0
     tolerance = 1e-4 if precision == "32-true" else 1e-2
     for name, value in plain.items():
         torch.testing.assert_close(replayed[name], value, atol=tolerance, rtol=tolerance, msg=name)
 
 
-@pytest.mark.gpu
-@no_gpu
-def test_an_update_that_waits_for_the_device_is_not_recorded_and_goes_on():
-    weight = torch.nn.Parameter(torch.ones(3, device="cuda"))
-    optimizer = torch.optim.SGD([weight], lr=0.1)
+def made_by(update, optimizers, steps, inputs, before=lambda step: None):
+    """The losses of so many updates, recorded and replayed."""
+    recorded, losses = Recorded(update, optimizers), []
+    for step in range(steps):
+        before(step)
+        losses.append(float(recorded(*inputs)["loss"]))
+    return losses
+
+
+def squares(device, optimizer_of):
+    """An update of a weight towards a target, its optimizer, and the weight."""
+    weight = torch.nn.Parameter(torch.ones(3, device=device))
+    optimizer = optimizer_of([weight])
 
     def update(target):
         loss = (weight - target).square().sum()
         optimizer.zero_grad()
         loss.backward()
-        if loss.item() >= 0:
-            optimizer.step()
+        optimizer.step()
         return {"loss": loss.detach()}
 
-    wanted, given = Recorded(update, [optimizer]), torch.zeros(3, device="cuda")
+    return update, optimizer, weight
+
+
+@pytest.mark.gpu
+@no_gpu
+def test_an_update_that_waits_for_the_device_is_not_recorded_and_goes_on():
+    update, optimizer, _ = squares("cuda", lambda weights: torch.optim.SGD(weights, lr=0.1))
+
+    def waiting(target):
+        outputs = update(target)
+        assert outputs["loss"].item() >= 0
+        return outputs
+
     with pytest.warns(UserWarning, match="cannot be recorded as a CUDA graph") as warned:
-        losses = [float(wanted(given)["loss"]) for _ in range(8)]
+        losses = made_by(waiting, [optimizer], 8, [torch.zeros(3, device="cuda")])
     assert len(warned) == 1
     assert losses == pytest.approx([3 * 0.64**step for step in range(8)], rel=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", ["AdamW", "Adam", "SGD", "RMSprop", "NAdam"])
-@pytest.mark.gpu
-@no_gpu
-def test_the_learning_rate_of_each_replay_is_the_present_one(optimizer):
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, no_gpu])])
+def test_the_learning_rate_of_each_replay_is_the_present_one(optimizer, device):
     def losses(replays):
-        torch.manual_seed(0)
-        weight = torch.nn.Parameter(torch.ones(3, device="cuda"))
-        made = getattr(torch.optim, optimizer)([weight], lr=0.1)
+        fused = {"fused": True} if device == "cpu" and optimizer in ("AdamW", "Adam", "SGD") else {}
+        update, made, _ = squares(device, lambda weights: getattr(torch.optim, optimizer)(weights, lr=0.1, **fused))
 
-        def update(target):
-            loss = (weight - target).square().sum()
-            made.zero_grad()
-            loss.backward()
-            made.step()
-            return {"loss": loss.detach()}
-
-        made_by = Recorded(update, [made]) if replays else update
-        seen = []
-        for step in range(10):
+        def before(step):
             made.param_groups[0]["lr"] = 0.1 / (1 + step)
-            seen.append(float(made_by(torch.zeros(3, device="cuda"))["loss"]))
-        return seen
+
+        inputs = [torch.zeros(3, device=device)]
+        if replays:
+            return made_by(update, [made], 10, inputs, before)
+        return [before(step) or float(update(*inputs)["loss"]) for step in range(10)]
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")                             # that some optimizers cannot be recorded
-        assert losses(True) == pytest.approx(losses(False), rel=1e-4)
+        assert losses(True) == pytest.approx(losses(False), rel=1e-4 if device == "cuda" else 0)
+
+
+# What a list of kernels must not lose
+
+
+def replayed_and_plain(update, steps=8, seed=0):
+    """What it returns at each of so many updates, on inputs that differ."""
+    found = []
+    for replays in (True, False):
+        torch.manual_seed(seed)
+        call = Recorded(update, [torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], fused=True)]) if replays else update
+        generator = torch.Generator().manual_seed(seed)
+        found.append([{k: v.clone() for k, v in call(torch.randn(5, 4, generator=generator)).items()} for _ in range(steps)])
+    return found
+
+
+def equal(one, other):
+    return all(torch.equal(a[name].float(), b[name].float()) for a, b in zip(one, other, strict=True) for name in b)
+
+
+UPDATES = {
+    "values that are needed late": lambda x: {"a": (x.exp() * x.sin().cos().exp() + x).sum(), "b": x.exp().sum()},
+    "views of results": lambda x: {"a": (x + 1).t()[1:, ::2].reshape(-1)[2], "b": (x * 2).view(-1).split(7)[1].mean()},
+    "writing into results": lambda x: {"a": torch.zeros_like(x).add_(x)[0].mul_(3).sum(), "b": x.clone().relu_().sum()},
+    "constants": lambda x: {"a": (torch.arange(4.0) * x + torch.linspace(0, 1, 4).square()).sum()},
+    "a constant that is written": lambda x: {"a": torch.zeros(4).add_(x[0]).sum()},
+    "several results": lambda x: {"a": x.max(dim=1).values.sum(), "b": torch.linalg.qr(x).R.diagonal().abs().sum()},
+    "random numbers": lambda x: {"a": torch.randn_like(x).sum(), "b": torch.bernoulli(x.sigmoid()).sum()},
+    "random numbers that lead nowhere": lambda x: {"a": (torch.rand(3), torch.randn(()))[1]},
+    "several types": lambda x: {"a": x.double().mean(), "b": x.argmax(), "c": (x > 0).sum(), "d": x.bfloat16().sum()},
+    "an index": lambda x: {"a": x[x.argmax(dim=0)].sum(), "b": x.gather(1, x.argsort(dim=1))[:, 0].sum()},
+}
+
+
+@pytest.mark.parametrize("update", UPDATES.values(), ids=UPDATES)
+def test_replays_give_the_numbers_of_the_update(update, replays):
+    assert equal(*replayed_and_plain(update))
+    assert len(replays) == 4                                        # 3 warm up, 1 is recorded
+
+
+OBSTACLES = {
+    "a number": lambda x: {"a": x.sum() if float(x[0, 0]) > 0 else -x.sum()},
+    "a mask": lambda x: {"a": x[x > 0].sum()},
+    "places": lambda x: {"a": (x > 0).nonzero().sum()},
+    "unequal": lambda x: {"a": x.sum() if torch.equal(x, x.abs()) else x.mean()},
+    "sparse": lambda x: {"a": torch.sparse.mm(x.to_sparse(), x.t()).sum()},
+}
+
+
+@pytest.mark.parametrize("update", OBSTACLES.values(), ids=OBSTACLES)
+def test_what_cannot_be_replayed_is_not(update, replays):
+    assert equal(*replayed_and_plain(update))
+    assert not replays
+
+
+def test_what_was_there_before_is_written_to_at_each_replay(replays):
+    count, total = torch.zeros(()), torch.zeros(4)
+
+    def update(x):
+        count.add_(1)
+        total[1:3] += x[0, 1:3]
+        return {"count": count}
+
+    recorded, wanted = Recorded(update, [torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], fused=True)]), torch.zeros(4)
+    for number in range(1, 9):
+        x = torch.randn(2, 4)
+        wanted[1:3] += x[0, 1:3]
+        assert float(recorded(x)["count"]) == number
+    assert torch.equal(total, wanted)
+    assert replays
+
+
+def test_replays_need_no_more_memory_than_is_needed_at_once():
+    def update(x):
+        for _ in range(50):
+            x = x * 1.01 + 1
+        return {"a": x.sum()}
+
+    graph = CPUGraph(update, [torch.ones(1000)])
+    values = [value for _, calls in graph._passes for _, args, keywords in calls for value in [*args, *keywords.values()]]
+    placed = {value.untyped_storage().data_ptr() for value in values if isinstance(value, torch.Tensor) and value.dim()}
+    assert len(placed) <= 4                                         # the input, and two or three in turn
+
+
+class Looks(Callback):
+    """Looks at gradients between the backward pass and the step."""
+
+    norms: ClassVar[list[float]] = []
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        self.norms.append(sum(float(parameter.grad.square().sum()) for parameter in module.network.parameters()))
+
+
+def test_a_callback_that_looks_at_gradients_sees_those_of_every_step(data, replays):
+    Looks.norms.clear()
+    flags = flags_of("MSE", data, epochs=2, environment_steps=0)
+    _, checkpoint = weights_of([*flags, "--trainer.callbacks", "test_recorded.Looks"])
+    assert len(Looks.norms) == checkpoint["global_step"] > 10
+    assert len(set(Looks.norms)) == len(Looks.norms)
+    assert not replays
 
 
 # Mixed precision: autocast keeps casts of the weights until it ends, over steps that change them

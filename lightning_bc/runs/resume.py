@@ -20,11 +20,15 @@ from lightning_bc.files import sha256_of_all
 from lightning_bc.runs import folders
 from lightning_bc.strategies.registry import programs
 
+RETIRED = {"cuda_graphs"}
+"""Settings of earlier versions, which their runs may still name."""
+
 DISPLAY = {
+    *RETIRED,
     *(f"trainer.enable_{what}" for what in ("progress_bar", "model_summary", "autolog_hparams", "checkpointing")),
     *("trainer.logger", "trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.model_registry"),
     *("trainer.profiler", "trainer.barebones", "trainer.detect_anomaly", "trainer.max_time", "rollouts.video"),
-    *("rollouts.workers", "rollouts.validation_freq", "data.validation_pairs", "data.memory"),
+    *("rollouts.workers", "rollouts.validation_freq", "data.validation_pairs", "data.memory", "record_updates"),
 }
 """Settings, and those below them, that change nothing of what is learnt."""
 
@@ -66,7 +70,8 @@ def with_own_configuration(command: str, args: Sequence[str]) -> list[str]:
             f"{folders.config_path(content['run'])} does not. A checkpoint is no program: if this is yours, give the "
             "configuration with --config."
         )
-    return ["--config", yaml.safe_dump(content["config"], sort_keys=False), *args]
+    known = {key: value for key, value in content["config"].items() if key not in RETIRED}
+    return ["--config", yaml.safe_dump(known, sort_keys=False), *args]
 
 
 def _functions(config: Any, key: str = "") -> set[str]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -26,6 +27,9 @@ from lightning_bc.strategies.recorded import Recorded, Update
 
 Metrics = dict[str, Tensor]
 Schedule = Literal["cosine", "constant"]
+
+WITHIN_UPDATES = ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
+"""Lightning's hooks that are called between the kernels of an update, and so never where these are replayed."""
 
 
 class Strategy(LightningModule, ABC):
@@ -89,11 +93,11 @@ class Strategy(LightningModule, ABC):
     """Largest norm of the gradient of all parameters, of offline strategies; None leaves gradients as they are."""
 
     recordable: ClassVar[bool] = False
-    """Whether updates may be recorded as CUDA graphs: see :class:`lightning_bc.strategies.recorded.Recorded`. Then the loss
+    """Whether updates may be recorded and replayed: see :class:`lightning_bc.strategies.recorded.Recorded`. Then the loss
     depends on tensors alone, of numbers that change while it trains on none, and waits for none."""
 
-    cuda_graphs: bool = True
-    """Whether they are, on one CUDA device."""
+    record_updates: bool = True
+    """Whether they are, in one process."""
 
     network: Network
 
@@ -291,10 +295,14 @@ class Strategy(LightningModule, ABC):
 
     @property
     def is_recorded(self) -> bool:
-        """Whether updates are replayed from CUDA graphs. Gradients that are scaled or averaged over processes are not."""
-        if not (self.recordable and self.cuda_graphs and self.device.type == "cuda"):
+        """Whether updates are replayed: not where gradients are scaled, averaged over processes or looked at by others."""
+        if not (self.recordable and self.record_updates and self.device.type in ("cpu", "cuda")):
             return False
-        return self.trainer.world_size == 1 and self.trainer.precision in ("32-true", "64-true", "bf16-mixed")
+        trainer: Any = self.trainer
+        lookers = [self, *trainer.callbacks]
+        if trainer._detect_anomaly or any(is_overridden(hook, one) for one in lookers for hook in WITHIN_UPDATES):
+            return False
+        return trainer.world_size == 1 and trainer.precision in ("32-true", "64-true", "bf16-mixed")
 
     def replaying(self, kind: int, update: Update, optimizers: Sequence[Optimizer]) -> Recorded:
         """``update`` as it is replayed; the one that was made first for this ``kind``."""

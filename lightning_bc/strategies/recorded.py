@@ -1,8 +1,9 @@
-"""An update as a CUDA graph: recorded once, then replayed.
+"""An update as a graph: recorded once, then replayed.
 
-A small network's update is some hundred kernels of a few microseconds each, and the host takes longer to launch them than
-the device to run them. A graph is launched as one (Nguyen 2021,
-https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs/).
+A small network's update is some hundred kernels of a few microseconds each. On a GPU the host takes longer to launch them
+than the device to run them, and a CUDA graph is launched as one (Nguyen 2021,
+https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs/). On the CPU what is left out is Python and autograd:
+see cpu_graph.py.
 
 What is recorded is fixed: the kernels, and where their tensors lie. So inputs are copied to where the first ones lay,
 learning rates are tensors that are filled before a replay where they changed, and other numbers that change from update to
@@ -19,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_bc.strategies.cpu_graph import CPUGraph
+
 Update = Callable[..., dict[str, Tensor]]
 """Takes tensors, changes weights, and returns scalars by name."""
 
@@ -29,10 +32,11 @@ WARM_UP = 3
 
 
 class Recorded:
-    """An update on a CUDA device, replayed from a graph from its fourth call on.
+    """An update on one device, replayed from a graph from its fourth call on.
 
     Inputs of other shapes have a graph of their own. Where the update waits for the device, or does what else a graph cannot
-    hold, it is called as it is for good, with a warning.
+    hold, it is called as it is for good, on a GPU with a warning. On the CPU learning rates can be tensors only where the
+    optimizers are fused, as ours are: with others it is called as it is too.
 
     Args:
         update: takes tensors on the device and nothing else; anything else that it depends on is read while it is recorded,
@@ -43,36 +47,54 @@ class Recorded:
     def __init__(self, update: Update, optimizers: Sequence[Optimizer]) -> None:
         self.update, self.optimizers = update, optimizers
         self._groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        self._device: torch.device = self._groups[0]["params"][0].device
         self._rates: list[tuple[float, Tensor]] = []                # of each group, as it was read last and on the device
         self._calls: dict[Shapes, int] = {}
-        self._graphs: dict[Shapes, _Graph] = {}
-        self._gave_up = False
-        self._stream = torch.cuda.Stream()
+        self._graphs: dict[Shapes, _CUDAGraph | CPUGraph] = {}
+        self._gave_up = self._on_cpu and not all(group.get("fused") for group in self._groups)
+        self._stream = None if self._on_cpu else torch.cuda.Stream()
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self._device.type == "cpu"
 
     def __call__(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Make an update with ``inputs``, and return what it returns."""
         self._read_rates()
+        if self._gave_up:
+            return self._call(inputs)
         shapes = tuple(tensor.shape for tensor in inputs)
-        if shapes not in self._graphs:
-            self._calls[shapes] = self._calls.get(shapes, 0) + 1
-            if self._gave_up or self._calls[shapes] <= WARM_UP or not self._record(shapes, inputs):
-                return self._call(inputs)
-        return self._graphs[shapes].replay(inputs)
+        if shapes in self._graphs:
+            return self._graphs[shapes].replay(inputs)
+        self._calls[shapes] = self._calls.get(shapes, 0) + 1
+        if self._calls[shapes] <= WARM_UP:
+            return self._call(inputs)
+        return self._record_on_cpu(shapes, inputs) if self._on_cpu else self._record_on_gpu(shapes, inputs)
 
     def _read_rates(self) -> None:
         """Bring learning rates to the device that have changed."""
         if not self._rates:
-            self._rates = [(math.nan, torch.zeros((), device=group["params"][0].device)) for group in self._groups]
+            exactly = torch.float64 if self._on_cpu else torch.float32
+            self._rates = [(math.nan, torch.zeros((), device=self._device, dtype=exactly)) for _ in self._groups]
         for number, (group, (last, rate)) in enumerate(zip(self._groups, self._rates, strict=True)):
             if group["lr"] != last:
                 rate.fill_(group["lr"])
                 self._rates[number] = group["lr"], rate
 
-    def _record(self, shapes: Shapes, inputs: Sequence[Tensor]) -> bool:
-        """Record the update; whether that could be done."""
+    def _record_on_cpu(self, shapes: Shapes, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Make the update, and record it if that can be done."""
+        with self._reading_on_device():
+            graph = CPUGraph(self.update, inputs)
+        if graph.obstacle is None:
+            self._graphs[shapes] = graph
+        self._gave_up = graph.obstacle is not None
+        return graph.outputs
+
+    def _record_on_gpu(self, shapes: Shapes, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Record the update if that can be done, and make it."""
         try:
             with self._reading_on_device():
-                self._graphs[shapes] = _Graph(self.update, inputs)
+                self._graphs[shapes] = _CUDAGraph(self.update, inputs)
         except RuntimeError as error:
             self._gave_up = True
             warnings.warn(
@@ -80,10 +102,13 @@ class Recorded:
                 f"ten times as long: {str(error).strip().splitlines()[0]}",
                 stacklevel=4,
             )
-        return not self._gave_up
+            return self._call(inputs)
+        return self._graphs[shapes].replay(inputs)
 
     def _call(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The update as it is, on a stream of its own, as torch wants it before a graph is recorded."""
+        """The update as it is; on a GPU on a stream of its own, as torch wants it before a graph is recorded."""
+        if self._stream is None:
+            return self.update(*inputs)
         present = torch.cuda.current_stream()
         self._stream.wait_stream(present)
         with torch.cuda.stream(self._stream), self._reading_on_device():
@@ -94,12 +119,11 @@ class Recorded:
     @contextmanager
     def _reading_on_device(self) -> Iterator[None]:
         """Let optimizers read their learning rates there, and count there; schedules and checkpoints go on with numbers."""
-        before: list[dict[str, Any]] = [
-            {name: group[name] for name in ("lr", "capturable") if name in group} for group in self._groups
-        ]
+        changed = ("lr",) if self._on_cpu else ("lr", "capturable")
+        before: list[dict[str, Any]] = [{name: group[name] for name in changed if name in group} for group in self._groups]
         for values, group, (_, rate) in zip(before, self._groups, self._rates, strict=True):
             group.update(dict.fromkeys(values, True) | {"lr": rate})
-        for optimizer in self.optimizers:
+        for optimizer in self.optimizers if not self._on_cpu else ():
             for parameter, state in optimizer.state.items():
                 if isinstance(state.get("step"), Tensor):
                     state["step"] = state["step"].to(parameter.device)
@@ -110,7 +134,7 @@ class Recorded:
                 group.update(values)
 
 
-class _Graph:
+class _CUDAGraph:
     """One recorded update, with the tensors that it reads and writes."""
 
     def __init__(self, update: Update, inputs: Sequence[Tensor]) -> None:

@@ -41,11 +41,8 @@ class Replay:
 
     def sample(self, size: int) -> Transitions:
         """``size`` transitions, with replacement, drawn by torch's generator of the device."""
-        device = self._rows.device
-        if device.type == "cuda":                                   # a recorded update cannot read a number that grows
-            places = torch.randint(2**63 - 1, (size,), device=device) % self._kept
-        else:
-            places = torch.randint(len(self), (size,), device=device)
+        # a recorded update cannot read a number that grows
+        places = torch.randint(2**63 - 1, (size,), device=self._rows.device) % self._kept
         rows = self._rows[places]
         observations, actions, rewards, next_observations, terminated = rows.split(self._widths, dim=-1)
         return Transitions(observations, actions, rewards.squeeze(-1), next_observations, terminated.squeeze(-1))

@@ -1,16 +1,16 @@
-"""Optimizer steps on a CUDA device, replayed from a graph, beside the same with each kernel launched by itself.
+"""Optimizer steps that are recorded once and replayed, beside the same without, on the CPU.
 
 Offline strategies learn 300,000 random pairs of HalfCheetah's sizes, in batches of 250; SAC, TD3 and IQ-Learn update from a
-replay of 5000 random transitions, and act between groups of 8 updates. Both ways take turns in one Trainer.
+replay of 5000 random transitions, one environment step each. Both ways take turns in one Trainer. cuda_graphs.py measures
+the same on a CUDA device.
 """
 
 import time
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from benchmarks.measure import DEVICE, ENVIRONMENT, Row, Settings, rate
+from benchmarks.measure import ENVIRONMENT, Row, Settings, rate, wait
 from benchmarks.training import random_pairs
 from lightning_bc.demonstrations import Demonstrations
 from lightning_bc.strategies import Needs, Strategy, strategies
@@ -21,11 +21,11 @@ REPLAY = 5000
 
 
 class Compare(Callback):
-    """Times groups of training steps, with and without graphs in turn."""
+    """Times groups of training steps, replayed and not in turn."""
 
     def __init__(self, steps: int, rounds: int) -> None:
         self.steps, self.rounds = steps, rounds
-        self.seconds: dict[bool, list[float]] = {True: [], False: []}  # of ``steps`` steps, with graphs and without
+        self.seconds: dict[bool, list[float]] = {True: [], False: []}  # of ``steps`` steps, replayed and not
         self.began, self.first = 0.0, 0
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
@@ -34,19 +34,19 @@ class Compare(Callback):
         taken = module.steps_taken["optimizer_steps"]
         if taken - self.first < self.steps:
             return
-        torch.cuda.synchronize()
+        wait()
         if self.began:
             each = (time.perf_counter() - self.began) / (taken - self.first)
-            self.seconds[module.cuda_graphs].append(self.steps * each)
-        if len(self.seconds[False]) > self.rounds:                  # the first of each warms up
+            self.seconds[module.record_updates].append(self.steps * each)
+        if min(map(len, self.seconds.values())) > self.rounds:      # the first of each warms up
             trainer.should_stop = True
-        module.cuda_graphs = not module.cuda_graphs
-        torch.cuda.synchronize()
+        module.record_updates = not module.record_updates
+        wait()
         self.began, self.first = time.perf_counter(), module.steps_taken["optimizer_steps"]
 
 
-def compare(cls: type[Strategy], settings: Settings, steps: int) -> list[tuple[float, float]]:
-    """Seconds of ``steps`` optimizer steps with graphs and without, by round."""
+def compare(cls: type[Strategy], settings: Settings, steps: int, accelerator: str) -> list[tuple[float, float]]:
+    """Seconds of ``steps`` optimizer steps, replayed and not, by round."""
     nothing = cls.needs is Needs.NOTHING
     data = Demonstrations(None, ENVIRONMENT) if nothing else random_pairs(settings, PAIRS)
     options: dict[str, Any] = {"learning_starts": REPLAY, "updates_per_step": 1.0} if cls.learns_by_acting else {}
@@ -56,20 +56,19 @@ def compare(cls: type[Strategy], settings: Settings, steps: int) -> list[tuple[f
     )
     timer = Compare(steps, settings.rounds)
     Trainer(
-        accelerator="gpu", devices=1, max_epochs=-1, callbacks=[timer], logger=False, enable_checkpointing=False,
+        accelerator=accelerator, devices=1, max_epochs=-1, callbacks=[timer], logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
     ).fit(module, datamodule=data)  # fmt: skip
     return list(zip(timer.seconds[True][1:], timer.seconds[False][1:], strict=False))
 
 
-def rows(settings: Settings) -> list[Row]:
-    """Of each strategy whose updates can be recorded; none without a CUDA device."""
-    if DEVICE.type != "cuda":
-        return []
+def rows(settings: Settings, accelerator: str = "cpu", beside: str = "through Python and autograd") -> list[Row]:
+    """Of each strategy whose updates can be recorded, ACT with fewer steps, since one takes long."""
     quiet_lightning()
-    steps = settings.sized(800, 40)
-    return [
-        rate(name, "launched one by one", steps, "steps/s", compare(cls, settings, steps))
-        for name, cls in strategies().items()
-        if cls.recordable
-    ]
+    steps = settings.sized(800 if accelerator == "gpu" else 200, 20)
+    found = []
+    for name, cls in strategies().items():
+        if cls.recordable:
+            taken = steps // 10 if name == "ACT" else steps
+            found.append(rate(name, beside, taken, "steps/s", compare(cls, settings, taken, accelerator)))
+    return found
