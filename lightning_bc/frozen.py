@@ -22,13 +22,6 @@ Step = tuple[Callable[..., Any], list[Any], list[Place], int]
 OBSERVATIONS = 0
 """Number of the value that is given."""
 
-PADDED = {3: 4, 5: 8, 6: 8, 7: 8}
-"""How many observations are answered in place of so many: OpenBLAS multiplies 8 rows in less time than 5.
-
-Only where the rows of all products are observations."""
-
-ROWS = np.arange(8)
-
 FEW = 32
 """Observations, up to which constants are kept at the size of what they are added to."""
 
@@ -77,12 +70,10 @@ class Frozen(ArrayPolicy):
         calls: the list.
         constants: values by number.
         answer: number of the value that is the answer.
-        padded: whether ``PADDED`` holds.
     """
 
-    def __init__(self, calls: list[Call], constants: dict[int, Array], answer: int, padded: bool) -> None:
+    def __init__(self, calls: list[Call], constants: dict[int, Array], answer: int) -> None:
         self._calls, self._constants, self._answer = calls, constants, answer
-        self._padded = PADDED if padded else {}
         self._plans: dict[int, tuple[list[Any], list[Step]]] = {}   # by number of observations
 
     def __getstate__(self) -> dict[str, Any]:
@@ -91,10 +82,7 @@ class Frozen(ArrayPolicy):
 
     def answer(self, observations: Array) -> Array:
         """The actions; there may be any number of observations."""
-        given = len(observations)
-        number = self._padded.get(given, given)
-        if number != given:
-            observations = observations.take(ROWS[:number] % given, axis=0)
+        number = len(observations)
         if number not in self._plans:
             self._plans[number] = self._plan(observations)
         values, steps = self._plans[number]
@@ -103,7 +91,7 @@ class Frozen(ArrayPolicy):
             for container, index, value in places:
                 container[index] = values[value]
             values[made] = function(*arguments)
-        return values[self._answer][:given]
+        return values[self._answer]
 
     def _plan(self, observations: Array) -> tuple[list[Any], list[Step]]:
         """What each call on as many ``observations`` computes; what does not depend on them is computed here."""

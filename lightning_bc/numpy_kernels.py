@@ -67,14 +67,14 @@ def _to_numpy(one: Any) -> Any:
 
 def addmm(bias: Array, left: Array, right: Array) -> Array:
     """bias + left right."""
-    product = mm(left, right)
+    product = np.dot(left, right)
     product += bias
     return product
 
 
 def mm(left: Array, right: Array) -> Array:
-    """left right, by its transpose: that is how OpenBLAS multiplies few rows with a large matrix in less time."""
-    return np.dot(right.T, left.T).T
+    """left right."""
+    return np.dot(left, right)
 
 
 def relu(array: Array, zero: Any = 0) -> Array:

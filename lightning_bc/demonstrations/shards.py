@@ -150,10 +150,9 @@ class Shards:
 
     def columns(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor | None]:
         """Observations, actions and rewards of ``rows`` (steps, width)."""
-        observation_dim, tensor = self.index["observation_dim"], torch.from_numpy(rows)
-        stop = observation_dim + self.index["action_dim"]
-        rewards = tensor[:, stop].contiguous() if self.index["has_rewards"] else None
-        return tensor[:, :observation_dim].contiguous(), tensor[:, observation_dim:stop].contiguous(), rewards
+        sizes = [self.index["observation_dim"], self.index["action_dim"]]
+        parts = [torch.from_numpy(np.ascontiguousarray(part)) for part in np.split(rows, np.cumsum(sizes), axis=1)]
+        return parts[0], parts[1], parts[2].squeeze(1) if self.index["has_rewards"] else None
 
     def whole(self, part: Trajectories, first_step: int) -> Trajectories:
         """A ``part`` of the skeleton with its steps, the first of which is the folder's ``first_step``."""

@@ -178,7 +178,11 @@ class StreamedBatches(Batches):
         return np.cumsum(np.concatenate([[0], pairs]))[: len(pairs) : self.blocks.per_buffer]
 
     def _read(self, pass_index: int, number: int) -> Buffer:
-        """Read a buffer of a pass, and shuffle its pairs."""
+        """Read a buffer of a pass, and shuffle its pairs.
+
+        By NumPy: torch's kernels would take further threads for this one, and with more threads than cores OpenMP lets those
+        that train sleep between kernels.
+        """
         per_buffer = self.blocks.per_buffer
         chosen = np.sort(self._blocks_of(pass_index)[number * per_buffer : (number + 1) * per_buffer])
         before, behind = (0, 0) if self.windows is None else (len(self.windows.past) - 1, len(self.windows.future) - 1)
@@ -189,13 +193,14 @@ class StreamedBatches(Batches):
         filled = 0
         for block in chosen.tolist():
             seen, done, rows = self.blocks.read(block, before, behind)
-            observations[filled : filled + len(seen)], actions[filled : filled + len(done)] = seen, done
+            observations.numpy()[filled : filled + len(seen)] = seen.numpy()
+            actions.numpy()[filled : filled + len(done)] = done.numpy()
             pairs.append(rows + filled)
             filled += len(seen)
         used = 1 if self.windows is None else 3                     # pairs alone do not reach over an episode's ends
-        rows_of_pairs = torch.from_numpy(np.concatenate([rows[:used] for rows in pairs], axis=1))
+        rows_of_pairs = np.concatenate([rows[:used] for rows in pairs], axis=1)
         order = permutation(rows_of_pairs.shape[1], (self.seed, pass_index, number, _BUFFER), torch.device("cpu"))
-        columns = observations[:filled], actions[:filled], rows_of_pairs[:, order]
+        columns = observations[:filled], actions[:filled], torch.from_numpy(rows_of_pairs[:, order.numpy()])
         return Buffer(int(self._starts(pass_index)[number]), *self._on_device(columns))
 
     def _on_device(self, columns: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
