@@ -4,7 +4,7 @@ from functools import partial
 
 from benchmarks.measure import ENVIRONMENT, Row, Settings, gait, race, rate, seconds, untrained
 from benchmarks.playing import Replaying
-from benchmarks.protocol import demonstrations, ours
+from benchmarks.protocol import ORIGINAL, demonstrations, ours
 from benchmarks.training import by_trainer, random_pairs
 from lightning_bc.demonstrations import Demonstrations
 from lightning_bc.environments import BatchedMujoco
@@ -57,7 +57,7 @@ def _workers(settings: Settings) -> list[Row]:
     path, steps = demonstrations(settings), settings.sized(600, 20)
 
     def run(workers: int) -> float:
-        return ours(settings, path, settings.sized(1000, 100), "--trainer.max_steps", steps, "--rollouts.workers", workers)
+        return ours(settings, path, ORIGINAL, "--trainer.max_steps", steps, "--rollouts.workers", workers)
 
     found = {workers: race(partial(run, workers), partial(run, 0), 1) for workers in WORKERS}
     what = f"workers, {steps} steps of the protocol"

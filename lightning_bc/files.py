@@ -141,7 +141,7 @@ def owning(path: str | Path) -> Iterator[None]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock, owner = (path.with_name(f".{path.name}.{name}") for name in ("lock", "owner"))
+    lock, owner = _beside(path, "lock"), _beside(path, "owner")
     try:
         with FileLock(lock, timeout=0):
             owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
@@ -153,6 +153,17 @@ def owning(path: str | Path) -> Iterator[None]:
     except Timeout as error:
         who = owner.read_text() if owner.is_file() else "another process"
         raise InputError(f"{path}: {who} is writing it. Wait until that has ended, or choose another name.") from error
+
+
+def refuse_owned(path: str | Path) -> None:
+    """Raise InputError where another process owns ``path``; nothing is made."""
+    if _beside(Path(path), "lock").exists():
+        with owning(path):
+            pass
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(f".{path.name}.{ending}")
 
 
 def refuse_damaged(path: str | Path) -> None:

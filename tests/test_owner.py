@@ -59,6 +59,7 @@ def test_a_run_that_another_process_trains_is_refused_and_left_as_it_is(data, ca
         error = refused(capsys, *flags)
         assert f"lightning_logs/mine: process {os.getpid()} on " in error
         assert not Path("checkpoints").exists()
+        assert not Path("lightning_logs/mine").exists()
     main(flags)
     assert not list(Path("lightning_logs").glob(".*"))
     for name in ("lock", "owner"):                                  # of a process that was killed when all was written
