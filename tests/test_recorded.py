@@ -43,7 +43,15 @@ def replays(monkeypatch):
 SEQUENCES = [f"GaussianMixture --model.history 3 --model.network {network}" for network in ("LSTM", "Transformer")]
 
 
-@pytest.mark.parametrize("strategy", [*RECORDABLE, *SEQUENCES])
+SETTINGS = [
+    "MSE --trainer.gradient_clip_val 0.01",
+    "Diffusion --model.history 2 --model.horizon 4 --model.chunk 2",
+    "FlowMatching --trainer.callbacks lightning_bc.callbacks.AveragedWeights",
+    "MSE --data.batch_size 7",                                      # the last batch of a pass has another shape
+]
+
+
+@pytest.mark.parametrize("strategy", [*RECORDABLE, *SEQUENCES, *SETTINGS])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_replayed_updates_are_counted_and_learn_bit_for_bit_as_others(strategy, precision, data, replays):
     strategy, *network = strategy.split()
