@@ -99,7 +99,7 @@ def rows(settings: Settings) -> list[Row]:
     folder = settings.folder / "random.shards"
     write(folder, pairs)
     streamed, in_memory = [], []
-    for _ in range(settings.sized(2, 1)):
+    for _ in range(min(settings.rounds, settings.sized(3, 1))):
         streamed.append(in_a_process(folder, 0, steps, BATCH, CAP))
         in_memory.append(in_a_process(folder, 1e3, steps, BATCH, None))
     found = []

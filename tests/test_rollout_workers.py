@@ -155,6 +155,19 @@ def test_points_are_played_in_between_where_they_must_be(data, capsys, monkeypat
     assert reason in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("cores", "eval_freq", "workers", "threads"), [(2, 1, 0, 1), (2, 1000, 0, 2), (2, 1000, 1, 2), (4, 1000, 0, 2)]
+)
+def test_training_takes_all_of_few_cores_where_playing_is_short(data, monkeypatch, cores, eval_freq, workers, threads):
+    step, found = MSE.training_step, []
+    monkeypatch.setattr(MSE, "training_step", lambda *given: found.append(torch.get_num_threads()) or step(*given))
+    monkeypatch.setattr(background, "cores_of_run", lambda: cores)
+    flags = f"--rollouts.eval_freq {eval_freq} --rollouts.episodes 2 --rollouts.workers {workers} --trainer.max_steps 4"
+    main(["fit", "--model", "MSE", "--data.path", data, *flags.split()])
+    assert set(found) == {threads}
+    assert torch.get_num_threads() == 1                             # as conftest.py sets
+
+
 def test_short_runs_start_none_unasked_and_long_ones_do(data, capsys, monkeypatch):
     step, threads = MSE.training_step, []
     monkeypatch.setattr(MSE, "training_step", lambda *given: threads.append(torch.get_num_threads()) or step(*given))

@@ -95,6 +95,19 @@ def test_steps_are_copied_across_shards(shards):
         assert shards.rows(start, stop)[:, 0].tolist() == list(range(start, stop))
 
 
+def test_a_file_that_is_cut_short_while_it_is_read_is_refused_by_its_name(tmp_path):
+    shards = Shards.at(written(tmp_path / "numbers.shards"))
+    whole = shards.rows(0, 60)
+    file = tmp_path / "numbers.shards" / "00001.rows.npy"
+    file.write_bytes(file.read_bytes()[:-8])
+    assert len(shards.rows(0, len(whole) // 4)) == len(whole) // 4  # of the first shard
+    with pytest.raises(InputError, match=r"00001\.rows\.npy: has been made shorter"):
+        shards.rows(0, sum(shards.steps))
+    file.unlink()
+    with pytest.raises(InputError, match=r"00001\.rows\.npy: cannot be read"):
+        shards.rows(0, sum(shards.steps))
+
+
 def test_statistics_in_the_index_are_those_of_all_steps(shards):
     observations = numbered().observations.double()
     found = shards.moments(0, len(shards.steps), "observations")

@@ -21,12 +21,19 @@ from lightning_bc.errors import DivergedError, NotFiniteError
 from lightning_bc.rollout_workers import Played, Workers
 from lightning_bc.runs.curve import Point
 from lightning_bc.strategies import Strategy
+from lightning_bc.strategies.contract import data_of
 
 PAYS_AFTER = 30.0
 """Seconds of playing that are still to come before workers are started unasked: that costs each some seconds of a core."""
 
 MOST_WORKERS = 8
 """That are started unasked."""
+
+MANY_CORES = 4
+"""From so many on half of them train a small network as fast as all."""
+
+SECONDS_PER_STEP, SECONDS_PER_ANSWER, SECONDS_PER_PAIR = 3e-5, 6e-11, 1.2e-10
+"""Of a core: a step of HalfCheetah's physics, and for each weight one answer and one pair of an update."""
 
 
 @dataclass(frozen=True)
@@ -124,17 +131,30 @@ def cores_of_run() -> int:
 
 
 @contextmanager
-def half_of_the_cores(trainer: Trainer, module: Strategy) -> Iterator[None]:
-    """Inside the block a strategy that learns from demonstrations trains on half of the cores, where it does on the CPU.
+def training_cores(trainer: Trainer, module: Strategy, played_per_update: float) -> Iterator[None]:
+    """Inside the block a strategy that learns from demonstrations on the CPU trains on its share of the cores.
 
-    The other half is for those who play. Where a worker takes one of the cores on which two threads train, each product of
-    the other thread waits for it: then one thread alone trains several times as fast. The number of threads changes how sums
-    are rounded, so it is the same for a run without workers, and does not depend on when they start.
+    That is half of them; the other half is for those who play. Where a worker takes one of the cores on which two threads
+    train, each product of the other thread waits for it: then one thread alone trains several times as fast. Of two or three
+    cores training takes all where playing is short beside it, and episodes are played in between. The number of threads
+    changes how sums are rounded, so it depends on nothing that is measured, and not on workers.
+
+    Args:
+        played_per_update: environment steps of the curve for each update.
     """
     threads = torch.get_num_threads()
     if trainer.strategy.root_device.type == "cpu" and not module.learns_by_acting:
-        torch.set_num_threads(max(1, cores_of_run() // 2))
+        cores = cores_of_run()
+        takes_all = cores < MANY_CORES and _playing_is_short(module, played_per_update, data_of(trainer).batch_size)
+        torch.set_num_threads(cores if takes_all else max(1, cores // 2))
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _playing_is_short(module: Strategy, played_per_update: float, pairs: int) -> bool:
+    """Whether a core plays for an update in less than 3/4 of the time in which it makes it, roughly."""
+    weights = sum(parameter.numel() for parameter in module.actor.parameters())
+    playing = played_per_update * (SECONDS_PER_STEP + module.network_evaluations * weights * SECONDS_PER_ANSWER)
+    return playing < 0.75 * pairs * weights * SECONDS_PER_PAIR

@@ -13,12 +13,12 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import NonNegativeInt, PositiveInt
-from lightning_bc.callbacks.background import Background, cores_of_run, half_of_the_cores, why_not, workers_that_pay
+from lightning_bc.callbacks.background import Background, cores_of_run, training_cores, why_not, workers_that_pay
 from lightning_bc.callbacks.checked import refuse_blind
 from lightning_bc.callbacks.points import held_out_point, honour_signals, log, of_episodes, played_point
 from lightning_bc.callbacks.stalled import Stalled
 from lightning_bc.callbacks.validations import space_validations
-from lightning_bc.environments import Environments, limit_episodes, make
+from lightning_bc.environments import Environments, environment_spaces, limit_episodes, make
 from lightning_bc.errors import takes_state
 from lightning_bc.ranks import STOP, on_rank_zero
 from lightning_bc.runs.curve import HELD_OUT_LOSS, RETURN, Curve, Point
@@ -114,7 +114,9 @@ class Rollouts(Callback):
             self._environments = make(data_of(trainer).environment_id, self.episodes)
             self._closing.callback(self._environments.close)
             self._cores = cores_of_run()
-            self._closing.enter_context(half_of_the_cores(trainer, module))
+            length = environment_spaces(data_of(trainer).environment_id).max_episode_steps or self.max_episode_steps
+            played = self.episodes * (length or 1000) / self.eval_freq
+            self._closing.enter_context(training_cores(trainer, module, played))
             if self.workers:
                 self._start(self.workers, trainer, module)
 

@@ -8,7 +8,7 @@
                               (episodes,) bool and final_observations (episodes, observation_dim) float32
         00001.rows.npy ...
 
-The rows are mapped into memory only while some of them are copied, so that they never count as the process's own memory.
+The rows are read piece by piece, so that no more of them than are asked for count as the process's own memory.
 """
 
 from collections.abc import Iterator, Mapping
@@ -118,6 +118,12 @@ class Shards:
         return Moments.of_all(parts)
 
     @cached_property
+    def _rows(self) -> list[tuple[Path, int]]:
+        """Each shard's file of rows, and at which byte of it they begin."""
+        mapped = [self._rows_of(shard["name"]) for shard in self.index["shards"]]
+        return [(Path(str(rows.filename)), rows.offset) for rows in mapped]
+
+    @cached_property
     def skeleton(self) -> Trajectories:
         """All episodes, of which observations and actions are on the disk alone: theirs here have no columns."""
         parts = [self._episodes_of(shard) for shard in self.index["shards"]]
@@ -144,8 +150,18 @@ class Shards:
         for number in range(int(np.searchsorted(ends, start, "right")), int(np.searchsorted(ends, stop, "left")) + 1):
             first = int(ends[number]) - self.steps[number]
             here = slice(max(start, first), min(stop, int(ends[number])))
-            mapped = self._rows_of(self.index["shards"][number]["name"])
-            copied[here.start - start : here.stop - start] = mapped[here.start - first : here.stop - first]
+            if here.stop <= here.start:                             # where nothing is asked for
+                continue
+            file, offset = self._rows[number]
+            piece = copied[here.start - start : here.stop - start].data.cast("B")
+            try:
+                with file.open("rb", buffering=0) as opened:
+                    opened.seek(offset + (here.start - first) * copied.strides[0])
+                    filled = opened.readinto(piece)
+            except OSError as error:
+                raise InputError(f"{file}: cannot be read ({error}). Take another copy of it.") from error
+            if filled != len(piece):
+                raise InputError(f"{file}: has been made shorter since it was opened. Take another copy of it.")
         return copied
 
     def columns(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -23,6 +23,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+OF_SIZES = tuple(getattr(torch.ops.aten, name) for name in ("ones_like", "zeros_like", "full_like", "new_zeros", "new_ones"))
+"""Kernels that take no more of a tensor than its size and type."""
+
 
 @dataclass(frozen=True)
 class _Place:
@@ -165,7 +168,8 @@ def _varying(calls: list[_Call]) -> list[_Call]:
     for call in calls:
         if not call.made and not call.written:                      # a view
             continue
-        if call.used <= constants and not call.is_random and not call.written and not call.made & written:
+        is_made_of_nothing = call.used <= constants or call.kernel.overloadpacket in OF_SIZES
+        if is_made_of_nothing and not call.is_random and not call.written and not call.made & written:
             constants |= call.made
         else:
             kept.append(call)
