@@ -23,7 +23,6 @@ and absorbing states: rewards.py, demonstrated.py.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -31,7 +30,7 @@ from torch import Tensor, nn
 
 from lightning_bc.bounds import NonNegativeFloat, PositiveFloat, PositiveInt, UnitIntervalAboveZero, UnitIntervalBelowOne
 from lightning_bc.networks import MLP, NetworkFactory
-from lightning_bc.strategies.base import Metrics
+from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Needs, Transitions
 from lightning_bc.strategies.online.agent import Descend, Parts
 from lightning_bc.strategies.online.demonstrated import AbsorbingStates
@@ -88,7 +87,7 @@ class AIRL(OnlineStrategy):
         discriminator_every: updates of the critics for each one of the discriminator.
         penalty: weight of the discriminator's gradient penalty.
         optimizer: of each of the networks.
-        schedule: the learning rate stays as it is; "constant" is the only choice.
+        schedule: "cosine" lowers the learning rates to zero over the run's environment steps; "constant" leaves them.
     """
 
     needs = Needs.TRANSITIONS
@@ -116,7 +115,7 @@ class AIRL(OnlineStrategy):
         discriminator_every: PositiveInt = 4,
         penalty: NonNegativeFloat = 10.0,
         optimizer: OptimizerCallable = DefaultAdam,
-        schedule: Literal["constant"] = "constant",
+        schedule: Schedule = "constant",
     ) -> None:
         super().__init__(
             observation_dim, action_low, action_high, optimizer, schedule, total_environment_steps, num_envs,

@@ -27,7 +27,6 @@ the expectations (LS-IQ treats absorbing states alike, Al-Hafez 2023, https://ar
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -35,7 +34,7 @@ from torch import Tensor, nn
 
 from lightning_bc.bounds import PositiveFloat, PositiveInt, UnitIntervalAboveZero, UnitIntervalBelowOne
 from lightning_bc.networks import MLP, NetworkFactory
-from lightning_bc.strategies.base import Metrics
+from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric, Needs, Transitions
 from lightning_bc.strategies.online.agent import Descend, Parts
 from lightning_bc.strategies.online.loop import OnlineStrategy
@@ -65,7 +64,7 @@ class IQLearn(OnlineStrategy):
         actor_every: updates of the critics for each one of actor and temperature.
         chi_square_alpha: the regularisation's weight is 1 / (4 chi_square_alpha); rewards up to 4 of it are learnt.
         optimizer: of each of the networks.
-        schedule: the learning rate stays as it is; "constant" is the only choice.
+        schedule: "cosine" lowers the learning rates to zero over the run's environment steps; "constant" leaves them.
     """
 
     needs = Needs.TRANSITIONS
@@ -97,7 +96,7 @@ class IQLearn(OnlineStrategy):
         actor_every: PositiveInt = 2,
         chi_square_alpha: PositiveFloat = 0.5,
         optimizer: OptimizerCallable = DefaultAdam,
-        schedule: Literal["constant"] = "constant",
+        schedule: Schedule = "constant",
     ) -> None:
         super().__init__(
             observation_dim, action_low, action_high, optimizer, schedule, total_environment_steps, num_envs,

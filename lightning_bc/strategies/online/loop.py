@@ -9,22 +9,23 @@ What is learnt, and from what reward, is the strategy's: its ``update``.
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+from torch.optim import Optimizer
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.environments import make
 from lightning_bc.episodes import SELECTION_BANK
 from lightning_bc.errors import InputError, takes_state
 from lightning_bc.networks import Network
-from lightning_bc.strategies.base import Metrics, Strategy
+from lightning_bc.strategies.base import Metrics, Schedule, Strategy
 from lightning_bc.strategies.contract import Needs, Transitions, data_of
 from lightning_bc.strategies.online.agent import Agent, Descend, Parts, averaging_rate
 from lightning_bc.strategies.online.demonstrated import Demonstrated
@@ -57,7 +58,7 @@ class OnlineStrategy(Strategy):
         action_low: lower bounds of the actions, (action_dim,).
         action_high: upper bounds of the actions, (action_dim,).
         optimizer: of each of the networks.
-        schedule: the learning rate stays as it is; "constant" is the only choice.
+        schedule: "cosine" lowers the learning rates to zero over the run's environment steps; "constant" leaves them.
         total_environment_steps: where the run ends.
         num_envs: sub-environments that are stepped together.
         learning_starts: environment steps with random actions before the first update.
@@ -81,7 +82,7 @@ class OnlineStrategy(Strategy):
         action_low: Sequence[float],
         action_high: Sequence[float],
         optimizer: OptimizerCallable,
-        schedule: Literal["constant"],
+        schedule: Schedule,
         total_environment_steps: int,
         num_envs: int,
         learning_starts: int,
@@ -235,6 +236,7 @@ class OnlineStrategy(Strategy):
         optimizers: dict[str, Any] = dict(zip(self.parts(), self.optimizers(), strict=True))
         bare = {part: optimizer.optimizer for part, optimizer in optimizers.items()}
         first, is_recorded = self.optimizer_steps, self.is_recorded
+        self._set_rates(bare.values())
         self.losses = []
         for number in range(first, first + updates):
             self.prepare(number)
@@ -251,6 +253,16 @@ class OnlineStrategy(Strategy):
             self.interaction.measured |= measured
         if is_recorded:
             self.count_step(optimizers[COUNTED])
+
+    def _set_rates(self, optimizers: Iterable[Optimizer]) -> None:
+        """Set the learning rates, which depend on the environment steps alone, so that a run that is made longer goes on.
+
+            lr_t = lr_0 (1 + cos(pi t / T)) / 2
+        """
+        if self.schedule == "cosine":
+            share = (1 + math.cos(math.pi * min(1.0, self.environment_steps / self.total_environment_steps))) / 2
+            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+                group["lr"] = share * group.setdefault("initial_lr", group["lr"])
 
     def _update(self, optimizers: Mapping[str, Any], number: int) -> Metrics:
         """One update; what it measures, and the loss of each part."""

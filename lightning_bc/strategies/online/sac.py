@@ -7,7 +7,6 @@ is the environment's, so no demonstrations are read (``data.path: null``). A che
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
@@ -22,7 +21,7 @@ from lightning_bc.bounds import (
 )
 from lightning_bc.errors import InputError, takes_state
 from lightning_bc.networks import MLP, NetworkFactory
-from lightning_bc.strategies.base import Metrics, Strategy
+from lightning_bc.strategies.base import Metrics, Schedule, Strategy
 from lightning_bc.strategies.contract import Needs, Transitions
 from lightning_bc.strategies.online.agent import Descend
 from lightning_bc.strategies.online.handover import LEAST_WEIGHT, TEMPERATURE, WEIGHT, Clone, with_scale
@@ -56,7 +55,7 @@ class SAC(OnlineStrategy):
         anchor: from a clone, updates in which its pull on the actor halves.
         demonstrated: share of demonstrations, with rewards, in each batch.
         optimizer: of each of the networks.
-        schedule: the learning rate stays as it is; "constant" is the only choice.
+        schedule: "cosine" lowers the learning rates to zero over the run's environment steps; "constant" leaves them.
     """
 
     needs = Needs.NOTHING
@@ -86,7 +85,7 @@ class SAC(OnlineStrategy):
         anchor: PositiveFloat = 2000.0,
         demonstrated: UnitIntervalBelowOne = 0.0,
         optimizer: OptimizerCallable = DefaultAdam,
-        schedule: Literal["constant"] = "constant",
+        schedule: Schedule = "constant",
     ) -> None:
         super().__init__(
             observation_dim, action_low, action_high, optimizer, schedule, total_environment_steps, num_envs,

@@ -14,7 +14,6 @@ is the average of the actor's weights (agent.py).
 
 import copy
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -23,7 +22,7 @@ from torch.nn import functional as F
 
 from lightning_bc.bounds import NonNegativeFloat, PositiveFloat, PositiveInt, UnitIntervalAboveZero, UnitIntervalBelowOne
 from lightning_bc.networks import MLP, NetworkFactory
-from lightning_bc.strategies.base import Metrics
+from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric, Needs, Transitions
 from lightning_bc.strategies.online.agent import Agent, Descend, Parts, follow
 from lightning_bc.strategies.online.critics import Critics
@@ -126,7 +125,7 @@ class TD3(OnlineStrategy):
         target_noise: standard deviation of the noise on the slow actor's actions, in the critics' targets.
         target_noise_bound: how far that noise goes at most.
         optimizer: of each of the networks.
-        schedule: the learning rate stays as it is; "constant" is the only choice.
+        schedule: "cosine" lowers the learning rates to zero over the run's environment steps; "constant" leaves them.
     """
 
     needs = Needs.NOTHING
@@ -161,7 +160,7 @@ class TD3(OnlineStrategy):
         target_noise: NonNegativeFloat = 0.2,
         target_noise_bound: NonNegativeFloat = 0.5,
         optimizer: OptimizerCallable = DefaultAdam,
-        schedule: Literal["constant"] = "constant",
+        schedule: Schedule = "constant",
     ) -> None:
         super().__init__(
             observation_dim, action_low, action_high, optimizer, schedule, total_environment_steps, num_envs,
