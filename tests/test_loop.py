@@ -290,7 +290,7 @@ class StopAt(Callback):
 
 @EVERY
 def test_a_stopped_run_goes_on_as_one_that_ran_through(cls, data):
-    options = {"replay_capacity": 24, "actor_every": 3}
+    options = {"replay_capacity": 24, "actor_every": 3, "schedule": "cosine"}
     torch.manual_seed(1)
     through = tiny(cls, **options)
     ended = train(through, path=data).interaction
@@ -305,6 +305,35 @@ def test_a_stopped_run_goes_on_as_one_that_ran_through(cls, data):
     assert ended.measured.keys() == again.measured.keys()
     assert all(torch.equal(value, again.measured[name]) for name, value in ended.measured.items())
     assert through.watch.means == second.watch.means
+
+
+class Rates(Callback):
+    """Notes environment steps and the learning rate of every optimizer."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, module, *_):
+        rates = {group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups}
+        self.seen.append((module.environment_steps, *rates))
+
+
+def test_learning_rates_fall_as_half_a_cosine_of_the_environment_steps_also_of_a_run_that_is_made_longer(data):
+    def rates(length, **of):
+        strategy, seen = tiny(GAIL, schedule="cosine", total_environment_steps=length), Rates()
+        train(strategy, path=data, callbacks=[seen, *of.pop("callbacks", [])], **of)
+        return seen.seen
+
+    (first, *_), *_ = seen = rates(40)
+    base = tiny(GAIL).optimizer([torch.nn.Parameter(torch.ones(1))]).param_groups[0]["lr"]
+    for steps, rate in seen:
+        assert rate == pytest.approx(base * (1 + math.cos(math.pi * steps / 40)) / 2)
+    assert seen[-1] == (40, 0.0)
+    rates(40, callbacks=[StopAt(first + 8)])
+    longer = rates(80, ckpt_path="end.ckpt")
+    assert longer[-1] == (80, 0.0)
+    for steps, rate in longer:
+        assert rate == pytest.approx(base * (1 + math.cos(math.pi * steps / 80)) / 2)
 
 
 def test_training_watches_the_temperature_and_a_resumed_run_remembers(data, monkeypatch):
