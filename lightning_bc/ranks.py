@@ -190,11 +190,16 @@ def _watch(trainer: Trainer, way_on: Callable[[], str], over: threading.Event) -
             os._exit(2)
 
 
+_POLLING = threading.Lock()
+"""Of two threads that poll a process at once, one is told that it runs, also where it does not."""
+
+
 def _lost(trainer: Trainer) -> str | None:
     """Which rank of this machine has ended with an error, in words."""
     first = trainer.global_rank - trainer.local_rank
     for number, process in enumerate(_started(trainer), first + 1):
-        status = process.poll()
+        with _POLLING:
+            status = process.poll()
         if status:
             how = f"exit status {status}" if status > 0 else signal.Signals(-status).name
             return f"rank {number} has ended by itself, by {how}" + ", perhaps for its memory" * (status == -signal.SIGKILL)
