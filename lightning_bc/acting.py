@@ -26,6 +26,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_bc import numpy_kernels
 from lightning_bc.frozen import OBSERVATIONS, Array, Call, Frozen, Linear, Value
 
+OF_SIZES = tuple(getattr(torch.ops.aten, name) for name in ("ones_like", "zeros_like", "full_like", "new_zeros", "new_ones"))
+"""Kernels that take no more of a tensor than its size and type."""
+
 
 class CannotBeFrozenError(Exception):
     """The policy draws random numbers, writes into tensors, or decides by numbers which kernels it calls."""
@@ -115,7 +118,7 @@ class _Tape:
         """Take over a call."""
         leaves = _leaves(template)
         used = [leaf for leaf in leaves if isinstance(leaf, Value)]
-        depends = any(value in self.depending for value in used)
+        depends = kernel.overloadpacket not in OF_SIZES and any(value in self.depending for value in used)
         several = isinstance(result, list | tuple)
         results = [*enumerate(result if several else [result])]
         results = [(index, one) for index, one in results if isinstance(one, Tensor)]

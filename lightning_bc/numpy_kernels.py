@@ -137,7 +137,10 @@ def _squeeze(array: Array, dim: int) -> Array:
 
 def _expand(array: Array, shape: list[int]) -> Array:
     missing = len(shape) - array.ndim
-    expanded = np.empty([array.shape[n - missing] if size == -1 else size for n, size in enumerate(shape)], array.dtype)
+    wanted = tuple(array.shape[n - missing] if size == -1 else size for n, size in enumerate(shape))
+    if array.shape == wanted:
+        return array
+    expanded = np.empty(wanted, array.dtype)
     expanded[...] = array                                           # broadcast_to costs ten times as much on small arrays
     return expanded
 

@@ -92,6 +92,12 @@ def test_actions_recorded_in_minus_one_to_one_are_noticed_and_brought_to_the_bou
     assert actions_of("Humanoid-v5", [0.5, -1.0], scale=True) == pytest.approx([0.2, -0.4])
 
 
+def test_beginnings_are_learnt_from_and_whole_episodes_held_out():
+    training, held_out = split_for(Wanted("MSE"), made((50,) * 10), episodes=10, validation_fraction=0.1, first_steps=7)
+    assert training.lengths.tolist() == [7] * 9
+    assert held_out.lengths.tolist() == [50]
+
+
 def test_the_best_episodes_are_chosen_by_their_returns():
     lengths = (2, 3, 1, 4)
     rewards = torch.repeat_interleave(torch.tensor([1.0, 3.0, 2.0, -1.0]), torch.tensor(lengths))  # returns 2, 9, 2, -4

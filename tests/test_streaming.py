@@ -284,6 +284,7 @@ def test_strategies_that_look_at_actions_or_windows_learn_from_a_stream(strategy
     ("model", "flags", "words"),
     [
         ("MSE", "--data.top_fraction 0.5", "--data.top_fraction need all of it in memory"),
+        ("MSE", "--data.first_steps 5", "--data.first_steps need all of it in memory"),
         ("MSE", "--data.clip_actions true", "--data.clip_actions need all of it in memory"),
         ("GAIL", "", "GAIL needs all of it in memory"),
     ],

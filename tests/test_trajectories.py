@@ -51,6 +51,21 @@ def test_every_kth_pair_counts_from_the_beginning_of_each_episode():
     assert torch.equal(actions, -observations)
 
 
+@pytest.mark.parametrize("has_final", [True, False])
+def test_beginnings_are_cut_off_where_they_end(has_final):
+    terminated = torch.tensor([True, True, False, True])
+    whole = made(terminated=terminated, final_observations=final() if has_final else None)
+    cut = whole.beginnings(2)
+    assert steps(cut) == [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (3, 0), (3, 1)]
+    assert torch.equal(cut.actions, -cut.observations)
+    assert cut.rewards.tolist() == [0, 1, 4, 5, 6, 11, 12]
+    assert cut.lengths.tolist() == [2, 1, 2, 2]
+    assert cut.terminated.tolist() == [False, True, False, True]
+    if has_final:
+        assert cut.final_observations.tolist() == [[0, 2], [1, 1], [2, 2], [3, 2]]
+        assert torch.equal(whole.final_observations, final())
+
+
 @pytest.mark.parametrize(("length", "lengths"), [(5, [5, 5, 3]), (13, [13]), (100, [13]), (1, [1] * 13)])
 def test_unknown_episodes_are_taken_to_be_of_one_length(length, lengths):
     cut = made((13,), knows_episodes=False).in_episodes_of(length)

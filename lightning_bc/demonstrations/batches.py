@@ -174,7 +174,7 @@ class Batches:
             self._drawn, self._order = (self.extensions, pass_index), self.permutation(pass_index)
         rows = self._order[self.share(batch)]
         if self.windows is None:
-            return self.observations[rows], self.actions[rows]
+            return self.observations.index_select(0, rows), self.actions.index_select(0, rows)  # faster than [rows]
         return self.windows.cut(self.observations, self.actions, rows)
 
     def share(self, batch: int) -> slice:

@@ -93,11 +93,13 @@ class Budget:
     episode_length: int | None = None
     top_fraction: float = 1.0
     must_hold_out: bool = False
+    first_steps: int | None = None
 
     @property
     def takes_every_row(self) -> bool:
         """Whether every pair of the episodes that are not held out is learnt from."""
-        return self.episodes is None and self.subsample == 1 and self.top_fraction == 1
+        every_episode = self.episodes is None and self.top_fraction == 1
+        return every_episode and self.subsample == 1 and self.first_steps is None
 
     @property
     def takes_all(self) -> bool:
@@ -223,7 +225,8 @@ def split(
     if budget.top_fraction < 1:                                     # after the inference: it is of the file's last episode
         made = _best(made, budget.top_fraction)
     fewest = 2 if budget.must_hold_out else FEWEST_EPISODES_TO_HOLD_OUT
-    return made.held_out(budget.episodes, budget.validation_fraction, fewest)
+    training, held_out = made.held_out(budget.episodes, budget.validation_fraction, fewest)
+    return training if budget.first_steps is None else training.beginnings(budget.first_steps), held_out
 
 
 def _best(made: Trajectories, fraction: float) -> Trajectories:

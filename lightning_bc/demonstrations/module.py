@@ -43,12 +43,14 @@ class Demonstrations(LightningDataModule):
         path: file, folder, or minari:DATASET_ID; see ``readers``; the default file is collected by ``fit`` when it is
             missing and an expert for the environment is shipped. null reads nothing, and is what strategies that need no
             demonstrations have by default; returns are then measured against the shipped expert, if there is one. Several,
-            [a.pt,b.npz], are joined; each is first taken as if it were alone: episodes, subsample, validation_fraction,
-            episode_length, top_fraction, scale_actions and clip_actions hold for every file. See ``several`` for what
-            returns are then measured against.
+            [a.pt,b.npz], are joined; each is first taken as if it were alone: episodes, first_steps, subsample,
+            validation_fraction, episode_length, top_fraction, scale_actions and clip_actions hold for every file. See
+            ``several`` for what returns are then measured against.
         environment_id: Gymnasium id of the environment; default: the one that the file says it is of, and HalfCheetah-v5
             for the default file. The command line sets it from --env.
         episodes: use only the first n episodes (the demonstration budget).
+        first_steps: learn from the first n steps of each episode alone. An equal number of pairs shows more ways to begin,
+            which a clone of few episodes fails at first; docs/action-models.md has figures.
         subsample: keep every k-th pair of each episode; strategies with a history or a horizon need all of them.
         validation_fraction: share of the episodes, the last ones, that is held out; below 10 episodes there is no
             validation set.
@@ -99,6 +101,7 @@ class Demonstrations(LightningDataModule):
         group_size: PositiveInt = 100,
         simulator: bool = True,
         memory: NonNegativeFloat | None = None,
+        first_steps: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         paths = several.paths_of(path)
@@ -111,7 +114,9 @@ class Demonstrations(LightningDataModule):
         if shares is not None:
             check_shares(shares, len(self.paths))
         self.has_simulator, self.validation_pairs = simulator, validation_pairs
-        self.budget = Budget(episodes, subsample, validation_fraction, episode_length, top_fraction, not simulator)
+        self.budget = Budget(
+            episodes, subsample, validation_fraction, episode_length, top_fraction, not simulator, first_steps
+        )
         self.reading = Reading(self.paths, tuple(observation_keys or ()), scale_actions, clip_actions, shares, memory)
         if simulator:
             without_simulator.refuse_bounds(environment_id, action_low, action_high)

@@ -248,6 +248,7 @@ class Reading:
                 "--data.clip_actions": self.clip_actions,
                 "--data.observation_keys": self.observation_keys,
                 "--data.top_fraction": budget.top_fraction < 1,
+                "--data.first_steps": budget.first_steps is not None,
                 "DAgger, whose pairs join them,": teaches,
             }
             return on_disk(self.paths[0], spaces, wanted, budget, [name for name, is_given in given.items() if is_given])

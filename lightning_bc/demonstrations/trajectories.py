@@ -155,6 +155,24 @@ class Trajectories:
 
     # Other trajectories made of these
 
+    def beginnings(self, steps: int) -> "Trajectories":
+        """The first ``steps`` steps of each episode, which is cut off there."""
+        lengths = self.lengths.clamp(max=steps)
+        rows, is_cut = _rows_of(self.starts, lengths), self.lengths > steps
+        final = self.final_observations
+        if final is not None:
+            final = final.clone()
+            final[is_cut] = self.observations[(self.starts + lengths)[is_cut]]
+        return replace(
+            self,
+            observations=self.observations[rows],
+            actions=self.actions[rows],
+            lengths=lengths,
+            rewards=None if self.rewards is None else self.rewards[rows],
+            terminated=None if self.terminated is None else self.terminated & ~is_cut,
+            final_observations=final,
+        )
+
     def part(self, first: int, stop: int) -> "Trajectories":
         """The episodes from ``first`` to below ``stop``; nothing is copied."""
         ends = torch.cat([torch.zeros(1, dtype=torch.int64), self.lengths.cumsum(0)])

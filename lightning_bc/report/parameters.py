@@ -32,7 +32,7 @@ TRAINER_PARAMETERS = (
 )
 """The Trainer's settings that change what is learnt; the others are about the machine and the screen."""
 
-WHICH_PAIRS = ("path", "episodes", "subsample", "validation_fraction", "episode_length")
+WHICH_PAIRS = ("path", "episodes", "first_steps", "subsample", "validation_fraction", "episode_length")
 """The settings of the data that say which pairs were learnt from; the column Demonstrations has them."""
 
 

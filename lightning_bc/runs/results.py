@@ -28,7 +28,9 @@ class Source:
     sha256: str = field(
         metadata=_of("", "of the file; of a Minari dataset, of its observations and actions; of several files, of theirs")
     )
-    training_pairs: int = field(metadata=_of("pairs", "after `--data.episodes`, `--data.subsample` and the split"))
+    training_pairs: int = field(
+        metadata=_of("pairs", "after `--data.episodes`, `--data.first_steps`, `--data.subsample` and the split")
+    )
     training_episodes: int = field(metadata=_of("episodes", "likewise"))
     validation_episodes: int = field(metadata=_of("episodes", "held out"))
     actions: str | None = field(metadata=_of("", "sampled, deterministic or exploratory; null where the file does not say"))

@@ -13,6 +13,7 @@ The kernels and their order are the update's own, so all numbers are too, bit by
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -23,8 +24,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-OF_SIZES = tuple(getattr(torch.ops.aten, name) for name in ("ones_like", "zeros_like", "full_like", "new_zeros", "new_ones"))
-"""Kernels that take no more of a tensor than its size and type."""
+from lightning_bc.acting import OF_SIZES
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,8 @@ class CPUGraph:
         """Make an update with ``inputs``, and return what it returns."""
         for own, given in zip(self._inputs, inputs, strict=True):
             own.copy_(given)
-        with torch.autocast("cpu", enabled=False):                  # what it casts was recorded
+        is_autocast = torch.is_autocast_enabled("cpu")
+        with torch.autocast("cpu", enabled=False) if is_autocast else nullcontext():  # what it casts was recorded
             for in_forward, calls in self._passes:
                 with torch.set_grad_enabled(in_forward):
                     for kernel, args, keywords in calls:
