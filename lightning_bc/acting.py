@@ -104,6 +104,8 @@ class _Tape:
         """An argument with numbers in place of tensors; ``other`` is the same argument with one observation more."""
         if isinstance(one, Tensor):
             if id(one) not in self.numbers:                         # a weight, or what else was there before
+                if one.data_ptr() != other.data_ptr() and not torch.equal(one, other):
+                    raise CannotBeFrozenError("it has a tensor that is made of the observations outside of torch")
                 self._keep(one)
             return Value(self.numbers[id(one)])
         if isinstance(one, list | tuple):

@@ -130,6 +130,7 @@ def test_functions_equal_torchs_own(name):
         (lambda x: x[x > 0], "decides by numbers"),
         (lambda x: x if len(x) > 2 else -x, "calls other kernels"),
         (lambda x: x * (len(x) / 7), "number that depends on"),
+        (lambda x: x + torch.from_numpy(x.numpy() ** 2), "outside of torch"),
     ],
 )
 def test_what_is_no_list_of_calls_is_refused(policy, reason):

@@ -66,3 +66,20 @@ def test_passes_of_the_network_behind_an_action_are_counted(name, passes):
     before = torch.get_rng_state()
     assert sum(strategy.network_calls()) == passes
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Normalised(torch.nn.Sequential):
+    """Batch normalisation, which wants several rows where it trains, and a layer that is never to train."""
+
+    def __init__(self, input_size, output_size):
+        super().__init__(torch.nn.BatchNorm1d(input_size), torch.nn.Dropout(0.5), torch.nn.Linear(input_size, output_size))
+        self[1].eval()
+
+
+def test_passes_are_counted_without_training_and_every_module_goes_on_as_before():
+    strategy = build_strategy(strategies()["MSE"], network=Normalised)
+    seen = strategy.network[0].num_batches_tracked.clone()
+    assert sum(strategy.network_calls()) == 1
+    assert strategy.network[0].training
+    assert not strategy.network[1].training
+    assert strategy.network[0].num_batches_tracked == seen

@@ -13,7 +13,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_bc.acting import CannotBeFrozenError
-from lightning_bc.callbacks.points import evaluating
 from lightning_bc.environments import usable_cores
 from lightning_bc.episode_metrics import recording_is_needed
 from lightning_bc.episodes import SELECTION_BANK
@@ -21,6 +20,7 @@ from lightning_bc.errors import DivergedError, NotFiniteError
 from lightning_bc.rollout_workers import Played, Workers
 from lightning_bc.runs.curve import Point
 from lightning_bc.strategies import Strategy
+from lightning_bc.strategies.base import evaluating
 from lightning_bc.strategies.contract import data_of
 
 PAYS_AFTER = 30.0

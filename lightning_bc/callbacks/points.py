@@ -1,7 +1,5 @@
 """One point of the curve, as it is measured between two training steps, and as it is logged."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -17,6 +15,7 @@ from lightning_bc.ranks import STOP
 from lightning_bc.references import References
 from lightning_bc.runs.curve import Point
 from lightning_bc.strategies import OfflineStrategy, Strategy, data_of
+from lightning_bc.strategies.base import evaluating
 
 
 def held_out_point(trainer: Trainer, module: Strategy) -> Point:
@@ -56,17 +55,6 @@ def played_point(trainer: Trainer, module: Strategy, environments: Environments,
 def of_episodes(played: Episodes, references: References) -> Point:
     """What is measured of them."""
     return {f"rollout/{name}": value for name, value in measure_all(played, references).items()}
-
-
-@contextmanager
-def evaluating(module: Strategy) -> Iterator[None]:
-    """Inside the block the module does not train."""
-    was_training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(was_training)
 
 
 def honour_signals(trainer: Trainer, steps: int) -> None:

@@ -1,8 +1,9 @@
 """What every strategy shares: the border to the environment's units, the optimizer, and its checkpoint."""
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -30,6 +31,18 @@ Schedule = Literal["cosine", "constant"]
 
 WITHIN_UPDATES = ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
 """Lightning's hooks that are called between the kernels of an update, and so never where these are replayed."""
+
+
+@contextmanager
+def evaluating(module: torch.nn.Module) -> Iterator[None]:
+    """Inside the block the module does not train; after it each of its modules does what it did before."""
+    before = [(one, one.training) for one in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for one, was_training in before:
+            one.training = was_training
 
 
 class Strategy(LightningModule, ABC):
@@ -118,6 +131,7 @@ class Strategy(LightningModule, ABC):
         self.border = Border(observation_dim, action_low, action_high)
         self._random_state: StateDict | None = None
         self.recorded: dict[int, Recorded] = {}                     # updates to replay, by their kind
+        self._recorded_with: Any = None                             # see _read_once, when they were replayed last
         self.losses: list[tuple[int, str, Tensor]] = []             # of the last training step: optimizer step, name, value
 
     def set_windows(self, history: int, horizon: int, chunk: int, temporal_ensembling: float | None = None) -> None:
@@ -269,7 +283,8 @@ class Strategy(LightningModule, ABC):
         rows: list[int] = []
         hook = self.actor.register_forward_hook(lambda _, inputs, __: rows.append(inputs[0].shape[:-1].numel()))
         try:
-            self(self.zero_observations(1))
+            with evaluating(self):                                  # where it trains, batch normalisation wants several rows
+                self(self.zero_observations(1))
         finally:
             hook.remove()
         return rows
@@ -309,6 +324,29 @@ class Strategy(LightningModule, ABC):
         if kind not in self.recorded:
             self.recorded[kind] = Recorded(update, optimizers)
         return self.recorded[kind]
+
+    @contextmanager
+    def replays(self, optimizers: Sequence[Optimizer]) -> Iterator[None]:
+        """Inside the block updates are replayed; those that have read what was changed since are let go."""
+        if self.recorded and self._read_once(optimizers) != self._recorded_with:
+            self.recorded = {}
+        yield
+        self._recorded_with = self._read_once(optimizers)
+
+    def _read_once(self, optimizers: Sequence[Optimizer]) -> Any:
+        """What a recorded update has read: where tensors lie, which of them are trained and how, and what modules do."""
+        held = [(module.training, *module._parameters.values(), *module._buffers.values()) for module in self.modules()]
+        states = [value for one in optimizers for state in one.state.values() for value in state.values()]
+        groups = [group for one in optimizers for group in one.param_groups]
+        return (
+            [*map(id, optimizers)],
+            [
+                (one.data_ptr(), one.requires_grad) if isinstance(one, Tensor) else one
+                for one in (*itertools.chain(*held), *states)
+            ],
+            [[*map(id, group["params"])] for group in groups],
+            [{name: value for name, value in group.items() if name not in ("lr", "params")} for group in groups],
+        )
 
     def count_step(self, optimizer: Any) -> None:
         """Count a step of ``optimizer`` that Lightning did not take itself in its ``global_step``."""
@@ -355,6 +393,7 @@ class Strategy(LightningModule, ABC):
         Raises:
             InputError: another number of processes has saved it.
         """
+        self.recorded = {}                                          # of a training that an error ended
         rank, ranks, state = self.trainer.global_rank, self.trainer.world_size, self._random_state
         if state is None:
             if rank > 0:

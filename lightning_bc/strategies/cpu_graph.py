@@ -9,8 +9,13 @@ calls are noted (``TorchDispatchMode``), those of the backward pass and the opti
 * results go where they went at first, and results that are not needed at the same time share their memory.
 
 The kernels and their order are the update's own, so all numbers are too, bit by bit.
+
+An update is recorded twice in a row, and replayed where both recordings are the same: Python, NumPy, or a tensor that is put
+in another's place would be missed at each replay.
 """
 
+import pickle
+import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -19,6 +24,7 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -75,12 +81,23 @@ class _Call:
         """Memory of the arguments that it writes to."""
         schema = self.kernel._schema.arguments
         named = dict(zip((argument.name for argument in schema), self.args, strict=False)) | self.keywords
-        return _memory([named.get(argument.name) for argument in schema if _is_written(argument)])
+        undeclared = ("running_mean", "running_var") if "batch_norm" in self.kernel._schema.name else ()
+        return _memory([named.get(one.name) for one in schema if _is_written(one) or one.name in undeclared])
 
     @property
     def made(self) -> set[int]:
         """Memory that it takes for its results."""
         return _memory(self.results) - self.used
+
+    @property
+    def is_view(self) -> bool:
+        """Whether it computes nothing."""
+        return not self.made and not self.written and not self.is_check
+
+    @property
+    def is_check(self) -> bool:
+        """Whether it answers nothing, and raises where a number is not as it should be."""
+        return not self.kernel._schema.returns
 
     @property
     def is_random(self) -> bool:
@@ -105,6 +122,15 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.calls: list[_Call] = []
         self.obstacle: str | None = None
+        self._drawn, self._drawn_elsewhere = torch.get_rng_state(), _other_random_states()
+
+    def finish(self) -> None:
+        """Look whether random numbers were drawn past the kernels, or a generator was set."""
+        if self.obstacle is None and (self._is_set() or _other_random_states() != self._drawn_elsewhere):
+            self.obstacle = "random numbers are drawn outside of torch, or its generator is set"
+
+    def _is_set(self) -> bool:
+        return not torch.equal(torch.get_rng_state(), self._drawn)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call, and note the call."""
@@ -112,7 +138,12 @@ class _Recorder(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         # before the call, which may write to what it is given and change how it lies
         before = tree_map(_Place.of, (list(args), kwargs or {})) if _are_plain((args, kwargs)) else None
+        is_random = torch.Tag.nondeterministic_seeded in func.tags
+        if is_random and self._is_set():
+            self.obstacle = "torch's random generator is set between kernels"
         result = func(*args, **(kwargs or {}))
+        if is_random:
+            self._drawn = torch.get_rng_state()
         if before is None or not _are_plain(result):
             self.obstacle = f"{func} of a tensor that is sparse, or none of torch's own"
             return result
@@ -124,34 +155,53 @@ class _Recorder(TorchDispatchMode):
 
 
 class CPUGraph:
-    """One update, made while it is recorded, then replayed.
+    """Two updates, made while they are recorded, one when this is built and one by :meth:`again`; then replayed.
 
     Args:
-        update: takes tensors on the CPU and nothing else; anything else that it depends on is read now and never again.
+        update: takes tensors on the CPU and nothing else.
         inputs: of this update.
 
     Attributes:
-        outputs: what this update returned.
-        obstacle: why it cannot be replayed; None where it can be.
+        outputs: what the last update returned.
+        obstacle: why it cannot be replayed; None where it can be, as far as is known.
     """
 
     def __init__(self, update: Callable[..., dict[str, Tensor]], inputs: Sequence[Tensor]) -> None:
+        self.obstacle: str | None = None
         self._inputs = [tensor.clone() for tensor in inputs]
-        with _Recorder() as recorder:
-            self.outputs = update(*self._inputs)
-            self._names = list(self.outputs)
-            values = _Place.of(torch.stack([value.detach().float() for value in self.outputs.values()]))
-        self.obstacle = recorder.obstacle
+        self._first, _ = self._recorded(update)
+
+    def again(self, update: Callable[..., dict[str, Tensor]], inputs: Sequence[Tensor]) -> None:
+        """Make the next update, with other ``inputs`` of the same shapes; where nothing else changed, it can be replayed."""
+        self._take(inputs)
+        second, values = self._recorded(update)
+        first, self._first = self._first, []
+        self.obstacle = self.obstacle or _difference(first, second)
         if self.obstacle is None:
-            calls = _needed(_varying(recorder.calls), values)
+            calls = _needed(_varying(second), values)
             placed, self._values = _placed(calls, values)
             passes = groupby(zip(calls, placed, strict=True), lambda pair: pair[0].in_forward)
             self._passes = [(in_forward, [ready for _, ready in pairs]) for in_forward, pairs in passes]
 
-    def replay(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Make an update with ``inputs``, and return what it returns."""
+    def _recorded(self, update: Callable[..., dict[str, Tensor]]) -> tuple[list[_Call], Any]:
+        """Make an update; the kernels that it calls, and the place of what it returns."""
+        values = None
+        with _Recorder() as recorder:
+            self.outputs = update(*(tensor.detach() for tensor in self._inputs))
+            self._names = list(self.outputs)
+            if all(value.dim() == 0 for value in self.outputs.values()):
+                values = _Place.of(torch.stack([value.detach().float() for value in self.outputs.values()]))
+        recorder.finish()
+        self.obstacle = recorder.obstacle or (None if values is not None else "it returns what is no scalar")
+        return recorder.calls, values
+
+    def _take(self, inputs: Sequence[Tensor]) -> None:
         for own, given in zip(self._inputs, inputs, strict=True):
             own.copy_(given)
+
+    def replay(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Make an update with ``inputs``, and return what it returns."""
+        self._take(inputs)
         is_autocast = torch.is_autocast_enabled("cpu")
         with torch.autocast("cpu", enabled=False) if is_autocast else nullcontext():  # what it casts was recorded
             for in_forward, calls in self._passes:
@@ -161,16 +211,42 @@ class CPUGraph:
         return dict(zip(self._names, self._values.clone().unbind(), strict=True))
 
 
+def _other_random_states() -> Any:
+    return random.getstate(), pickle.dumps(np.random.get_state())
+
+
+def _difference(calls: list[_Call], others: list[_Call]) -> str | None:
+    """What two recordings in a row do not have in common, so that a replay would not be the next update."""
+    if [(call.kernel, call.in_forward) for call in calls] != [(call.kernel, call.in_forward) for call in others]:
+        return "it calls other kernels at each update"
+    own = set().union(*(call.made for call in others))
+    same: dict[int, int] = {}                                       # memory of a result -> of that of the other recording
+    for call, other in zip(calls, others, strict=True):
+        for one, two in zip(*(tree_leaves((each.args, each.keywords)) for each in (call, other)), strict=True):
+            if not isinstance(one, _Place) or not isinstance(two, _Place):
+                if type(one) is not type(two) or one != two:
+                    return f"{call.kernel} is given numbers that change, {one} and {two}"
+            elif (one.dtype, one.offset, one.size, one.stride) != (two.dtype, two.offset, two.size, two.stride):
+                return f"{call.kernel} is given tensors that lie otherwise at each update"
+            elif same.get(one.memory, one.memory) != two.memory and (
+                one.memory in same or two.memory in own or not torch.equal(one.tensor(one.storage), two.tensor(two.storage))
+            ):
+                return f"{call.kernel} is given a tensor that is made outside of torch, or put in another's place"
+        results = zip(_places(call.results), _places(other.results), strict=True)
+        same |= {one.memory: two.memory for one, two in results if one.memory in call.made}
+    return None
+
+
 def _varying(calls: list[_Call]) -> list[_Call]:
     """Without views, and without what is made of constants and written by nobody, which is a constant itself."""
     written = set().union(*(call.written for call in calls))
     constants: set[int] = set()
     kept = []
     for call in calls:
-        if not call.made and not call.written:                      # a view
+        if call.is_view:
             continue
         is_made_of_nothing = call.used <= constants or call.kernel.overloadpacket in OF_SIZES
-        if is_made_of_nothing and not call.is_random and not call.written and not call.made & written:
+        if is_made_of_nothing and not (call.is_random or call.is_check or call.written or call.made & written):
             constants |= call.made
         else:
             kept.append(call)
@@ -178,11 +254,11 @@ def _varying(calls: list[_Call]) -> list[_Call]:
 
 
 def _needed(calls: list[_Call], values: _Place) -> list[_Call]:
-    """Those that lead to ``values``, or to what was there before and is written to, or that draw random numbers."""
+    """Those that lead to ``values``, or to what was there before and is written to, that draw random numbers, or check."""
     own = set().union(*(call.made for call in calls))
     needed, kept = {values.memory}, []
     for call in reversed(calls):
-        if call.is_random or call.written - own or (call.written | call.made) & needed:
+        if call.is_random or call.is_check or call.written - own or (call.written | call.made) & needed:
             needed |= call.used
             kept.append(call)
     return kept[::-1]
@@ -221,8 +297,10 @@ def _with_results(call: _Call, keywords: dict[str, Any], results: Any) -> tuple[
         kernel, names = variant
         return kernel, keywords | dict(zip(names, results if len(names) > 1 else [results], strict=True))
 
+    plain = call.kernel                                             # not the call, which holds the recording's memory
+
     def copying(*args: Any, **given: Any) -> None:
-        made = tree_leaves(call.kernel(*args, **given))
+        made = tree_leaves(plain(*args, **given))
         for result, value in zip(tree_leaves(results), made, strict=True):
             if isinstance(result, Tensor):
                 result.copy_(value)

@@ -25,22 +25,25 @@ from lightning_bc.strategies.cpu_graph import CPUGraph
 Update = Callable[..., dict[str, Tensor]]
 """Takes tensors, changes weights, and returns scalars by name."""
 
-Shapes = tuple[torch.Size, ...]
+Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
+
+MOST_SHAPES = 8
+"""Graphs that are kept; with inputs of still other shapes the update is called as it is."""
 
 WARM_UP = 3
 """Updates without a graph before it is recorded, so that libraries and optimizers have made what they make once."""
 
 
 class Recorded:
-    """An update on one device, replayed from a graph from its fourth call on.
+    """An update on one device, replayed from a graph from its fourth call on, on the CPU from its sixth.
 
-    Inputs of other shapes have a graph of their own. Where the update waits for the device, or does what else a graph cannot
-    hold, it is called as it is for good, on a GPU with a warning. On the CPU learning rates can be tensors only where the
-    optimizers are fused, as ours are: with others it is called as it is too.
+    Inputs of other shapes or types have a graph of their own. Where the update waits for the device, or does what else a
+    graph cannot hold, it is called as it is for good, on a GPU with a warning. On the CPU learning rates can be tensors only
+    where the optimizers are fused, as ours are: with others it is called as it is too.
 
     Args:
         update: takes tensors on the device and nothing else; anything else that it depends on is read while it is recorded,
-            and never again.
+            and never again. On the CPU that is noticed where it changes from one update to the next.
         optimizers: those whose steps it takes.
     """
 
@@ -50,6 +53,7 @@ class Recorded:
         self._device: torch.device = self._groups[0]["params"][0].device
         self._rates: list[tuple[float, Tensor]] = []                # of each group, as it was read last and on the device
         self._calls: dict[Shapes, int] = {}
+        self._once: dict[Shapes, CPUGraph] = {}                     # recorded once
         self._graphs: dict[Shapes, _CUDAGraph | CPUGraph] = {}
         self._gave_up = self._on_cpu and not all(group.get("fused") for group in self._groups)
         self._stream = None if self._on_cpu else torch.cuda.Stream()
@@ -63,11 +67,11 @@ class Recorded:
         self._read_rates()
         if self._gave_up:
             return self._call(inputs)
-        shapes = tuple(tensor.shape for tensor in inputs)
+        shapes = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
         if shapes in self._graphs:
             return self._graphs[shapes].replay(inputs)
         self._calls[shapes] = self._calls.get(shapes, 0) + 1
-        if self._calls[shapes] <= WARM_UP:
+        if self._calls[shapes] <= WARM_UP or len(self._graphs) == MOST_SHAPES:
             return self._call(inputs)
         return self._record_on_cpu(shapes, inputs) if self._on_cpu else self._record_on_gpu(shapes, inputs)
 
@@ -82,12 +86,19 @@ class Recorded:
                 self._rates[number] = group["lr"], rate
 
     def _record_on_cpu(self, shapes: Shapes, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Make the update, and record it if that can be done."""
+        """Make the update, and record it if that can be done; twice."""
         with self._reading_on_device():
-            graph = CPUGraph(self.update, inputs)
-        if graph.obstacle is None:
-            self._graphs[shapes] = graph
-        self._gave_up = graph.obstacle is not None
+            if shapes in self._once:
+                graph = self._graphs[shapes] = self._once.pop(shapes)
+                graph.again(self.update, inputs)
+            else:
+                graph = self._once[shapes] = CPUGraph(self.update, inputs)
+        if graph.obstacle is not None:
+            self._gave_up, self._once, self._graphs = True, {}, {}
+        elif shapes in self._graphs:                                # replays leave gradients where nobody finds them
+            for group in self._groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
         return graph.outputs
 
     def _record_on_gpu(self, shapes: Shapes, inputs: Sequence[Tensor]) -> dict[str, Tensor]:

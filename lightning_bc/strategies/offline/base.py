@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -112,22 +113,23 @@ class OfflineStrategy(Strategy):
         optimizer: Any = self.optimizers()
         scheduler: Any = self.lr_schedulers()
         update: Update = partial(self.update, optimizer)
-        is_recorded = self.is_recorded
-        if is_recorded:
-            update = self.replaying(0, partial(self.update, optimizer.optimizer), [optimizer.optimizer])
+        is_recorded, bare = self.is_recorded, [optimizer.optimizer]
         if self.averages is not None:
             self.averages.swap(self.parameters())                   # to the trained weights
         self.losses = []
         measured: list[Metrics] = []
-        for batch, weight in zip(batches, self._weights(batches), strict=True):
-            measured.append(update(*batch) if weight == 1 else update(*batch, weight=weight))
+        with self.replays(bare) if is_recorded else nullcontext():
             if is_recorded:
-                self.count_step(optimizer)
-            if self.averages is not None:
-                self.averages.update(self.parameters(), self.global_step)
-            if scheduler is not None:
-                scheduler.step()
-            self.losses.append((self.global_step, "the loss", measured[-1]["loss"]))
+                update = self.replaying(0, partial(self.update, *bare), bare)
+            for batch, weight in zip(batches, self._weights(batches), strict=True):
+                measured.append(update(*batch) if weight == 1 else update(*batch, weight=weight))
+                if is_recorded:
+                    self.count_step(optimizer)
+                if self.averages is not None:
+                    self.averages.update(self.parameters(), self.global_step)
+                if scheduler is not None:
+                    scheduler.step()
+                self.losses.append((self.global_step, "the loss", measured[-1]["loss"]))
         if self.averages is not None:
             self.averages.swap(self.parameters())                   # back, for all that acts, measures and saves
         means = {f"train/{name}": torch.stack([metrics[name] for metrics in measured]).mean() for name in measured[0]}

@@ -10,6 +10,7 @@ import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -238,19 +239,20 @@ class OnlineStrategy(Strategy):
         first, is_recorded = self.optimizer_steps, self.is_recorded
         self._set_rates(bare.values())
         self.losses = []
-        for number in range(first, first + updates):
-            self.prepare(number)
-            if is_recorded:
-                # all that an update wants to know of its number
-                kind = number % self.agent.actor_every if self.agent.actor_learns else CRITICS_ALONE
-                measured = self.replaying(kind, partial(self._update, bare, kind), list(bare.values()))()
-            else:
-                is_counted = number == first + updates - 1
-                measured = self._update(bare | {COUNTED: optimizers[COUNTED]} if is_counted else bare, number)
-            self.optimizer_steps += 1
-            for name in [name for name in measured if name.startswith(LOSS_OF)]:
-                self.losses.append((self.optimizer_steps, name, measured.pop(name)))
-            self.interaction.measured |= measured
+        with self.replays([*bare.values()]) if is_recorded else nullcontext():
+            for number in range(first, first + updates):
+                self.prepare(number)
+                if is_recorded:
+                    # all that an update wants to know of its number
+                    kind = number % self.agent.actor_every if self.agent.actor_learns else CRITICS_ALONE
+                    measured = self.replaying(kind, partial(self._update, bare, kind), list(bare.values()))()
+                else:
+                    is_counted = number == first + updates - 1
+                    measured = self._update(bare | {COUNTED: optimizers[COUNTED]} if is_counted else bare, number)
+                self.optimizer_steps += 1
+                for name in [name for name in measured if name.startswith(LOSS_OF)]:
+                    self.losses.append((self.optimizer_steps, name, measured.pop(name)))
+                self.interaction.measured |= measured
         if is_recorded:
             self.count_step(optimizers[COUNTED])
 
