@@ -65,16 +65,31 @@ def _to_numpy(one: Any) -> Any:
     return one.numpy() if isinstance(one, torch.Tensor) else [_to_numpy(other) for other in one]
 
 
+_found = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
+HAS_AVX512 = any(name == "X86_V4" or name.startswith("AVX512") for name in _found)
+"""Whether the processor has it."""
+
+FEW_ROWS, MORE_ROWS, LARGE = 8, range(16, 25), 2**14
+"""OpenBLAS has kernels for up to 15 rows, three times as fast where the processor has AVX-512: of so many more rows products
+with a large matrix are made by blocks of a few."""
+
+
 def addmm(bias: Array, left: Array, right: Array) -> Array:
     """bias + left right."""
-    product = np.dot(left, right)
+    product = mm(left, right)
     product += bias
     return product
 
 
 def mm(left: Array, right: Array) -> Array:
     """left right."""
-    return np.dot(left, right)
+    if not (HAS_AVX512 and len(left) in MORE_ROWS and right.size >= LARGE):
+        return np.dot(left, right)
+    product = np.empty((len(left), right.shape[1]), np.result_type(left, right))
+    for first in range(0, len(left), FEW_ROWS):
+        rows = slice(first, first + FEW_ROWS)
+        np.dot(left[rows], right, out=product[rows])
+    return product
 
 
 def relu(array: Array, zero: Any = 0) -> Array:

@@ -9,7 +9,6 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
-from lightning_bc.demonstrations.fitting import DEFAULT_STEPS
 from lightning_bc.errors import InputError
 from lightning_bc.ranks import by_srun
 from lightning_bc.strategies import Strategy
@@ -25,7 +24,7 @@ TRAINER_DEFAULTS = {
 
 SHOWN = {
     "max_epochs": "passes over the pairs, in place of steps",
-    "max_steps": f"optimizer steps; a run can be lengthened later; default {DEFAULT_STEPS}",
+    "max_steps": f"optimizer steps; a run can be lengthened later; default {Strategy.default_steps}, of some more",
     "max_time": "stop after DD:HH:MM:SS",
     "accelerator": "cpu, gpu or auto",
     "devices": "how many, or which",
@@ -109,7 +108,7 @@ def settle_length(config: Any, strategy: type[Strategy]) -> None:
             raise InputError(f"--trainer.{name} 0: wanted at least 1, or -1 for no end.")
     if trainer.max_epochs is None:
         trainer.max_epochs = -1
-        trainer.max_steps = trainer.max_steps if trainer.max_steps > 0 else DEFAULT_STEPS
+        trainer.max_steps = trainer.max_steps if trainer.max_steps > 0 else strategy.default_steps
     if trainer.max_epochs == -1 and trainer.max_steps <= 0 and config.model.init_args.get("schedule") == "cosine":
         raise InputError(
             "--trainer.max_epochs -1: the cosine schedule needs the run's length, and this run has no end. Set "

@@ -14,7 +14,6 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_bc import trainer_flags
 from lightning_bc.cli import main
 from lightning_bc.files import write
 from lightning_bc.networks import MLP
@@ -25,7 +24,9 @@ from lightning_bc.texts import CHECKSUM
 REPOSITORY = Path(__file__).parents[1]
 
 torch.set_num_threads(1)
-trainer_flags.DEFAULT_STEPS = 11                                    # where a test's runs are of no length of their own
+USUAL_STEPS = {name: cls.default_steps for name, cls in strategies().items()}
+for _cls in (Strategy, *strategies().values()):
+    _cls.default_steps = 11                                         # where a test's runs are of no length of their own
 
 SMALL = "--model.network MLP --model.network.hidden_sizes [16,16]"
 OFFLINE_FLAGS = "--rollouts.eval_freq 5 --rollouts.episodes 2 --data.batch_size 10"  # 11 batches per epoch

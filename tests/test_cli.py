@@ -11,6 +11,7 @@ from conftest import (
     BUDGET,
     INTERACTIVE_BUDGET,
     REPOSITORY,
+    USUAL_STEPS,
     actor_state,
     assert_equal_weights,
     curve,
@@ -21,7 +22,6 @@ from conftest import (
 )
 
 from lightning_bc.cli import main
-from lightning_bc.demonstrations.fitting import DEFAULT_STEPS
 from lightning_bc.episodes import TEST_EPISODES
 from lightning_bc.files import write
 from lightning_bc.runs import score
@@ -72,7 +72,8 @@ def test_every_config_is_short_and_draws_at_least_100_points(config, capsys):
         assert length / settings["rollouts"]["eval_freq"] >= 100
         return
     length = settings["trainer"]["max_steps"]
-    assert (length if length > 0 else DEFAULT_STEPS) / settings["rollouts"]["eval_freq"] >= 100
+    usual = USUAL_STEPS[strategy_in(config)]
+    assert (length if length > 0 else usual) / settings["rollouts"]["eval_freq"] >= 100
 
 
 def test_test_needs_no_demonstrations_and_repeats_the_score_on_100_episodes(data, monkeypatch):

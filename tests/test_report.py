@@ -17,12 +17,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from benchmarks import report as benchmark
 from lightning_bc.cli import main
-from lightning_bc.demonstrations.fitting import DEFAULT_STEPS
 from lightning_bc.report.bands import band
 from lightning_bc.report.chart import COLUMNS, make_charts
 from lightning_bc.report.parameters import changed_parameters
 from lightning_bc.runs.curve import AXES, CURVE_FILE, RETURN
 from lightning_bc.runs.records import read_records
+from lightning_bc.strategies import Strategy
 
 BENCHMARK = vars(benchmark)
 CONFIG = benchmark.default_config()
@@ -190,7 +190,7 @@ def test_parameters_are_those_that_differ_from_the_defaults(flags, expected, mon
         main(["fit", *flags.split(), "--print_config"])
     config = yaml.safe_load(capsys.readouterr().out)
     if config["trainer"]["max_epochs"] is None:                     # as a run's own configuration has it
-        config["trainer"] |= {"max_epochs": -1, "max_steps": DEFAULT_STEPS}
+        config["trainer"] |= {"max_epochs": -1, "max_steps": Strategy.default_steps}
     assert changed_parameters(config) == expected
 
 

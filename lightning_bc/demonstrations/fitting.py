@@ -17,9 +17,6 @@ from lightning_bc.strategies.contract import Needs
 DEFAULT_ENVIRONMENT = "HalfCheetah-v5"
 """Whose demonstrations the default file holds."""
 
-DEFAULT_STEPS = 20_000
-"""Length of a run where nothing is said of it: a number of steps suits a file of any size, a number of passes does not."""
-
 CPU = torch.device("cpu")
 WAY_BACK = "If they were recorded in [-1, 1], bring them back with --data.scale_actions true."
 

@@ -12,9 +12,8 @@ from lightning.pytorch import Callback, Trainer
 
 import lightning_bc.callbacks  # noqa: F401  so that those that teach are known
 from lightning_bc.demonstrations import Demonstrations
-from lightning_bc.demonstrations.fitting import DEFAULT_STEPS
 from lightning_bc.networks import Network
-from lightning_bc.strategies import strategies
+from lightning_bc.strategies import Strategy, strategies
 from lightning_bc.strategies.optimizers import DefaultAdam, DefaultAdamW
 
 Chosen = Mapping[str, Any]
@@ -46,7 +45,7 @@ def changed_parameters(config: Chosen) -> Parameters:
     trainer = {name: value for name, value in given.items() if value is not None}
     usual = _defaults(Trainer) | {"max_epochs": -1}                 # the length of those that act is total_environment_steps
     if trainer.get("max_epochs", -1) == -1 and trainer.get("max_steps", -1) != -1:
-        usual["max_steps"] = DEFAULT_STEPS
+        usual["max_steps"] = strategies().get(class_name(config["model"]), Strategy).default_steps
     data = {name: value for name, value in config["data"].items() if name not in WHICH_PAIRS}
     found = _differing(trainer, usual) | _differing(data, _defaults(Demonstrations)) | _differing_arguments(config["model"])
     for callback in teachers(config):

@@ -105,6 +105,10 @@ class Strategy(LightningModule, ABC):
     gradient_clip_val: float | None = None
     """Largest norm of the gradient of all parameters, of offline strategies; None leaves gradients as they are."""
 
+    default_steps: ClassVar[int] = 20_000
+    """Optimizer steps of a run of ``fit`` where nothing is said of its length, of strategies that learn from demonstrations:
+    a number of steps suits a file of any size, a number of passes does not."""
+
     recordable: ClassVar[bool] = False
     """Whether updates may be recorded and replayed: see :class:`lightning_bc.strategies.recorded.Recorded`. Then the loss
     depends on tensors alone, of numbers that change while it trains on none, and waits for none."""
