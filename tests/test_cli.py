@@ -20,7 +20,9 @@ from conftest import (
     refused,
     write_pairs,
 )
+from lightning.pytorch import Callback
 
+from lightning_bc.callbacks.checkpoints import Checkpoints
 from lightning_bc.cli import main
 from lightning_bc.episodes import TEST_EPISODES
 from lightning_bc.files import write
@@ -74,6 +76,24 @@ def test_every_config_is_short_and_draws_at_least_100_points(config, capsys):
     length = settings["trainer"]["max_steps"]
     usual = USUAL_STEPS[strategy_in(config)]
     assert (length if length > 0 else usual) / settings["rollouts"]["eval_freq"] >= 100
+
+
+class WasBetter(Callback):
+    """At the end an earlier point was so many returns above the last one."""
+
+    def __init__(self, by: float) -> None:
+        self.by = by
+
+    def on_fit_end(self, trainer, module):
+        (kept,) = (one for one in trainer.callbacks if isinstance(one, Checkpoints))
+        kept.best_merit = kept.rollouts.last_return + self.by
+
+
+@pytest.mark.parametrize(("by", "tells"), [(0, False), (20, False), (400, True)])
+def test_a_run_that_ends_far_below_its_best_point_says_which_checkpoint_has_that(by, tells, data, capsys):
+    run = fit(data, flags=f"{BUDGET} --trainer.callbacks test_cli.WasBetter --trainer.callbacks.by {by}")
+    printed = capsys.readouterr().out
+    assert (f"python -m lightning_bc evaluate checkpoints/{run}/best.ckpt" in printed) == tells
 
 
 def test_test_needs_no_demonstrations_and_repeats_the_score_on_100_episodes(data, monkeypatch):

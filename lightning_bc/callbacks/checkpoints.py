@@ -1,6 +1,7 @@
 """Checkpoints that a killed run resumes from exactly."""
 
 import copy
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ from lightning_bc.aliases import Config, StateDict
 from lightning_bc.callbacks.rollouts import Rollouts
 from lightning_bc.errors import DivergedError, InputError, takes_state
 from lightning_bc.files import write
+from lightning_bc.references import References
 from lightning_bc.strategies import Strategy
 from lightning_bc.texts import write_yaml
+
+FAR = 0.1
+"""Of the way from random actions to the expert: so far below the best point the last one is a reason to look."""
 
 
 class Checkpoints(Checkpoint):
@@ -137,6 +142,19 @@ class Checkpoints(Checkpoint):
             return False
         self.best_merit = merit
         return True
+
+    def better(self, references: References) -> str | None:
+        """In words, for people: an earlier point that is far above the last one; None where there is none."""
+        last, best, path = self.rollouts.last_return, self.best_merit, self.directory / "best.ckpt"
+        if last is None or not path.is_file():
+            return None
+        scale = abs(references.expert_return - references.random_return) if references.has_expert else abs(best)
+        if best - last < FAR * scale:
+            return None
+        return (
+            f"best              {path} had {best:.0f} on the selection bank, the last point has {last:.0f}; its score: "
+            f"python -m lightning_bc evaluate {shlex.quote(str(path))}"
+        )
 
     def _snapshot(self, trainer: Trainer) -> StateDict:
         """What ``trainer.save_checkpoint`` would write now."""
