@@ -85,6 +85,7 @@ class Demonstrations(LightningDataModule):
         path: list[str] | str | None = DEFAULT_PATH,
         environment_id: str | None = None,
         episodes: PositiveInt | None = None,
+        first_steps: PositiveInt | None = None,
         subsample: PositiveInt = 1,
         validation_fraction: UnitIntervalBelowOne = 0.01,
         validation_pairs: PositiveInt = VALIDATION_PAIRS,
@@ -101,7 +102,6 @@ class Demonstrations(LightningDataModule):
         group_size: PositiveInt = 100,
         simulator: bool = True,
         memory: NonNegativeFloat | None = None,
-        first_steps: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         paths = several.paths_of(path)

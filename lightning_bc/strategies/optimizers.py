@@ -23,7 +23,7 @@ class DefaultAdamW(torch.optim.AdamW):
     Args:
         params: what is optimized.
         lr: learning rate.
-        weight_decay: share of a weight that is taken away, times the learning rate.
+        weight_decay: share of a weight taken away, times the learning rate.
         fused: one kernel for all parameters.
     """
 

@@ -113,7 +113,8 @@ class OfflineStrategy(Strategy):
         optimizer: Any = self.optimizers()
         scheduler: Any = self.lr_schedulers()
         update: Update = partial(self.update, optimizer)
-        is_recorded, bare = self.is_recorded, [optimizer.optimizer]
+        is_recorded = self.is_recorded
+        bare = [optimizer.optimizer] if is_recorded else []
         if self.averages is not None:
             self.averages.swap(self.parameters())                   # to the trained weights
         self.losses = []
