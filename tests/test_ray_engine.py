@@ -50,7 +50,8 @@ while step < steps:
     (saved / ".last").replace(last)
 content = json.loads(Path("data/results.json").read_text())
 del content["checksum"]
-(logs / "results.json").write_text(json.dumps(content | {"score": step + int(name[-1])}))
+(logs / ".results").write_text(json.dumps(content | {"score": step + int(name[-1])}))
+(logs / ".results").replace(logs / "results.json")
 """
 
 FITS = [Fit(("--model", "MSE", "--data.path", "x.pt"), seed) for seed in range(6)]
