@@ -283,9 +283,9 @@ class CommandLine(LightningCLI):
         rollouts: Rollouts = self._get(self.config_init, "rollouts")
         if rollouts.video and datamodule.has_simulator:
             self._write_video(model, datamodule.environment_id)
-        (kept,) = (one for one in self.trainer.callbacks if isinstance(one, Checkpoints))  # type: ignore[attr-defined]
-        if datamodule.has_simulator and (better := kept.better(datamodule.references)):
-            print(better)
+        for kept in self.trainer.callbacks if datamodule.has_simulator else ():  # type: ignore[attr-defined]
+            if isinstance(kept, Checkpoints) and (better := kept.better(datamodule.references)):
+                print(better)
         name, more = shlex.quote(self.run), trainer_flags.longer(self.config[self.command], type(model))
         print(
             f"\nview the curve    {'; '.join(views(self.trainer.loggers, self.run))}\n"

@@ -354,6 +354,16 @@ def test_shapes_without_end_do_not_fill_the_memory(replays):
     assert len(replays) == 2 * MOST_SHAPES
 
 
+def test_nor_do_those_that_come_four_times_each(replays):
+    update, optimizer, _ = squares("cpu", lambda weights: torch.optim.SGD(weights, lr=0.1, fused=True))
+    call = Recorded(lambda x: update(x.mean()), [optimizer])
+    for size in range(1, 20):
+        for _ in range(4):
+            call(torch.zeros(size))
+    assert len(call._once) == MOST_SHAPES
+    assert not replays
+
+
 # What callbacks and users change between training steps
 
 

@@ -149,7 +149,7 @@ class Checkpoints(Checkpoint):
         if last is None or not path.is_file():
             return None
         scale = abs(references.expert_return - references.random_return) if references.has_expert else abs(best)
-        if best - last < FAR * scale:
+        if best - last <= FAR * scale:
             return None
         return (
             f"best              {path} had {best:.0f} on the selection bank, the last point has {last:.0f}; its score: "

@@ -163,42 +163,34 @@ class Trajectories:
         if final is not None:
             final = final.clone()
             final[is_cut] = self.observations[(self.starts + lengths)[is_cut]]
-        return replace(
-            self,
-            observations=self.observations[rows],
-            actions=self.actions[rows],
-            lengths=lengths,
-            rewards=None if self.rewards is None else self.rewards[rows],
-            terminated=None if self.terminated is None else self.terminated & ~is_cut,
-            final_observations=final,
-        )
+        return self._at(rows, lengths, None if self.terminated is None else self.terminated & ~is_cut, final)
 
     def part(self, first: int, stop: int) -> "Trajectories":
         """The episodes from ``first`` to below ``stop``; nothing is copied."""
         ends = torch.cat([torch.zeros(1, dtype=torch.int64), self.lengths.cumsum(0)])
-        steps, episodes = slice(int(ends[first]), int(ends[stop])), slice(first, stop)
-        return replace(
-            self,
-            observations=self.observations[steps],
-            actions=self.actions[steps],
-            lengths=self.lengths[episodes],
-            rewards=None if self.rewards is None else self.rewards[steps],
-            terminated=None if self.terminated is None else self.terminated[episodes],
-            final_observations=None if self.final_observations is None else self.final_observations[episodes],
-        )
+        return self._of_episodes(slice(int(ends[first]), int(ends[stop])), slice(first, stop))
 
     def chosen(self, episodes: Tensor) -> "Trajectories":
         """The episodes of these numbers, (episodes,) int64, in their order."""
-        lengths = self.lengths[episodes]
-        rows = _rows_of(self.starts[episodes], lengths)
+        return self._of_episodes(_rows_of(self.starts[episodes], self.lengths[episodes]), episodes)
+
+    def _of_episodes(self, rows: Tensor | slice, episodes: Tensor | slice) -> "Trajectories":
+        """The ``rows`` of whole ``episodes``."""
+        terminated, final = (None if one is None else one[episodes] for one in (self.terminated, self.final_observations))
+        return self._at(rows, self.lengths[episodes], terminated, final)
+
+    def _at(
+        self, rows: Tensor | slice, lengths: Tensor, terminated: Tensor | None, final: Tensor | None
+    ) -> "Trajectories":
+        """The ``rows``, in episodes of which the rest is said."""
         return replace(
             self,
             observations=self.observations[rows],
             actions=self.actions[rows],
             lengths=lengths,
             rewards=None if self.rewards is None else self.rewards[rows],
-            terminated=None if self.terminated is None else self.terminated[episodes],
-            final_observations=None if self.final_observations is None else self.final_observations[episodes],
+            terminated=terminated,
+            final_observations=final,
         )
 
     def held_out(
@@ -269,15 +261,7 @@ class Trajectories:
             terminated = torch.cat([terminated[:-1], torch.zeros(1, dtype=torch.bool)])
         if final is not None:
             final = torch.cat([final[:-1], kept.observations[steps : steps + 1]])
-        return replace(
-            kept,
-            observations=kept.observations[:steps],
-            actions=kept.actions[:steps],
-            lengths=lengths,
-            rewards=None if kept.rewards is None else kept.rewards[:steps],
-            terminated=terminated,
-            final_observations=final,
-        )
+        return kept._at(slice(steps), lengths, terminated, final)
 
 
 def _rows_of(starts: Tensor, lengths: Tensor, every: int = 1) -> Tensor:

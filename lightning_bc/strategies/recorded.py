@@ -71,7 +71,8 @@ class Recorded:
         if shapes in self._graphs:
             return self._graphs[shapes].replay(inputs)
         self._calls[shapes] = self._calls.get(shapes, 0) + 1
-        if self._calls[shapes] <= WARM_UP or len(self._graphs) == MOST_SHAPES:
+        is_one_more = shapes not in self._once and len(self._once) + len(self._graphs) >= MOST_SHAPES
+        if self._calls[shapes] <= WARM_UP or is_one_more:
             return self._call(inputs)
         return self._record_on_cpu(shapes, inputs) if self._on_cpu else self._record_on_gpu(shapes, inputs)
 
