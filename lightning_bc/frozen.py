@@ -74,7 +74,7 @@ class Frozen(ArrayPolicy):
 
     def __init__(self, calls: list[Call], constants: dict[int, Array], answer: int) -> None:
         self._calls, self._constants, self._answer = calls, constants, answer
-        self._plans: dict[int, tuple[list[Any], list[Step]]] = {}   # by number of observations
+        self._plans: dict[int, tuple[list[Any], list[Step], int]] = {}  # by number of observations
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the plans, which hold what the last call computed."""
@@ -85,21 +85,26 @@ class Frozen(ArrayPolicy):
         number = len(observations)
         if number not in self._plans:
             self._plans[number] = self._plan(observations)
-        values, steps = self._plans[number]
+        values, steps, answer = self._plans[number]
         values[OBSERVATIONS] = observations
         for function, arguments, places, made in steps:
             for container, index, value in places:
                 container[index] = values[value]
             values[made] = function(*arguments)
-        return values[self._answer]
+        return values[answer]
 
-    def _plan(self, observations: Array) -> tuple[list[Any], list[Step]]:
-        """What each call on as many ``observations`` computes; what does not depend on them is computed here."""
+    def _plan(self, observations: Array) -> tuple[list[Any], list[Step], int]:
+        """What each call on as many ``observations`` computes, and the value that is the answer.
+
+        What does not depend on them is computed here, and a value that comes back to a shape that it had is not made again.
+        """
         values: list[Any] = [None] * (1 + max([OBSERVATIONS, *self._constants, *(call.made for call in self._calls)]))
         values[OBSERVATIONS] = observations
         for index, constant in self._constants.items():
             values[index] = constant
         depending = {OBSERVATIONS, *(call.made for call in self._calls if call.depends)}
+        origins: dict[int, int] = {}                                # of values in another shape
+        stands_for: dict[int, int] = {}
         steps: list[Step] = []
         for call in self._calls:
             places: list[Place] = []
@@ -107,11 +112,22 @@ class Frozen(ArrayPolicy):
             for container, index, value in places:
                 container[index] = values[value]
             result = values[call.made] = call.function(*arguments)
-            if call.depends:
-                if len(observations) <= FEW:
-                    _fit(arguments, {index for _, index, value in places if value in depending}, result, call.function)
-                steps.append((call.function, arguments, [place for place in places if place[2] in depending], call.made))
-        return values, steps
+            if not call.depends:
+                continue
+            changing = [
+                (container, index, stands_for.get(value, value)) for container, index, value in places if value in depending
+            ]
+            reshapes = call.function in numpy_kernels.RESHAPING and np.size(arguments[0]) == result.size
+            if reshapes or call.function is numpy_kernels.relu_in_place:
+                (_, _, value), *_ = changing
+                origin = origins[call.made] = origins.get(value, value)
+                if reshapes and values[origin].shape == result.shape:
+                    stands_for[call.made] = origin
+                    continue
+            if len(observations) <= FEW:
+                _fit(arguments, {index for _, index, _ in changing}, result, call.function)
+            steps.append((call.function, arguments, changing, call.made))
+        return values, steps, stands_for.get(self._answer, self._answer)
 
 
 def _fit(arguments: list[Any], changing: set[int], result: Any, function: Callable[..., Any]) -> None:

@@ -5,7 +5,6 @@ Arguments are those of the kernel, arrays in place of tensors. A kernel that is 
 
 import functools
 import itertools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -187,7 +186,16 @@ def _dims(dim: int | list[int] | None) -> Any:
     return tuple(dim) or None if isinstance(dim, list) else dim
 
 
+@functools.cache
+def _column(rows: int, value: float, dtype: np.dtype) -> Array:
+    """(rows, 1): by a product with ones or shares the last axis is summed in a third of the time, where it is short."""
+    return np.full((rows, 1), value, dtype)
+
+
 def _sum(array: Array, dim: Any = None, keepdim: bool = False) -> Array:
+    if array.dtype.kind == "f" and dim in ([-1], [array.ndim - 1]):
+        total = array @ _column(array.shape[-1], 1, array.dtype)
+        return total if keepdim else total[..., 0]
     return np.asarray(array.sum(_dims(dim), keepdims=keepdim))
 
 
@@ -246,11 +254,15 @@ def _elu(array: Array, alpha: float = 1.0, scale: float = 1.0, input_scale: floa
 
 
 def _layer_norm(array: Array, shape: list[int], weight: Array | None, bias: Array | None, eps: float) -> list[Array]:
-    dims, share = tuple(range(-len(shape), 0)), array.dtype.type(1 / math.prod(shape))
-    mean = np.add.reduce(array, dims, keepdims=True) * share        # array.mean costs several times as much on few numbers
-    centred = array - mean
-    scale = 1 / np.sqrt(np.add.reduce(np.square(centred), dims, keepdims=True) * share + array.dtype.type(eps))
-    normalised = centred * scale
+    if len(shape) > 1:
+        return _by_torch("native_layer_norm.default", {}, array, shape, weight, bias, eps)
+    shares = _column(shape[0], 1 / shape[0], array.dtype)
+    mean = array @ shares                                           # (..., 1)
+    normalised = array - mean
+    scale = np.square(normalised) @ shares
+    scale += array.dtype.type(eps)
+    np.reciprocal(np.sqrt(scale, out=scale), out=scale)
+    normalised *= scale
     if weight is not None:
         normalised *= weight
     if bias is not None:
@@ -261,6 +273,9 @@ def _layer_norm(array: Array, shape: list[int], weight: Array | None, bias: Arra
 def _same(array: Array) -> Array:
     return array
 
+
+RESHAPING = {reshape, _unsqueeze, _squeeze, _expand, _same}
+"""Which give the same numbers in the same order, where they give as many of them."""
 
 SELECTING = {_index, _gather}
 """Whose whole numbers say what is taken, and do not mix with the others."""

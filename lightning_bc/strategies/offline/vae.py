@@ -123,7 +123,8 @@ class VAE(OfflineStrategy):
             return self.squashing(outputs + self.scale * torch.randn_like(outputs))
         shape = (observations.shape[0], len(self.codes), -1)
         outputs = self.decode(observations.unsqueeze(1).expand(shape), self.codes.expand(shape))  # (batch, K, action_dim)
-        distances = ((outputs.unsqueeze(1) - outputs.unsqueeze(2)) / self.scale).square().sum(-1)  # (batch, K, K)
+        scaled = outputs / self.scale
+        distances = (scaled.unsqueeze(1) - scaled.unsqueeze(2)).square().sum(-1)  # (batch, K, K)
         likeliest = (-0.5 * distances).logsumexp(-1).argmax(-1)     # (batch,)
         return self.squashing(outputs[torch.arange(outputs.shape[0], device=outputs.device), likeliest])
 
