@@ -40,13 +40,17 @@ SHOWN = {
 PRECISIONS = ("None", "32-true", "bf16-mixed", "16-mixed", "64-true", "32", "64", "16", "bf16")
 """Those under which weights have the precision of the observations, or cast them."""
 
+_AVERAGES = "Use --trainer.callbacks+=lightning_bc.callbacks.AveragedWeights."
+
 AUTOMATIC = {
-    "StochasticWeightAveraging": "Average checkpoints afterwards, or lower the learning rate with --model.schedule cosine.",
+    "StochasticWeightAveraging": _AVERAGES,
+    "WeightAveraging": _AVERAGES,
+    "EMAWeightAveraging": _AVERAGES,
     "GradientAccumulationScheduler": "Raise --data.batch_size instead.",
     "BatchSizeFinder": "Set --data.batch_size.",
     "LearningRateFinder": "Search --model.optimizer.lr with sweep.",
 }
-"""Lightning's callbacks that step optimizers or change batches themselves, with what to do in their place."""
+"""Lightning's callbacks that count optimizer steps or change batches themselves, with what to do in their place."""
 
 _ALONE = "many batches share one training step"
 

@@ -433,6 +433,7 @@ def test_gradients_are_clipped(data, monkeypatch):
             "--trainer.callbacks+=StochasticWeightAveraging --trainer.callbacks.swa_lrs=1e-2",
             "--trainer.callbacks StochasticWeightAveraging: is not supported",
         ),
+        ("--trainer.callbacks+=EMAWeightAveraging", "Use --trainer.callbacks+=lightning_bc.callbacks.AveragedWeights."),
         ("--rollouts.max_episode_steps 9", "InvertedPendulum-v5 has a time limit of its own, 1000 steps"),
     ],
 )
