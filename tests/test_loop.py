@@ -229,6 +229,16 @@ def test_what_is_logged_is_what_is_declared_also_of_rare_updates(cls, data, monk
     assert set(cls.shown) <= cls.logs.keys()
 
 
+def test_return_and_length_of_the_last_ten_episodes_are_logged():
+    """The pole earns 1 a step but for the last; how long episodes were the replay knows too."""
+    interaction = train(tiny(SAC, num_envs=1, total_environment_steps=200)).interaction
+    ends = interaction.replay.state_dict()["rows"][:, -1].nonzero()[:, 0]
+    lengths = ends.diff(prepend=torch.tensor([-1])).float()
+    assert len(lengths) > 10
+    assert interaction.measured["episode_length"] == lengths[-10:].mean()
+    assert interaction.measured["episode_return"] == lengths[-10:].mean() - 1
+
+
 # Whole runs by the command line
 
 

@@ -35,6 +35,7 @@ from lightning_bc.strategies.contract import Needs, Transitions
 from lightning_bc.strategies.online.agent import Descend, Parts
 from lightning_bc.strategies.online.demonstrated import AbsorbingStates
 from lightning_bc.strategies.online.discriminators import Discriminator
+from lightning_bc.strategies.online.interaction import Interaction
 from lightning_bc.strategies.online.loop import OnlineStrategy
 from lightning_bc.strategies.online.rewards import DiscriminatorReward
 from lightning_bc.strategies.online.soft_actor_critic import SoftActorCritic
@@ -91,7 +92,7 @@ class AIRL(OnlineStrategy):
     """
 
     needs = Needs.TRANSITIONS
-    logs = SoftActorCritic.logs | DiscriminatorReward.logs
+    logs = Interaction.logs | SoftActorCritic.logs | DiscriminatorReward.logs
     shown = ("critic_loss", "discriminator_loss")
     cleanrl_heads = ("fc_mean", "fc_logstd")
     agent: SoftActorCritic

@@ -1,5 +1,7 @@
 """What exists only while a strategy acts and learns."""
 
+from collections import deque
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,8 +11,11 @@ from lightning_bc.border import Border
 from lightning_bc.environments import Environments
 from lightning_bc.errors import DivergedError, takes_state
 from lightning_bc.strategies.base import Metrics
-from lightning_bc.strategies.contract import Transitions
+from lightning_bc.strategies.contract import Metric, Transitions
 from lightning_bc.strategies.online.replay import Replay
+
+EPISODES = 10
+"""Of so many episodes, the last ones, return and length are logged."""
 
 
 class Interaction:
@@ -23,9 +28,16 @@ class Interaction:
         device: where the learner computes.
     """
 
+    logs = {
+        "episode_return": Metric("reward", f"mean return of the last {EPISODES} episodes that the learner ended, exploring"),
+        "episode_length": Metric("environment steps", "mean number of steps in the same episodes"),
+    }
+
     def __init__(self, environments: Environments, replay: Replay, border: Border, device: torch.device) -> None:
         self.environments, self.replay, self.border, self.device = environments, replay, border, device
         self.measured: Metrics = {}                                 # the last of each: not all come with every update
+        self._so_far = np.zeros((environments.num_envs, 2))         # return and length of the episodes under way
+        self._ended: deque[tuple[float, float]] = deque(maxlen=EPISODES)
 
     @property
     def observations(self) -> Tensor:
@@ -50,6 +62,7 @@ class Interaction:
                 raise DivergedError(optimizer_steps, f"{name} is {values[~np.isfinite(values)][0]}")
         columns = (self._tensor(column) for column in (rewards, following, terminated))
         self.replay.add(Transitions(observations, scaled, *columns))
+        self._count(rewards, terminated | truncated)
 
     def state_dict(self) -> StateDict:
         """What an exact resume needs."""
@@ -57,6 +70,7 @@ class Interaction:
             "replay": self.replay.state_dict(),
             "environments": self.environments.state_dict(),
             "measured": self.measured,
+            "episodes": {"so_far": self._so_far.tolist(), "ended": [*self._ended]},
         }
 
     @takes_state
@@ -65,6 +79,17 @@ class Interaction:
         self.replay.load_state_dict(state["replay"])
         self.environments.load_state_dict(state["environments"])
         self.measured = {name: value.to(self.device) for name, value in state["measured"].items()}
+        if "episodes" in state:                                     # a run that began before they were counted goes on
+            self._so_far[:] = state["episodes"]["so_far"]
+            self._ended.extend(state["episodes"]["ended"])
+
+    def _count(self, rewards: np.ndarray, ended: np.ndarray) -> None:
+        self._so_far += np.stack([rewards, np.ones_like(rewards)], axis=1)
+        if ended.any():
+            self._ended.extend(map(tuple, self._so_far[ended].tolist()))
+            self._so_far[ended] = 0
+            means = torch.tensor([*self._ended], device=self.device).mean(0)
+            self.measured |= dict(zip(self.logs, means, strict=True))
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self.device)

@@ -37,6 +37,7 @@ from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric, Needs, Transitions
 from lightning_bc.strategies.online.agent import Descend, Parts
+from lightning_bc.strategies.online.interaction import Interaction
 from lightning_bc.strategies.online.loop import OnlineStrategy
 from lightning_bc.strategies.online.replay import joined
 from lightning_bc.strategies.online.soft_actor_critic import SoftActorCritic
@@ -69,7 +70,7 @@ class IQLearn(OnlineStrategy):
 
     needs = Needs.TRANSITIONS
     recordable = True
-    logs = SoftActorCritic.logs | {
+    logs = Interaction.logs | SoftActorCritic.logs | {
         "critic_loss": Metric("reward", "mean over critics of IQ-Learn's loss, L(Q)"),
         "reward": Metric("reward", "mean of Q(o, a) - gamma V(o') over critics and the replay's batch"),
         "reward_expert": Metric("reward", "the same over the demonstrated batch"),

@@ -25,6 +25,7 @@ from lightning_bc.strategies.base import Metrics, Schedule, Strategy
 from lightning_bc.strategies.contract import Needs, Transitions
 from lightning_bc.strategies.online.agent import Descend
 from lightning_bc.strategies.online.handover import LEAST_WEIGHT, TEMPERATURE, WEIGHT, Clone, with_scale
+from lightning_bc.strategies.online.interaction import Interaction
 from lightning_bc.strategies.online.loop import OnlineStrategy
 from lightning_bc.strategies.online.rewards import EnvironmentReward
 from lightning_bc.strategies.online.soft_actor_critic import SoftActorCritic
@@ -60,7 +61,7 @@ class SAC(OnlineStrategy):
 
     needs = Needs.NOTHING
     recordable = True
-    logs = SoftActorCritic.logs
+    logs = Interaction.logs | SoftActorCritic.logs
     shown = ("critic_loss",)
     cleanrl_heads = ("fc_mean", "fc_logstd")
     agent: SoftActorCritic

@@ -26,6 +26,7 @@ from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric, Needs, Transitions
 from lightning_bc.strategies.online.agent import Agent, Descend, Parts, follow
 from lightning_bc.strategies.online.critics import Critics
+from lightning_bc.strategies.online.interaction import Interaction
 from lightning_bc.strategies.online.loop import OnlineStrategy
 from lightning_bc.strategies.online.rewards import EnvironmentReward, Reward
 from lightning_bc.strategies.online.watch import Watch
@@ -130,7 +131,7 @@ class TD3(OnlineStrategy):
 
     needs = Needs.NOTHING
     recordable = True
-    logs = {
+    logs = Interaction.logs | {
         "critic_loss": Metric("reward squared", "sum over critics i of the mean of (Q_i(o, a) - target)^2"),
         "actor_loss": Metric("reward", "mean of -Q_1(o, a), a from the policy"),
         "q_value": Metric("reward", "mean of Q_i(o, a) over critics and batch"),
