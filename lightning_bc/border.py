@@ -8,6 +8,9 @@ from torch import Tensor, nn
 _LARGEST_OBSERVATION = 1e6
 """In standard deviations; beyond it products could overflow, and a policy must answer every finite observation."""
 
+UNSEEN = 1e30
+"""A scale that makes 0 of what a policy is not to see."""
+
 
 class Border(nn.Module):
     """Observations come in normalised, actions go out in the environment's units.

@@ -6,6 +6,7 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -14,6 +15,7 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_arguments import refused
 
+import lightning_bc
 from lightning_bc.cli import main
 from lightning_bc.runs import resume
 from lightning_bc.strategies.optimizers import Cosine, DefaultAdamW
@@ -393,6 +395,18 @@ def test_weights_that_do_not_fit_are_refused(flags, words, mine, capsys):
 # Lightning's own flags
 
 
+def test_what_is_hidden_changes_no_action(data):
+    fit("mine", "--trainer.max_steps 4 --data.hidden_dimensions [1,3]")
+    policy, observations = lightning_bc.load("mine"), np.random.default_rng(0).normal(size=(5, 4))
+    assert np.array_equal(policy(observations + np.array([0, 100, 0, -100])), policy(observations))
+    assert (policy(observations + np.array([1, 0, 0, 0])) != policy(observations)).all()
+
+
+def test_who_acts_while_it_learns_hides_nothing(data, capsys):
+    flags = ["--model", "GAIL", "--data.path", data, "--data.hidden_dimensions", "[1]"]
+    assert "--data.hidden_dimensions: GAIL acts while it learns" in refused(capsys, "fit", *flags)
+
+
 def test_gradients_are_clipped(data, monkeypatch):
     norms = []
 
@@ -434,6 +448,7 @@ def test_gradients_are_clipped(data, monkeypatch):
             "--trainer.callbacks StochasticWeightAveraging: is not supported",
         ),
         ("--trainer.callbacks+=EMAWeightAveraging", "Use --trainer.callbacks+=lightning_bc.callbacks.AveragedWeights."),
+        ("--data.hidden_dimensions [0,4]", "--data.hidden_dimensions 4: an observation has 4 entries, 0 to 3."),
         ("--rollouts.max_episode_steps 9", "InvertedPendulum-v5 has a time limit of its own, 1000 steps"),
     ],
 )

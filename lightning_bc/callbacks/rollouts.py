@@ -46,8 +46,8 @@ class Rollouts(Callback):
     A checkpoint holds the last point as ``checkpoint["point"]``.
 
     Args:
-        eval_freq: optimizer steps, of strategies that act while they learn environment steps, between two points of the
-            curve; a checkpoint follows each.
+        eval_freq: optimizer steps between two points of the curve; environment steps where a strategy acts while it learns.
+            A checkpoint follows each.
         episodes: episodes per point, played side by side; 0 trains without a simulator, and the curve is then the loss and
             the error of the deterministic action on held-out episodes.
         video: at the end, write a video of the last checkpoint's first episode; beside the logs.

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_bc.aliases import StateDict
+from lightning_bc.border import UNSEEN
 from lightning_bc.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitIntervalAboveZero, UnitIntervalBelowOne
 from lightning_bc.demonstrations import several, without_simulator
 from lightning_bc.demonstrations.batches import Batch, Batches, Nothing
@@ -66,6 +67,8 @@ class Demonstrations(LightningDataModule):
         observation_keys: which observations are put side by side, KEY [KEY ...]; where the file keeps several (obs/KEY of
             HDF5, dictionaries, columns of LeRobot), those, in this order; where it keeps one array of an environment with
             dictionaries, the order of its columns. Default: what the environment's space or the format says.
+        hidden_dimensions: entries of an observation that the policy does not see, [8,9]; it has 0 in their place. For
+            strategies that learn from demonstrations alone; DAgger's teacher sees all.
         action_low: without a simulator, lower bounds of the actions; default: the least of the file.
         action_high: without a simulator, upper bounds of the actions; default: the greatest of the file.
         simulator: whether the environment can be played in. false takes everything from the file, see ``without_simulator``;
@@ -95,6 +98,7 @@ class Demonstrations(LightningDataModule):
         scale_actions: bool = False,
         clip_actions: bool = False,
         observation_keys: list[str] | None = None,
+        hidden_dimensions: list[NonNegativeInt] | None = None,
         action_low: list[float] | None = None,
         action_high: list[float] | None = None,
         shares: list[UnitIntervalAboveZero] | None = None,
@@ -126,6 +130,12 @@ class Demonstrations(LightningDataModule):
                 self.reading.without_spaces(), environment_id, action_low, action_high, scale_actions
             )
         self.observation_dim = self.spaces.observation_dim          # these three are what a strategy is built from
+        self.hidden_dimensions = hidden_dimensions or []
+        if too_large := [index for index in self.hidden_dimensions if index >= self.observation_dim]:
+            raise InputError(
+                f"--data.hidden_dimensions {too_large[0]}: an observation has {self.observation_dim} entries, 0 to "
+                f"{self.observation_dim - 1}."
+            )
         self.action_low = [float(bound) for bound in self.spaces.action_low]
         self.action_high = [float(bound) for bound in self.spaces.action_high]
         self.source: StateDict = {}                                 # what was learnt from, for results
@@ -143,6 +153,11 @@ class Demonstrations(LightningDataModule):
                     f"--data.path null: {wanted.name} learns from demonstrations. Name their file with --data.path."
                 )
             return
+        if self.hidden_dimensions and wanted.fits and wanted.needs is not Needs.PAIRS:
+            raise InputError(
+                f"--data.hidden_dimensions: {wanted.name} acts while it learns, and sees whole observations. Choose a "
+                "strategy that learns from demonstrations alone, such as configs/mse.yaml, or leave the flag away."
+            )
         if wanted.fits and self.path == default_path(self.environment_id):
             collect_missing(self.environment_id, self.path)
         self.material.check(wanted)
@@ -261,8 +276,13 @@ class Demonstrations(LightningDataModule):
 
     @property
     def observation_moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of all training observations, (observation_dim,) float64, on the training device."""
-        return self.material.observation_moments
+        """Mean and standard deviation of all training observations, (observation_dim,) float64, on the training device.
+
+        Of what a policy is not to see the latter is so large that what it is given is 0.
+        """
+        mean, deviation = self.material.observation_moments
+        hidden = torch.tensor(self.hidden_dimensions, dtype=torch.int64, device=deviation.device)
+        return mean, deviation.index_fill(0, hidden, UNSEEN)
 
     @property
     def training_actions(self) -> Tensor:
