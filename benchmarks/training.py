@@ -23,7 +23,8 @@ from lightning_bc.strategies import MSE, OfflineStrategy, strategies
 from lightning_bc.trainer_flags import TRAINER_DEFAULTS, quiet_lightning
 
 LONGEST = 6.0
-"""Seconds of the plain loop, about, from which on fewer steps than 1000 are timed, though 50 at least."""
+"""Seconds of the plain loop, about, from which on fewer steps than 1000 are timed, though 200 at least: an update is recorded
+in the first of them, which costs several."""
 
 PRODUCTS = ("mm.default", "addmm.default", "bmm.default", "baddbmm.default")
 
@@ -66,7 +67,7 @@ def rows(settings: Settings) -> list[Row]:
     offline = [cls for cls in strategies().values() if issubclass(cls, OfflineStrategy)]
     for cls in [MSE] if settings.quick else offline:
         seconds_of_a_step = by_hand(cls, data, few) / few
-        steps = min(most, max(most // 20, int(LONGEST / seconds_of_a_step)))
+        steps = min(most, max(most // 5, int(LONGEST / seconds_of_a_step)))
         trainer, hand = partial(by_trainer, cls, data, steps), partial(by_hand, cls, data, steps)
         bare = partial(by_products, products(new(cls, data), data.batch_size), steps)
         for beside, other in (("plain loop", hand), ("bare products", bare)):
