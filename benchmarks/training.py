@@ -23,8 +23,8 @@ from lightning_bc.strategies import MSE, OfflineStrategy, strategies
 from lightning_bc.trainer_flags import TRAINER_DEFAULTS, quiet_lightning
 
 LONGEST = 6.0
-"""Seconds of the plain loop, about, from which on fewer steps than 1000 are timed, though 200 at least: an update is recorded
-in the first of them, which costs several."""
+"""Seconds of the plain loop, about, from which on fewer steps than 1000 are timed, though 200 at least: in the first of them
+an update is recorded, which costs several."""
 
 PRODUCTS = ("mm.default", "addmm.default", "bmm.default", "baddbmm.default")
 

@@ -14,6 +14,7 @@ from learners import EVERY, LEARNERS, built, descending, tiny, train, transition
 from lightning.pytorch import Callback
 from scipy import stats
 
+from lightning_bc.border import Border
 from lightning_bc.cli import main
 from lightning_bc.environments import make
 from lightning_bc.episodes import SELECTION_BANK, play
@@ -21,6 +22,8 @@ from lightning_bc.errors import InputError
 from lightning_bc.strategies import GAIL, SAC, Needs
 from lightning_bc.strategies.online import loop
 from lightning_bc.strategies.online.agent import averaging_rate
+from lightning_bc.strategies.online.interaction import Interaction
+from lightning_bc.strategies.online.replay import Replay
 
 # Optimizers and averages
 
@@ -227,6 +230,31 @@ def test_what_is_logged_is_what_is_declared_also_of_rare_updates(cls, data, monk
     trainer = train(tiny(cls, updates_per_step=0.5, actor_every=2, **rare), path=data).trainer
     assert {name.removeprefix("train/") for name in trainer.callback_metrics} == cls.logs.keys()
     assert set(cls.shown) <= cls.logs.keys()
+
+
+@pytest.mark.parametrize(("environment_id", "sizes"), [("Pendulum-v1", (3, 1, 2.0)), ("HalfCheetah-v5", (17, 6, 1.0))])
+def test_where_no_episode_begins_one_of_a_quarter_does(environment_id, sizes):
+    """Eight that never end: the first two take turns, each is broken off in its tenth step, and the others play on."""
+    observation_dim, action_dim, bound = sizes
+    environments, replay = make(environment_id, 8), Replay(1000, observation_dim, action_dim)
+    environments.reset(seed=0)
+    border = Border(observation_dim, [-bound] * action_dim, [bound] * action_dim)
+    interaction = Interaction(environments, replay, border, torch.device("cpu"), starts_every=5)
+    for _ in range(30):
+        interaction.step(2 * torch.rand(8, action_dim) - 1, 0)
+    rows = replay.state_dict()["rows"].reshape(30, 8, -1)           # (steps, sub-environments, columns)
+    observed, following = rows[..., :observation_dim], rows[..., -1 - observation_dim : -1]
+    begins_anew = (following[:-1] != observed[1:]).any(-1)          # (steps, sub-environments)
+    assert [[index + 1 for index in column.nonzero()[:, 0].tolist()] for column in begins_anew.T] == [
+        [5, 15, 25], [10, 20], *[[]] * 6
+    ]  # fmt: skip
+    assert not rows[..., -1].any()                                  # none has terminated
+    assert not interaction.measured                                 # nor ended
+
+
+def test_fresh_starts_need_four_sub_environments():
+    with pytest.raises(InputError, match=r"--model.starts_every 25: wanted at least 4 of --model.num_envs"):
+        tiny(GAIL, num_envs=3, starts_every=25)
 
 
 def test_return_and_length_of_the_last_ten_episodes_are_logged():

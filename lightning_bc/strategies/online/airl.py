@@ -87,6 +87,8 @@ class AIRL(OnlineStrategy):
         actor_every: updates of the critics for each one of actor and temperature.
         discriminator_every: updates of the critics for each one of the discriminator.
         penalty: weight of the discriminator's gradient penalty.
+        starts_every: steps within which one of the sub-environments begins an episode, where need be by breaking off another
+            one, in a quarter of them; needs 4 of them. Default: episodes begin when others end.
         optimizer: of each of the networks.
         schedule: "cosine" lowers the learning rates to zero over the run's environment steps; "constant" leaves them.
     """
@@ -115,12 +117,13 @@ class AIRL(OnlineStrategy):
         actor_every: PositiveInt = 2,
         discriminator_every: PositiveInt = 4,
         penalty: NonNegativeFloat = 10.0,
+        starts_every: PositiveInt | None = None,
         optimizer: OptimizerCallable = DefaultAdam,
         schedule: Schedule = "constant",
     ) -> None:
         super().__init__(
             observation_dim, action_low, action_high, optimizer, schedule, total_environment_steps, num_envs,
-            learning_starts, updates_per_step, batch_size, replay_capacity,
+            learning_starts, updates_per_step, batch_size, replay_capacity, starts_every,
         )  # fmt: skip
         self.agent = SoftActorCritic(
             observation_dim, self.action_dim, network, discount, initial_temperature, target_rate, actor_every

@@ -17,6 +17,9 @@ from lightning_bc.strategies.online.replay import Replay
 EPISODES = 10
 """Of so many episodes, the last ones, return and length are logged."""
 
+FEWEST_THAT_RESTART = 4
+"""Of so many sub-environments, a quarter may break off episodes."""
+
 
 class Interaction:
     """What exists while a strategy trains: its sub-environments, its replay, and what was measured last.
@@ -26,6 +29,7 @@ class Interaction:
         replay: where what happens is stored.
         border: between the environments' units and the learner's.
         device: where the learner computes.
+        starts_every: steps within which an episode begins; where none has, one is begun: see ``_begin_anew``.
     """
 
     logs = {
@@ -33,9 +37,17 @@ class Interaction:
         "episode_length": Metric("environment steps", "mean number of steps in the same episodes"),
     }
 
-    def __init__(self, environments: Environments, replay: Replay, border: Border, device: torch.device) -> None:
+    def __init__(
+        self,
+        environments: Environments,
+        replay: Replay,
+        border: Border,
+        device: torch.device,
+        starts_every: int | None = None,
+    ) -> None:
         self.environments, self.replay, self.border, self.device = environments, replay, border, device
         self.measured: Metrics = {}                                 # the last of each: not all come with every update
+        self.starts_every = starts_every
         self._so_far = np.zeros((environments.num_envs, 2))         # return and length of the episodes under way
         self._ended: deque[tuple[float, float]] = deque(maxlen=EPISODES)
 
@@ -63,6 +75,7 @@ class Interaction:
         columns = (self._tensor(column) for column in (rewards, following, terminated))
         self.replay.add(Transitions(observations, scaled, *columns))
         self._count(rewards, terminated | truncated)
+        self._begin_anew()
 
     def state_dict(self) -> StateDict:
         """What an exact resume needs."""
@@ -90,6 +103,19 @@ class Interaction:
             self._so_far[ended] = 0
             means = torch.tensor([*self._ended], device=self.device).mean(0)
             self.measured |= dict(zip(self.logs, means, strict=True))
+
+    def _begin_anew(self) -> None:
+        """Break off an episode where none has begun for ``starts_every`` steps: of a quarter of them the longest.
+
+        A learner that has stopped failing sees how episodes begin once in their length, all sub-environments at about the
+        same time, and forgets it in between. The other sub-environments play to the end.
+        """
+        lengths = self._so_far[:, 1]
+        quarter = lengths[: len(lengths) // FEWEST_THAT_RESTART]
+        if self.starts_every is not None and quarter.size and lengths.min() >= self.starts_every:
+            longest = np.arange(len(lengths)) == quarter.argmax()
+            self.environments.reset(options={"reset_mask": longest})
+            self._so_far[longest] = 0                               # neither ended nor counted
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self.device)

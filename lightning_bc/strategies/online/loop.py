@@ -30,7 +30,7 @@ from lightning_bc.strategies.base import Metrics, Schedule, Strategy
 from lightning_bc.strategies.contract import Needs, Transitions, data_of
 from lightning_bc.strategies.online.agent import Agent, Descend, Parts, averaging_rate
 from lightning_bc.strategies.online.demonstrated import Demonstrated
-from lightning_bc.strategies.online.interaction import Interaction
+from lightning_bc.strategies.online.interaction import FEWEST_THAT_RESTART, Interaction
 from lightning_bc.strategies.online.replay import Replay, normalised
 from lightning_bc.strategies.online.watch import Watch
 
@@ -66,6 +66,7 @@ class OnlineStrategy(Strategy):
         updates_per_step: updates for each environment step.
         batch_size: transitions of the replay per update.
         replay_capacity: transitions that are remembered.
+        starts_every: steps within which one of the sub-environments begins an episode; see ``Interaction``.
 
     Raises:
         InputError: if two of these contradict each other.
@@ -90,11 +91,13 @@ class OnlineStrategy(Strategy):
         updates_per_step: float,
         batch_size: int,
         replay_capacity: int,
+        starts_every: int | None = None,
     ) -> None:
         super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
         self.total_environment_steps, self.num_envs = total_environment_steps, num_envs
         self.learning_starts, self.updates_per_step = learning_starts, updates_per_step
         self.batch_size, self.replay_capacity = batch_size, replay_capacity
+        self.starts_every = starts_every
         self._refuse_contradictions()
         self.automatic_optimization = False
         self.watch = Watch()
@@ -111,6 +114,11 @@ class OnlineStrategy(Strategy):
                 "learning_starts",
                 f"less than --model.total_environment_steps, {total}: there the run ends",
                 self.learning_starts < total,
+            ),
+            (
+                "starts_every",
+                f"at least {FEWEST_THAT_RESTART} of --model.num_envs, of which a quarter begins anew",
+                self.starts_every is None or num_envs >= FEWEST_THAT_RESTART,
             ),
             ("updates_per_step", f"at least 1 / num_envs, {least}", self.updates_per_step * num_envs >= 1),
         ):
@@ -198,6 +206,7 @@ class OnlineStrategy(Strategy):
             Replay(self.replay_capacity, self.observation_dim, self.action_dim, self.device),
             self.border,
             self.device,
+            self.starts_every,
         )
         if self.needs is Needs.TRANSITIONS:
             self.demonstrated = Demonstrated(data.training_transitions, self.border)
