@@ -19,7 +19,7 @@ from lightning_bc.cli import main
 from lightning_bc.environments import make
 from lightning_bc.episodes import SELECTION_BANK, play
 from lightning_bc.errors import InputError
-from lightning_bc.strategies import GAIL, SAC, Needs
+from lightning_bc.strategies import AIRL, GAIL, SAC, Needs
 from lightning_bc.strategies.online import loop
 from lightning_bc.strategies.online.agent import averaging_rate
 from lightning_bc.strategies.online.interaction import Interaction
@@ -329,6 +329,8 @@ class StopAt(Callback):
 @EVERY
 def test_a_stopped_run_goes_on_as_one_that_ran_through(cls, data):
     options = {"replay_capacity": 24, "actor_every": 3, "schedule": "cosine"}
+    if cls in (GAIL, AIRL):
+        options |= {"num_envs": 4, "starts_every": 2}
     torch.manual_seed(1)
     through = tiny(cls, **options)
     ended = train(through, path=data).interaction
