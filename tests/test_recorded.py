@@ -344,24 +344,16 @@ def test_running_statistics_are_kept_where_nothing_else_is(replays):
     assert all(map(torch.equal, *found))
 
 
-def test_shapes_without_end_do_not_fill_the_memory(replays):
+@pytest.mark.parametrize(("times", "kept", "recordings"), [(7, "_graphs", 2 * MOST_SHAPES), (4, "_once", 0)])
+def test_shapes_without_end_do_not_fill_the_memory(times, kept, recordings, replays):
+    """Nor do those that come four times each, too rarely to be recorded."""
     update, optimizer, _ = squares("cpu", lambda weights: torch.optim.SGD(weights, lr=0.1, fused=True))
     call = Recorded(lambda x: update(x.mean()), [optimizer])
     for size in range(1, 20):
-        for _ in range(7):
+        for _ in range(times):
             call(torch.zeros(size))
-    assert len(call._graphs) == MOST_SHAPES
-    assert len(replays) == 2 * MOST_SHAPES
-
-
-def test_nor_do_those_that_come_four_times_each(replays):
-    update, optimizer, _ = squares("cpu", lambda weights: torch.optim.SGD(weights, lr=0.1, fused=True))
-    call = Recorded(lambda x: update(x.mean()), [optimizer])
-    for size in range(1, 20):
-        for _ in range(4):
-            call(torch.zeros(size))
-    assert len(call._once) == MOST_SHAPES
-    assert not replays
+    assert len(getattr(call, kept)) == MOST_SHAPES
+    assert len(replays) == recordings
 
 
 # What callbacks and users change between training steps

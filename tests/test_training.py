@@ -392,7 +392,7 @@ def test_weights_that_do_not_fit_are_refused(flags, words, mine, capsys):
     assert not Path("lightning_logs/second").exists()
 
 
-# Lightning's own flags
+# What a policy is not to see
 
 
 def test_what_is_hidden_changes_no_action(data):
@@ -402,9 +402,13 @@ def test_what_is_hidden_changes_no_action(data):
     assert (policy(observations + np.array([1, 0, 0, 0])) != policy(observations)).all()
 
 
-def test_who_acts_while_it_learns_hides_nothing(data, capsys):
-    flags = ["--model", "GAIL", "--data.path", data, "--data.hidden_dimensions", "[1]"]
-    assert "--data.hidden_dimensions: GAIL acts while it learns" in refused(capsys, "fit", *flags)
+@pytest.mark.parametrize(("model", "path"), [("GAIL", "pendulum.pt"), ("SAC", "null")])
+def test_who_acts_while_it_learns_hides_nothing(model, path, data, capsys):
+    flags = ["--model", model, "--env", "InvertedPendulum-v5", "--data.path", path, "--data.hidden_dimensions", "[1]"]
+    assert f"--data.hidden_dimensions: {model} acts while it learns" in refused(capsys, "fit", *flags)
+
+
+# Lightning's own flags
 
 
 def test_gradients_are_clipped(data, monkeypatch):

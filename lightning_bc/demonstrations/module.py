@@ -130,14 +130,14 @@ class Demonstrations(LightningDataModule):
                 self.reading.without_spaces(), environment_id, action_low, action_high, scale_actions
             )
         self.observation_dim = self.spaces.observation_dim          # these three are what a strategy is built from
+        self.action_low = [float(bound) for bound in self.spaces.action_low]
+        self.action_high = [float(bound) for bound in self.spaces.action_high]
         self.hidden_dimensions = hidden_dimensions or []
         if too_large := [index for index in self.hidden_dimensions if index >= self.observation_dim]:
             raise InputError(
                 f"--data.hidden_dimensions {too_large[0]}: an observation has {self.observation_dim} entries, 0 to "
                 f"{self.observation_dim - 1}."
             )
-        self.action_low = [float(bound) for bound in self.spaces.action_low]
-        self.action_high = [float(bound) for bound in self.spaces.action_high]
         self.source: StateDict = {}                                 # what was learnt from, for results
         self._loader: Batches | Nothing = Nothing()
         self._collected: Batch = ()                                 # added while learning: observations, actions, lengths
@@ -147,17 +147,17 @@ class Demonstrations(LightningDataModule):
     def prepare_data(self) -> None:
         """Collect the default file where it is missing, for ``fit`` only; then read it, before any folder is made."""
         wanted = Wanted.by(self.trainer)
+        if self.hidden_dimensions and wanted.fits and wanted.needs is not Needs.PAIRS:
+            raise InputError(
+                f"--data.hidden_dimensions: {wanted.name} acts while it learns, and sees whole observations. Choose a "
+                "strategy that learns from demonstrations alone, such as configs/mse.yaml, or leave the flag away."
+            )
         if self.path is None:
             if self.trainer is not None and wanted.needs is not Needs.NOTHING:
                 raise InputError(
                     f"--data.path null: {wanted.name} learns from demonstrations. Name their file with --data.path."
                 )
             return
-        if self.hidden_dimensions and wanted.fits and wanted.needs is not Needs.PAIRS:
-            raise InputError(
-                f"--data.hidden_dimensions: {wanted.name} acts while it learns, and sees whole observations. Choose a "
-                "strategy that learns from demonstrations alone, such as configs/mse.yaml, or leave the flag away."
-            )
         if wanted.fits and self.path == default_path(self.environment_id):
             collect_missing(self.environment_id, self.path)
         self.material.check(wanted)
