@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -135,6 +136,31 @@ def test_a_seed_that_ran_twice_counts_once():
     assert row.seeds == 2
     assert row.final_return_mean == 9150                            # seed 0: 9200, the newer
     assert "1 repeated with the same seed" in row.notes
+
+
+def test_of_runs_with_names_of_ones_own_the_newest_counts():
+    for name, score, written in (("zebra", 9000.0, 1000), ("aardvark", 9200.0, 2000), ("3f0c29ab17-0", 9100.0, 1500)):
+        folder = write_run(name, score=score).rename(f"lightning_logs/{name}")
+        for path in folder.iterdir():
+            os.utime(path, (written, written))
+    assert charts()[0].best.row.final_return_mean == 9200
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"init_from": "checkpoints/clone/best.ckpt"},
+        {"rollouts": {"max_episode_steps": 200}},
+        {"trainer": {"gradient_clip_val": 0.5}},
+        {"trainer": {"callbacks": [{"class_path": "lightning_bc.callbacks.AveragedWeights", "init_args": {"decay": 0.999}}]}},
+    ],
+    ids=lambda change: str([*change.values()])[:40],
+)
+def test_what_changes_the_policy_is_another_method(change):
+    write_run("plain")
+    config = {name: CONFIG[name] | value if isinstance(value, dict) else value for name, value in change.items()}
+    write_run("other", config=CONFIG | config)
+    assert len(charts()[0].methods) == 2
 
 
 def test_other_data_are_another_row_and_labels_say_what_differs():

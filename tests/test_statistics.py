@@ -48,11 +48,6 @@ def test_an_interval_covers_the_mean_as_often_as_it_says(runs):
     assert np.mean((low < 7) & (high > 7)) == pytest.approx(0.95, abs=slack)
 
 
-def test_the_range_of_three_runs_which_a_bootstrap_is_covers_the_mean_too_rarely():
-    samples = np.random.default_rng(1).normal(7.0, 2.0, size=(3, 20_000))
-    assert np.mean((samples.min(0) < 7) & (samples.max(0) > 7)) == pytest.approx(0.75, abs=0.01)
-
-
 def test_each_point_of_a_curve_has_the_interval_of_its_own_runs():
     values = np.random.default_rng(2).normal(size=(12, 3))
     low, high = interval(values)
@@ -85,12 +80,25 @@ def test_probability_of_improvement_is_the_mann_whitney_statistic():
     expected = stats.mannwhitneyu(x, y).statistic / (13 * 8)
     assert probability_of_improvement(x, y) == pytest.approx(expected)
     assert probability_of_improvement(y, x) == pytest.approx(1 - expected)
-    low, high = probability_interval(x, y)
-    assert 0 <= low < expected < high <= 1
 
 
-def test_the_probability_of_methods_without_overlap_is_certain():
-    assert probability_interval(np.array([1.0, 2, 3]), np.array([4.0, 5])) == (0, 0)
+def test_the_interval_of_a_probability_reverses_with_it_and_ends_at_certainty():
+    low, high = probability_interval(0.7, 3, 5)
+    assert 0 < low < 0.7 < high < 1
+    assert probability_interval(0.3, 5, 3) == pytest.approx((1 - high, 1 - low))
+    assert probability_interval(1.0, 3, 3) == (pytest.approx(0.501, abs=0.001), 1)
+    assert probability_interval(0.0, 3, 3) == (0, pytest.approx(0.499, abs=0.001))
+    assert np.ptp(probability_interval(0.5, 3, 3)) > 2 * np.ptp(probability_interval(0.5, 20, 20)) > 0
+
+
+@pytest.mark.parametrize("distance", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize(("runs", "others"), [(3, 3), (3, 5), (5, 5), (10, 10)])
+def test_the_interval_of_a_probability_holds_it_about_as_often_as_it_says(runs, others, distance):
+    random, true = np.random.default_rng(0), stats.norm.cdf(distance / np.sqrt(2))
+    better, worse = random.normal(distance, 1, (3000, runs)), random.normal(0, 1, (3000, others))
+    ends = {p: probability_interval(p, runs, others) for p in {*probability_of_improvement(better, worse).tolist()}}
+    held = [ends[p][0] <= true <= ends[p][1] for p in probability_of_improvement(better, worse).tolist()]
+    assert 0.89 < np.mean(held) < 0.98
 
 
 def test_curves_are_interpolated_where_all_of_them_are():
@@ -113,14 +121,19 @@ def test_points_that_coincide_are_the_grid_and_many_are_thinned():
 
 
 def test_over_tasks_the_interquartile_mean_leaves_out_the_quarters_of_all_runs_together():
-    mean, ends = over_tasks([np.array([0.0, 1, 2]), np.array([3.0, 4, 5]), np.array([6.0, 1000])])
-    assert mean == np.mean([2, 3, 4, 5])
+    mean, ends = over_tasks([np.array([0.0, 1, 2, 3, 4]), np.array([5.0, 6, 7, 8, 1000])])
+    assert mean == np.mean([2, 3, 4, 5, 6, 7])
     assert ends[0] <= mean <= ends[1]
-    assert over_tasks([np.array([1.0]), np.array([2.0, 4])])[1] is None
+    assert over_tasks([np.array([1.0, 2, 3, 4]), np.array([2.0, 4, 5, 6, 7])])[1] is None
+
+
+def test_a_task_of_more_runs_weighs_no_more_over_tasks():
+    of_three, of_one = np.array([0.0, 1, 2]), np.array([10.0])
+    assert over_tasks([of_three, of_one])[0] == over_tasks([of_three, of_one.repeat(3)])[0]
 
 
 def test_differences_between_tasks_are_no_uncertainty_over_tasks():
-    assert over_tasks([np.array([task, task]) for task in (0.0, 1, 2, 30)])[1] == (1.5, 1.5)
+    assert over_tasks([np.full(5, task) for task in (0.0, 1, 2, 30)])[1] == (1.5, 1.5)
 
 
 def test_the_interval_over_tasks_holds_the_mean_about_as_often_as_it_says():

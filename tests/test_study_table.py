@@ -61,6 +61,16 @@ def test_rows_are_compared_over_all_columns(capsys):
     assert [cell.split(" (")[0] for cell in other.split(" | ")] == ["| other", f"{mean + 0.3:.3f}", "1.00", " |"]
 
 
+def test_an_end_of_an_interval_that_a_diverged_run_makes_is_said_to_be_one(capsys):
+    study = read(GRID.replace("seeds: 2", "seeds: 5") + "aggregated: true\n")
+    for number, fit in enumerate(study.fits):
+        run(fit, float("nan") if number == 0 else 0.5)
+    main(["report", "--study", "study.yaml"])
+    *_, one, other = capsys.readouterr().out.splitlines()
+    assert "0.500 (diverged to 0.500)" in one
+    assert "0.500 (0.500 to 0.500)" in other
+
+
 def test_a_row_that_is_not_whole_is_not_compared(capsys):
     study = read(GRID + "aggregated: true\n")
     for fit in study.fits[:-1]:

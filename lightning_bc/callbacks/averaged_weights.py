@@ -20,6 +20,9 @@ class AveragedWeights(Callback):
         InputError: it is not from 0 to below 1.
     """
 
+    names_method = True
+    """Tables name the method by it."""
+
     def __init__(self, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
             raise InputError(f"--trainer.callbacks.decay {decay:g}: wanted 0 to below 1.")

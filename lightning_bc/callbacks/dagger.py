@@ -58,8 +58,11 @@ class DAgger(Callback):
         beta: the expert plays a step of round i with probability beta^i.
     """
 
+    names_method = True
+    """Tables name the method by it."""
+
     teaches = True
-    """It adds to what is learnt from, so that tables name the method by it."""
+    """It adds to what is learnt from."""
 
     lesson: Lesson                                                  # made in setup
 

@@ -44,7 +44,7 @@ def improvements(methods: Sequence[Method]) -> list[Improvement]:
     for one, other in combinations((method for method in methods if len(method.runs) > 1), 2):
         scores = [np.nan_to_num(method.over_runs("score"), nan=LOWEST) for method in (one, other)]
         probability = float(statistics.probability_of_improvement(*scores))
-        low, high = statistics.probability_interval(*scores)
+        low, high = statistics.probability_interval(probability, *map(len, scores))
         found += [
             Improvement(one.label, other.label, probability, low, high),
             Improvement(other.label, one.label, 1 - probability, 1 - high, 1 - low),

@@ -5,13 +5,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning_bc.report.parameters import Chosen, Parameters, class_name, teachers
+from lightning_bc.report.parameters import Chosen, Parameters, class_name, naming_callbacks
 from lightning_bc.runs.results import Source
 
 
 def strategy_name(config: Chosen) -> str:
-    """The strategy's name, and those of the callbacks that teach it."""
-    return " with ".join(class_name(chosen) for chosen in (config["model"], *teachers(config)))
+    """The strategy's name, and those of the callbacks that change its policy."""
+    return " with ".join(class_name(chosen) for chosen in (config["model"], *naming_callbacks(config)))
 
 
 def demonstrations_in_words(data: Source | None) -> tuple[str, ...]:

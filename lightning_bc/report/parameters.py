@@ -10,7 +10,7 @@ import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback, Trainer
 
-import lightning_bc.callbacks  # noqa: F401  so that those that teach are known
+import lightning_bc.callbacks  # noqa: F401  so that those that name a method are known
 from lightning_bc.demonstrations import Demonstrations
 from lightning_bc.networks import Network
 from lightning_bc.strategies import Strategy, strategies
@@ -26,6 +26,7 @@ TRAINER_PARAMETERS = (
     "max_epochs",
     "max_steps",
     "precision",
+    "gradient_clip_val",
     "devices",
     "num_nodes",
 )
@@ -48,18 +49,19 @@ def changed_parameters(config: Chosen) -> Parameters:
         usual["max_steps"] = strategies().get(class_name(config["model"]), Strategy).default_steps
     data = {name: value for name, value in config["data"].items() if name not in WHICH_PAIRS}
     found = _differing(trainer, usual) | _differing(data, _defaults(Demonstrations)) | _differing_arguments(config["model"])
-    for callback in teachers(config):
+    for callback in naming_callbacks(config):
         found |= _differing_arguments(callback)
-    return found
+    others = {"init_from": config.get("init_from"), "max_episode_steps": config.get("rollouts", {}).get("max_episode_steps")}
+    return found | {name: value for name, value in others.items() if value is not None}
 
 
-def teachers(config: Chosen) -> list[Chosen]:
-    """The callbacks of a run that change what is learnt, as their classes say by ``teaches = True``.
+def naming_callbacks(config: Chosen) -> list[Chosen]:
+    """The callbacks of a run that change its policy, as their classes say by ``names_method = True``.
 
     Others (a monitor of the learning rate, a class that is not known here) do not make another method of it.
     """
     callbacks: Sequence[Chosen] = config["trainer"].get("callbacks") or []
-    return [callback for callback in callbacks if getattr(_known_classes().get(class_name(callback)), "teaches", False)]
+    return [callback for callback in callbacks if getattr(_known_classes().get(class_name(callback)), "names_method", False)]
 
 
 def class_name(chosen: Chosen) -> str:

@@ -92,11 +92,16 @@ def _over_tasks(rows: Sequence[str], columns: Sequence[str], cells: Mapping[tupl
     table = []
     for row, tasks in scores.items():
         mean, ends = statistics.over_tasks(tasks)
-        shown = f"{mean:.3f}" + (f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else "") if mean > LOWEST / 1e6 else "diverged"
+        shown = _or_diverged(mean) + (f" ({_or_diverged(ends[0])} to {_or_diverged(ends[1])})" if ends else "")
         above = {other: statistics.improvement_over_tasks(tasks, theirs) for other, theirs in scores.items()}
         table.append([row, shown, *("" if row == other else f"{share:.2f}" for other, share in above.items())])
     names = ["over all columns", "interquartile mean", *(f"above {other}" for other in scores)]
     return "\n" + markdown_table(names, table)
+
+
+def _or_diverged(normalized: float) -> str:
+    """A mean over runs, of which one that diverged makes a number that says nothing."""
+    return f"{normalized:.3f}" if normalized > LOWEST / 1e6 else "diverged"
 
 
 def _shown(found: Sequence[Line | None], figures: Sequence[str]) -> list[str]:

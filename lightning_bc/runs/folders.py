@@ -51,11 +51,6 @@ def check_name(run: str, source: str) -> str:
     return run
 
 
-def started_at(run: str) -> str:
-    """The UTC time in a run's name, which sorts."""
-    return run.rsplit("-", 2)[-2] if run.count("-") >= 2 else ""
-
-
 def last_checkpoint(run: str) -> Path:
     """Where a run's last checkpoint lies."""
     return CHECKPOINTS / run / "last.ckpt"

@@ -1,8 +1,10 @@
 """What runs left on disk: configuration, results and curve, read from their folders and from nothing else."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy as np
 from lightning_bc.aliases import Config
 from lightning_bc.errors import InputError
 from lightning_bc.runs.curve import AXES, CURVE_FILE, RETURN, read_curve
-from lightning_bc.runs.folders import CONFIG_FILE, RESULTS_FILE, started_at
+from lightning_bc.runs.folders import CONFIG_FILE, RESULTS_FILE
 from lightning_bc.runs.held_out import HeldOutResults, read_results
 from lightning_bc.runs.results import Results
 from lightning_bc.texts import checked_yaml_of
@@ -88,7 +90,7 @@ def read_records(logs: Path) -> tuple[list[Record], list[HeldOutRecord], dict[st
     records: list[Record] = []
     held_out: list[HeldOutRecord] = []
     broken: dict[str, str] = {}
-    for folder in sorted(folders, key=lambda folder: (started_at(folder.name), folder)):
+    for folder in sorted(folders, key=lambda folder: (_started_at(folder), folder)):
         path = folder / CONFIG_FILE
         try:
             config = _read_config(path)
@@ -111,6 +113,14 @@ def read_records(logs: Path) -> tuple[list[Record], list[HeldOutRecord], dict[st
         else:
             records.append(FinishedRecord(folder, config, results, curve))
     return records, held_out, broken
+
+
+def _started_at(folder: Path) -> float:
+    """When a run began, in seconds since 1970: by its name, else by the last change of its files."""
+    named = re.search(r"-(\d{8}T\d{6})-[0-9a-f]{4}$", folder.name)
+    if named is not None:
+        return datetime.strptime(named[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC).timestamp()
+    return max(path.stat().st_mtime for name in (CONFIG_FILE, RESULTS_FILE, CURVE_FILE) if (path := folder / name).is_file())
 
 
 def _read_config(path: Path) -> Config:
