@@ -64,7 +64,7 @@ def test_rows_are_compared_over_all_columns(capsys):
 def test_an_end_of_an_interval_that_a_diverged_run_makes_is_said_to_be_one(capsys):
     study = read(GRID.replace("seeds: 2", "seeds: 5") + "aggregated: true\n")
     for number, fit in enumerate(study.fits):
-        run(fit, float("nan") if number == 0 else 0.5)
+        run(fit, float("nan"), diverged="x") if number == 0 else run(fit, 0.5)
     main(["report", "--study", "study.yaml"])
     *_, one, other = capsys.readouterr().out.splitlines()
     assert "0.500 (diverged to 0.500)" in one
