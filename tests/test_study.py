@@ -298,3 +298,17 @@ def test_a_real_fit_is_shared_by_two_studies(monkeypatch):
     main(["study", "second.yaml"])
     assert path.stat().st_mtime_ns == written
     assert Results.read(path).search is None
+
+
+def test_a_fit_whose_configuration_was_changed_since_is_refused(monkeypatch, capsys):
+    write_pendulum("pendulum.pt")
+    monkeypatch.setattr(command, "make_engine", lambda given: InThisProcess())
+    Path("mine.yaml").write_text("model: {class_path: MSE, init_args: {optimizer: {init_args: {lr: 0.01}}}}\n")
+    flags = "--config mine.yaml --data.path pendulum.pt --trainer.max_steps 4 --rollouts.eval_freq 2 --rollouts.episodes 2"
+    fit = read(f"seeds: 1\nrows: {{mine: {flags}}}").fits[0]
+    main(["study", "study.yaml"])
+    results = Path(f"lightning_logs/{fit.name}/results.json").read_bytes()
+    main(["study", "study.yaml"])                                   # as it is, it is done
+    Path("mine.yaml").write_text("model: {class_path: MSE, init_args: {optimizer: {init_args: {lr: 0.02}}}}\n")
+    assert f"mine, seed 0: its run {fit.name} was made under another" in refused(capsys, "study", "study.yaml")
+    assert Path(f"lightning_logs/{fit.name}/results.json").read_bytes() == results

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lightning_bc.api.evaluation import Function, as_expert
 from lightning_bc.api.policy import Policy, load, without_gradients
-from lightning_bc.demonstrations.collect import Actions, InMemory, check_seed, demonstrate, with_reference_returns
+from lightning_bc.demonstrations.collect import Actions, Rounds, check_seed, demonstrate, with_reference_returns
 from lightning_bc.demonstrations.experts import Expert, expert_sha256
 from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.demonstrations.writing import new_data, write
@@ -48,7 +48,7 @@ def collect(
     player = as_expert(actor, environment_spaces(environment_id))
     path = None if output is None else new_data(output)
     with without_gradients(actor.strategy if isinstance(actor, Policy) else actor):
-        kept = InMemory()
+        kept = Rounds()
         origin = demonstrate(player, environment_id, pairs, actions, seed, "collecting" if progress else None, kept.add)
         origin = replace(with_reference_returns(origin, player, environment_id), path=str(path or "memory"))
     if isinstance(actor, Policy) and actor.path is not None:

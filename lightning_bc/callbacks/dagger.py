@@ -157,7 +157,7 @@ class DAgger(Callback):
         learner, expert = self.lesson.learner, self.lesson.expert
         learner.eval()
         played = play(
-            Mixture(expert.player(), learner.player(), self.beta**self.rounds_done),
+            ExpertOrLearner(expert.player(), learner.player(), self.beta**self.rounds_done),
             self.lesson.environments,
             seeds,
             record=True,
@@ -169,7 +169,7 @@ class DAgger(Callback):
         return recorded(played)
 
 
-class Mixture(Player):
+class ExpertOrLearner(Player):
     """Plays the expert's action with probability ``beta``, else the learner's; both see every step.
 
     Args:

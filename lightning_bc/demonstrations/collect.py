@@ -71,7 +71,7 @@ def collect(
     refuse_without_room(path, 4 * pairs * (actor.observation_dim + actor.action_dim + 1))
     with owning(path):
         started = time.perf_counter()
-        with writing(path) if is_shards(path) else nullcontext(InMemory()) as kept:
+        with writing(path) if is_shards(path) else nullcontext(Rounds()) as kept:
             origin = demonstrate(actor, env, pairs, actions, seed, f"collecting {path.name}", kept.add)
             seconds = time.perf_counter() - started
             origin = replace(with_reference_returns(origin, actor, env), path=str(path))
@@ -124,7 +124,7 @@ def check_seed(pairs: int, seed: int) -> None:
         )
 
 
-class InMemory:
+class Rounds:
     """Episodes that are kept as they come, and joined at the end."""
 
     def __init__(self) -> None:

@@ -55,7 +55,7 @@ class Strategy(LightningModule, ABC):
     A strategy with a ``history`` h or a ``horizon`` H above 1 works on windows, which have a third axis: ``loss`` sees the
     last h observations (batch, h, observation_dim) and the next H actions (batch, H, action_dim); ``act`` answers with the
     next c actions (batch, c, action_dim), c being its ``chunk``, which are played before it is asked again. Who plays
-    remembers: see :class:`lightning_bc.episodes.Memory`.
+    remembers: see :class:`lightning_bc.players.Memory`.
 
     Args:
         observation_dim: size of an observation.

@@ -13,6 +13,7 @@ from typing import NoReturn
 from lightning_bc.aliases import Config
 from lightning_bc.errors import InputError, needs_extra
 from lightning_bc.report.tables import show_duration
+from lightning_bc.runs import folders, resume
 from lightning_bc.runs.plan import Fit, Study
 from lightning_bc.runs.store import Line, measured, read_store
 from lightning_bc.stopping import StoppedError
@@ -105,6 +106,7 @@ def study(args: Sequence[str]) -> int:
     again = f"this goes on where it stopped: python -m lightning_bc study {shlex.join(args)}"
     try:
         collect(plan.demonstrations)
+        refuse_changed(fit for fit in fits if fit not in missing)
         refuse(missing)
         failed = run_all(engine, fits, len(fits))
     except StoppedError as stopped:
@@ -171,3 +173,29 @@ def refuse(fits: Iterable[Fit]) -> list[Config]:
         except InputError as error:
             raise InputError(f"{fit.place}: {error}") from error
     return list(configs.values())
+
+
+def refuse_changed(done: Iterable[Fit]) -> None:
+    """Refuse fits that were run under another configuration than their flags mean now: a file in configs/ was changed.
+
+    Raises:
+        InputError: naming the place in the study, and what differs.
+    """
+    configs: dict[tuple[str, ...], Config | None] = {}
+    for fit in done:
+        if not folders.config_path(fit.name).is_file():
+            continue
+        if fit.flags not in configs:
+            try:
+                configs[fit.flags] = Settled(fit.flags).saved_config
+            except InputError:                                      # its demonstrations may be gone
+                configs[fit.flags] = None
+        before, now = folders.read_config(fit.name), configs[fit.flags]
+        if before is None or now is None:
+            continue
+        if different := resume.differences(before, now | {"seed_everything": fit.seed}):
+            raise InputError(
+                f"{fit.place}: its run {fit.name} was made under another configuration, before and now: "
+                f"{folders.in_words(different)}. Put that back, or remove {folders.LOGS / fit.name} and "
+                f"{folders.last_checkpoint(fit.name).parent}, and it is run again."
+            )

@@ -209,7 +209,7 @@ class OfflineStrategy(Strategy):
             observations, actions, *within = self.across(batch)
             with forked_random_state(0, self.device):
                 loss, _ = self.loss(observations, actions, *within)
-            metrics["loss"].update(loss, weight=len(actions))
+            metrics["loss"].update(loss, weight=size_of((observations, actions, *within)))
             with self.full_precision():
                 predictions = self.act(observations, deterministic=True).clamp(-1.0, 1.0)
             if self.has_windows:
