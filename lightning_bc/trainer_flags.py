@@ -172,8 +172,8 @@ def refuse_unsupported(config: Any, strategy: type[Strategy]) -> None:
             raise InputError(f"--trainer.callbacks {name}: is not supported, since {_ALONE}. {AUTOMATIC[name]}")
     if strategy.learns_by_acting and str(trainer.precision).startswith("16"):
         raise InputError(
-            f"--trainer.precision {trainer.precision}: {strategy.__name__} takes steps with several optimizers, whose gradients "
-            "would have to be scaled one by one. Use bf16-mixed or 32-true."
+            f"--trainer.precision {trainer.precision}: {strategy.__name__} has several optimizers, whose gradients would "
+            "have to be scaled one by one. Use bf16-mixed or 32-true."
         )
     _refuse_clipping(trainer, strategy)
 

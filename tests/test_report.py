@@ -152,7 +152,7 @@ def test_of_runs_with_names_of_ones_own_the_newest_counts():
         {"init_from": "checkpoints/clone/best.ckpt"},
         {"rollouts": {"max_episode_steps": 200}},
         {"trainer": {"gradient_clip_val": 0.5}},
-        {"trainer": {"callbacks": [{"class_path": "lightning_bc.callbacks.AveragedWeights", "init_args": {"decay": 0.999}}]}},
+        {"trainer": {"callbacks": [{"class_path": "lightning_bc.callbacks.AveragedWeights", "init_args": {"decay": 0.9}}]}},
     ],
     ids=lambda change: str([*change.values()])[:40],
 )

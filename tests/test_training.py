@@ -438,7 +438,7 @@ def test_gradients_are_clipped(data, monkeypatch):
         ("--trainer.gradient_clip_val -1", "--trainer.gradient_clip_val -1: wanted above 0"),
         ("--trainer.gradient_clip_val 1 --trainer.gradient_clip_algorithm value", "wanted norm"),
         ("--model SAC --trainer.gradient_clip_val 1", "SAC does not clip"),
-        ("--model SAC --trainer.precision 16-mixed", "--trainer.precision 16-mixed: SAC takes steps with several optimizers"),
+        ("--model SAC --trainer.precision 16-mixed", "--trainer.precision 16-mixed: SAC has several optimizers"),
         ("--trainer.accelerator cpu --trainer.devices 0", "Lightning refuses"),
         ("--trainer.precision bf16-true", "--trainer.precision bf16-true: is not supported"),
         ("--trainer.val_check_interval 0.5", "Set --rollouts.validation_freq"),

@@ -2,12 +2,12 @@
 
 The interquartile mean and the probability of improvement follow Agarwal 2021 (Deep Reinforcement Learning at the Edge of
 the Statistical Precipice, https://arxiv.org/abs/2108.13264). Its intervals do not: they are percentiles of a bootstrap, for
-tens of runs of several tasks. Of the 3 to 5 runs of a row here such percentiles are little more than the range of the runs,
-which holds the mean of three in 3/4 of cases, not in 95%: each run is above or below the median with probability 1/2, and all
-three are on one side with 1/4. So the interval of a row is Student's t, which is exact where scores are normally distributed,
-however few they are. It may reach beyond the best possible score. From 10 runs on, where it is that of the interquartile mean,
-it holds it in about 93%. That of a probability of improvement is Newcombe's (tests/test_statistics.py says how often each
-holds).
+tens of runs of several tasks. Of the 3 to 5 runs of a row here such percentiles are little more than the range of the runs.
+Three runs lie on one side of the median in a quarter of cases, so their range holds it in 75%, not in 95%.
+
+So the interval of a row is Student's t, which is exact where scores are normally distributed, however few they are. It may
+reach beyond the best possible score. From 10 runs on, where it is that of the interquartile mean, it holds it in about 93%.
+That of a probability of improvement is Newcombe's. tests/test_statistics.py says how often each holds.
 """
 
 import math
@@ -113,8 +113,8 @@ def probability_interval(probability: float, runs: int, others: int) -> tuple[fl
 
         se^2 = P (1 - P) / (n m) [1 + k (1 - P) / (2 - P) + k P / (1 + P)],    k = (n + m) / 2 - 1
 
-    is that of exponentially distributed scores (https://doi.org/10.1002/sim.2324, method 5). Methods without overlap have one
-    too: of 3 runs each it is 0.50 to 1.
+    is that of exponentially distributed scores (https://doi.org/10.1002/sim.2324, method 5). Methods without overlap have
+    one too: of 3 runs each it is 0.50 to 1.
     """
     k, z = (runs + others) / 2 - 1, stats.norm.ppf(0.975)
 

@@ -193,7 +193,7 @@ def refuse_changed(done: Iterable[Fit]) -> None:
         before, now = folders.read_config(fit.name), configs[fit.flags]
         if before is None or now is None:
             continue
-        if different := resume.differences(before, now | {"seed_everything": fit.seed}):
+        if different := resume.differences(before, {**now, "seed_everything": fit.seed}):
             raise InputError(
                 f"{fit.place}: its run {fit.name} was made under another configuration, before and now: "
                 f"{folders.in_words(different)}. Put that back, or remove {folders.LOGS / fit.name} and "
