@@ -202,3 +202,41 @@ def test_a_function_that_will_not_do_is_refused_in_one_line_before_anything_is_m
     error = refused(capsys, "collect", "--env", PENDULUM, "--expert", "teacher:act", "--output", "folder/pairs.pt")
     assert error.count("\n") == 1
     assert not Path("folder").exists()
+
+
+def test_a_function_that_uses_the_memory_of_its_answer_again_changes_no_earlier_answer(program):
+    program("""
+        import numpy as np
+
+        memory = np.zeros((1000, 1), np.float32)
+
+        def balance(observations):
+            answer = memory[: len(observations)]
+            np.clip(observations[:, :1], -3, 3, out=answer)
+            return answer
+    """)
+    expert = load_expert("teacher:balance", PENDULUM)
+    observations = torch.tensor([[0.5, 0, 0, 0], [-0.25, 0, 0, 0]])
+    first = expert(observations)
+    expert(2 * observations)
+    assert first.flatten().tolist() == [0.5, -0.25]
+
+
+def test_a_function_that_answers_outside_the_bounds_is_refused(program):
+    program("""
+        def balance(observations):
+            return 0 * observations[:, :1] + 3.5
+    """)
+    assert "answers [3.5], outside the bounds of InvertedPendulum-v5" in refusal("teacher:balance")
+
+
+def test_an_actor_of_wider_bounds_is_refused(tmp_path):
+    actor = {f"fc{layer}.{part}": torch.zeros(size) for layer, part, size in (
+        ("1", "weight", (4, 4)), ("1", "bias", (4,)), ("2", "weight", (4, 4)), ("2", "bias", (4,)),
+        ("_mu", "weight", (1, 4)), ("_mu", "bias", (1,)),
+    )}  # fmt: skip
+    for scale in (3.0, 5.0):
+        torch.save(actor | {"action_scale": torch.tensor([scale]), "action_bias": torch.zeros(1)}, tmp_path / f"{scale}.pt")
+    load_expert(tmp_path / "3.0.pt", PENDULUM)
+    with pytest.raises(InputError, match=r"reach from \[-5.0\] to \[5.0\]; InvertedPendulum-v5 takes those from \[-3.0\]"):
+        load_expert(tmp_path / "5.0.pt", PENDULUM)

@@ -109,6 +109,21 @@ def test_a_run_without_results_goes_on_from_its_checkpoint(data, capsys):
     assert Path("lightning_logs/mine/results.json").is_file()
 
 
+@pytest.mark.parametrize("by_name", [True, False], ids=["--run", "--ckpt_path"])
+def test_a_copy_of_a_run_goes_on_in_its_own_folders(mine, by_name):
+    for folder in ("checkpoints", "lightning_logs"):
+        shutil.copytree(f"{folder}/mine", f"{folder}/copy")
+    before = {path: path.read_bytes() for path in Path().glob("*/mine/*")}
+    if by_name:
+        fit("copy", "--trainer.max_steps 8")
+    else:
+        main(["fit", "--ckpt_path", "checkpoints/copy/last.ckpt", "--trainer.max_steps", "8"])
+    assert {path: path.read_bytes() for path in Path().glob("*/mine/*")} == before
+    assert checkpoint("copy")["global_step"] == 8
+    assert checkpoint("copy")["run"] == json.loads(Path("lightning_logs/copy/results.json").read_text())["run"] == "copy"
+    assert {path.name for path in Path("checkpoints").iterdir()} == {"mine", "copy"}
+
+
 def test_a_run_that_left_no_checkpoint_starts_again(mine):
     Path("checkpoints/mine/last.ckpt").unlink()
     Path("lightning_logs/mine/results.json").unlink()

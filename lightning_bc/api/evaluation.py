@@ -8,7 +8,6 @@ from functools import wraps
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lightning_bc.api.policy import Policy, device_of, without_gradients
@@ -146,40 +145,11 @@ def as_expert(policy: Policy | Expert | Function, spaces: EnvironmentSpaces) -> 
     if hasattr(policy, "player"):
         expert: Any = policy
         name = str(getattr(policy, "path", None) or type(policy).__name__)
-        check_fits(expert, name, spaces.environment_id)
+        check_fits(policy.strategy if isinstance(policy, Policy) else expert, name, spaces.environment_id)
         return expert
     if not callable(policy):
         raise InputError(f"policy: is a {type(policy).__name__}; wanted what load returns, a strategy, or a function.")
-    return _FunctionExpert(policy, spaces)
-
-
-class _FunctionExpert(CallableExpert):
-    """A function that was given as it is; its answers must lie within the bounds.
-
-    Args:
-        function: see ``Function``.
-        spaces: of the environment.
-    """
-
-    def __init__(self, function: Function, spaces: EnvironmentSpaces) -> None:
-        name = getattr(function, "__name__", type(function).__name__)
-        super().__init__(name, _in_numpy(function), spaces.observation_dim, spaces.action_dim)
-        self.spaces = spaces
-        self._tolerance = 1e-5 * (spaces.action_high - spaces.action_low)  # float32 rounding of an affine map
-
-    def __call__(self, observations: Tensor, deterministic: bool = True) -> Tensor:
-        """Actions (batch, action_dim) float32 for ``observations`` (batch, observation_dim)."""
-        actions = super().__call__(observations, deterministic).numpy()
-        low, high = self.spaces.action_low, self.spaces.action_high
-        outside = (actions < low - self._tolerance) | (actions > high + self._tolerance)
-        if outside.any():
-            row = actions[outside.any(axis=1)][0].tolist()
-            raise InputError(
-                f"{self.name}: answers {[round(value, 4) for value in row]}, outside the bounds of "
-                f"{self.spaces.environment_id}, {low.tolist()} to {high.tolist()}. Actions are in the environment's units: "
-                "scale or clip them."
-            )
-        return torch.from_numpy(actions.clip(low, high))
+    return CallableExpert(getattr(policy, "__name__", type(policy).__name__), _in_numpy(policy), spaces)
 
 
 def _in_numpy(function: Function) -> Function:

@@ -53,8 +53,9 @@ class Opened:
 
     @property
     def run(self) -> str:
-        """The run that it is of."""
-        return self.content["run"]
+        """The run that it is of: that of its folder in checkpoints/, which may be a copy; elsewhere the one that it names."""
+        folder = self.path.absolute().parent
+        return folder.name if folder.parent == folders.CHECKPOINTS.absolute() else self.content["run"]
 
     @property
     def step(self) -> int:

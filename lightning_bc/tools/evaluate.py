@@ -71,7 +71,7 @@ def evaluate_files(
             limit_episodes(environment_id, max_episode_steps)
     pairs = [*zip(loaded, environments, strict=True)]
     for policy, environment_id in pairs:
-        check_fits(policy, str(policy.path), environment_id)        # refused before the first episode
+        check_fits(policy.strategy, str(policy.path), environment_id)  # refused before the first episode
 
     known = {environment_id: policy.references for policy, environment_id in reversed(pairs) if _knows_expert(policy)}
     width = max(len(str(policy.path)) for policy in loaded)

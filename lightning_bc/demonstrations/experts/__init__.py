@@ -11,14 +11,16 @@ from typing import Protocol
 import gymnasium
 import torch
 
+from lightning_bc.border import Border
 from lightning_bc.demonstrations.experts import callables, exported, stable_baselines3
 from lightning_bc.demonstrations.experts.cleanrl import CleanRLActor
 from lightning_bc.demonstrations.experts.scripted import SCRIPTED_EXPERTS
+from lightning_bc.demonstrations.fitting import beyond_bounds
 from lightning_bc.environments import environment_spaces, gates_of
 from lightning_bc.errors import InputError
 from lightning_bc.files import refuse_damaged, sha256, shipped
 from lightning_bc.players import Player
-from lightning_bc.strategies import load_strategy
+from lightning_bc.strategies import Strategy, load_strategy
 
 __all__ = [
     "SHIPPED_EXPERTS",
@@ -106,7 +108,8 @@ def environment_of_shipped(path: str | Path) -> str | None:
 
 
 def check_fits(actor: Expert, name: str, environment_id: str) -> None:
-    """Raise InputError unless the dimensions of the actor, called ``name`` in the message, are the environment's."""
+    """Raise InputError unless the dimensions of the actor, called ``name`` in the message, are the environment's, and its
+    actions, where it says how far they reach, are within the bounds."""
     spaces = environment_spaces(environment_id)
     for what, found, wanted in (
         ("observations", actor.observation_dim, spaces.observation_dim),
@@ -115,6 +118,14 @@ def check_fits(actor: Expert, name: str, environment_id: str) -> None:
         if found != wanted:
             raise InputError(
                 f"{name}: is an expert for {found}-dimensional {what}; {environment_id} has {wanted}-dimensional ones."
+            )
+    units = actor.border if isinstance(actor, Strategy) else actor
+    if isinstance(units, Border | CleanRLActor):
+        reach = torch.stack([units.action_bias - units.action_scale, units.action_bias + units.action_scale]).cpu()
+        if beyond_bounds(reach, spaces).any():
+            raise InputError(
+                f"{name}: its actions reach from {reach[0].tolist()} to {reach[1].tolist()}; {environment_id} takes those "
+                f"from {spaces.action_low.tolist()} to {spaces.action_high.tolist()}. It is of another environment."
             )
 
 

@@ -3,8 +3,8 @@
     function(observations) -> actions        or        function(observations, deterministic) -> actions
 
 ``observations`` are a NumPy array (batch, observation_dim) float32, as the environment gives them; ``actions`` are an array
-(batch, action_dim), or what NumPy makes one of, in the environment's units. A function with a parameter ``deterministic`` is
-told whether its best answer or a sample is asked for.
+(batch, action_dim), or what NumPy makes one of, in the environment's units and within its bounds. A function with a
+parameter ``deterministic`` is told whether its best answer or a sample is asked for.
 """
 
 import importlib
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_bc.demonstrations.fitting import beyond_bounds
 from lightning_bc.environments import EnvironmentSpaces, make
 from lightning_bc.errors import InputError
 from lightning_bc.players import Memoryless, Player
@@ -40,20 +41,19 @@ class CallableExpert:
         name: of the function, for messages.
         function: from observations (batch, observation_dim) to actions (batch, action_dim), both arrays; whether it has
             samples, its parameter ``deterministic`` says.
-        observation_dim: length of an observation.
-        action_dim: length of an action.
+        spaces: of the environment.
     """
 
-    def __init__(self, name: str, function: Callable[..., Any], observation_dim: int, action_dim: int) -> None:
-        self.name, self.function = name, function
-        self.observation_dim, self.action_dim = observation_dim, action_dim
+    def __init__(self, name: str, function: Callable[..., Any], spaces: EnvironmentSpaces) -> None:
+        self.name, self.function, self.spaces = name, function, spaces
+        self.observation_dim, self.action_dim = spaces.observation_dim, spaces.action_dim
         self.has_samples = _has_parameter(function, "deterministic")
 
     def __call__(self, observations: Tensor, deterministic: bool = True) -> Tensor:
         """Actions (batch, action_dim) float32 for ``observations`` (batch, observation_dim), on the same device.
 
         Raises:
-            InputError: the function raises, or its answer is no finite array of that shape.
+            InputError: the function raises, or its answer is no finite array of that shape within the bounds.
         """
         given = observations.cpu().numpy().copy()                   # what the function writes into is its own
         try:
@@ -77,7 +77,16 @@ class CallableExpert:
                 f"{self.name}: answers {actions[row].tolist()} to the observation {given[row].tolist()}; wanted finite "
                 "numbers."
             )
-        return torch.from_numpy(actions).to(observations.device)
+        outside = beyond_bounds(torch.from_numpy(actions), self.spaces).any(dim=1)
+        if outside.any():
+            first = actions[int(outside.nonzero()[0])]
+            raise InputError(
+                f"{self.name}: answers {[round(value, 4) for value in first.tolist()]}, outside the bounds of "
+                f"{self.spaces.environment_id}, {self.spaces.action_low.tolist()} to {self.spaces.action_high.tolist()}. "
+                "Actions are in the environment's units: scale or clip them."
+            )
+        kept = actions.clip(self.spaces.action_low, self.spaces.action_high)  # a copy: the function may use its memory again
+        return torch.from_numpy(kept).to(observations.device)
 
     def player(self, deterministic: bool = True, replan: bool = False) -> Player:
         """What plays it; without samples it has one answer to every observation, whatever is asked for."""
@@ -95,7 +104,7 @@ def load(name: str, spaces: EnvironmentSpaces | None) -> CallableExpert:
     function = reduce(_attribute(name), _parts(name)[1].split("."), _module(name))
     if not callable(function):
         raise InputError(f"{name}: is a {type(function).__name__}; wanted a function from observations to actions.")
-    expert = CallableExpert(name, function, spaces.observation_dim, spaces.action_dim)
+    expert = CallableExpert(name, function, spaces)
     environments = make(spaces.environment_id, 2)
     observations, _ = environments.reset(seed=[0, 1])
     environments.close()
