@@ -20,7 +20,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from lightning_bc.environments import Environments
-from lightning_bc.errors import NotFiniteError
+from lightning_bc.errors import InputError, NotFiniteError
 from lightning_bc.players import ArrayPolicy, Memoryless, Player, Policy
 from lightning_bc.stopping import STOPPING
 
@@ -94,7 +94,8 @@ def play(
         on_step: called after each step with the number of environment steps just played (progress bars).
 
     Raises:
-        NotFiniteError: an action or a return is no finite number.
+        NotFiniteError: an action is no finite number.
+        InputError: an observation, or a return, is none.
     """
     seeds = [int(seed) for seed in seeds]
     num_envs = environments.num_envs
@@ -160,7 +161,10 @@ def play(
 
     if not np.isfinite(returns).all():
         number = int(np.flatnonzero(~np.isfinite(returns))[0])
-        raise NotFiniteError(f"the return of the episode with seed {seeds[number]} is {returns[number]}: so was a reward.")
+        raise InputError(
+            f"the return of the episode with seed {seeds[number]} is {returns[number]}: so was a reward. Have the "
+            "environment give finite numbers."
+        )
     environment_id = environments.environment_id
     if not record:
         return Episodes(returns, lengths, has_terminated, environment_id=environment_id, unstable=unstable)
@@ -200,7 +204,7 @@ class _Asked:
 
 
 def _refuse(answers: np.ndarray, observations: np.ndarray, steps: np.ndarray, seeds: Sequence[int]) -> None:
-    """Refuse actions of which some are not finite.
+    """Refuse actions of which some are not finite; where the observation was none, that is why.
 
     Args:
         answers: (playing, action_dim).
@@ -214,7 +218,9 @@ def _refuse(answers: np.ndarray, observations: np.ndarray, steps: np.ndarray, se
     row = int(wrong[0])
     when = f"in step {steps[row] + 1} of the episode with seed {seeds[row]}"
     if not np.isfinite(observations[row]).all():
-        raise NotFiniteError(f"the environment's observation is {observations[row].tolist()}, {when}.")
+        raise InputError(
+            f"the environment's observation is {observations[row].tolist()}, {when}. Have it give finite numbers."
+        )
     raise NotFiniteError(
         f"the policy's action is {answers[row].tolist()}, {when}, for the observation {observations[row].tolist()}; wanted "
         "finite numbers."

@@ -4,6 +4,7 @@ import difflib
 import errno
 import functools
 import os
+import traceback
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
@@ -55,7 +56,7 @@ def naming(source: object) -> Iterator[None]:
 
 
 class NotFiniteError(InputError):
-    """A policy answers something that is no finite number, or an environment does."""
+    """A policy answers something that is no finite number."""
 
 
 class DivergedError(ArithmeticError):
@@ -114,6 +115,13 @@ def in_a_line(error: BaseException) -> str | None:
         return None
     words = " ".join(str(error).split())[:400].rstrip(".")
     return f"{library}: {type(error).__name__}: {words}. With --debug it is shown where."
+
+
+def raised_by(error: Exception) -> str:
+    """What a program of the user's has raised, and where."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    words = " ".join(str(error).split())[:400]
+    return f"raised {type(error).__name__}: {words} ({place.filename}, line {place.lineno})"
 
 
 def refuse_unknown(source: str, keys: Collection[object], known: Collection[str]) -> None:

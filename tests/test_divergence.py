@@ -12,7 +12,7 @@ from test_report import BENCHMARK, CONFIG
 from lightning_bc.cli import main
 from lightning_bc.environments import make
 from lightning_bc.episodes import SELECTION_BANK, play
-from lightning_bc.errors import DivergedError, NotFiniteError
+from lightning_bc.errors import DivergedError, InputError, NotFiniteError
 from lightning_bc.references import References
 from lightning_bc.report.chart import make_charts
 from lightning_bc.runs.held_out import HeldOutResults, read_results
@@ -148,10 +148,10 @@ def test_playing_names_the_answer_and_the_environment(tmp_path):
         return observations, *rest
 
     environments.step = unstable
-    with pytest.raises(NotFiniteError, match=r"the environment's observation is \[nan, .* in step 2 "):
+    with pytest.raises(InputError, match=r"the environment's observation is \[nan, .* in step 2 "):
         play(lambda observations: 0 * observations[:, :1], environments, SELECTION_BANK.seeds(2))
     environments.step = lambda *given: (*(answer := step(*given))[:1], answer[1] * np.nan, *answer[2:])
-    with pytest.raises(NotFiniteError, match="the return of the episode with seed 1000000000 is nan"):
+    with pytest.raises(InputError, match="the return of the episode with seed 1000000000 is nan"):
         play(lambda observations: 0 * observations[:, :1], environments, SELECTION_BANK.seeds(2))
     environments.close()
 

@@ -364,6 +364,35 @@ def test_a_reward_in_an_array_of_one_element_is_a_number(nested: str, monkeypatc
         environments.step(np.ones((2, 2), np.float32))
 
 
+@pytest.mark.parametrize("nested", [spaces.Box(-1.0, 2.0, (2,))], indirect=True)
+@pytest.mark.parametrize("what", ["step", "reset"])
+def test_what_an_environment_raises_is_one_line_that_says_where(nested: str, what: str, monkeypatch) -> None:
+    limit_episodes(nested, 3)
+    environments = make(nested, 2)
+    environments.reset(seed=0)
+
+    def fault(*_: object, **__: object) -> None:
+        raise RuntimeError("motor fault")
+
+    monkeypatch.setattr(Nested, what, fault)
+    with pytest.raises(InputError, match=rf"Nested-v0: {what} raised RuntimeError: motor fault \(.*environments.py, line"):
+        environments.step(np.ones((2, 2), np.float32)) if what == "step" else environments.reset()
+
+
+@pytest.mark.parametrize("nested", [spaces.Box(-1.0, 2.0, (2,))], indirect=True)
+def test_observations_must_have_a_fixed_size(nested: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Nested, "observation_space", spaces.Sequence(spaces.Box(-1.0, 1.0)))
+    with pytest.raises(UnusableEnvironmentError, match=r"observation space Sequence.*fixed size is needed"):
+        environment_spaces(nested)
+
+
+def test_what_making_an_environment_raises_is_one_line() -> None:
+    gymnasium.register("Broken-v0", entry_point=lambda: 1 / 0)
+    with pytest.raises(UnusableEnvironmentError, match=r"Broken-v0: making it raised ZeroDivisionError.*environments.py"):
+        make("Broken-v0", 1)
+    del gymnasium.registry["Broken-v0"]
+
+
 def test_an_id_without_a_version_is_the_latest() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")                             # gymnasium's, which says the same

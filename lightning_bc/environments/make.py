@@ -17,7 +17,7 @@ from lightning_bc.environments.gates import BatchedGates, gates_of
 from lightning_bc.environments.loading import quiet_model_loading
 from lightning_bc.environments.one_by_one import OneByOne
 from lightning_bc.environments.tasks import TASKS, task_of
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, raised_by
 
 NEVER_TERMINATE = frozenset(
     {
@@ -160,6 +160,13 @@ def environment_spaces(environment_id: str) -> EnvironmentSpaces:
     environment = _make_one(environment_id)
     observation_space, action_space, spec = environment.observation_space, environment.action_space, environment.spec
     environment.close()
+    try:
+        observation_dim = spaces.flatdim(observation_space)
+    except (ValueError, NotImplementedError) as error:              # a Sequence, a Graph
+        raise UnusableEnvironmentError(
+            f"{environment_id} has the observation space {observation_space}; one of fixed size is needed. Register the "
+            "environment with a gymnasium.ObservationWrapper around it that gives vectors."
+        ) from error
     parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {}
     if not isinstance(action_space, spaces.Box) or len(action_space.shape) != 1:
         raise UnusableEnvironmentError(
@@ -190,7 +197,7 @@ def environment_spaces(environment_id: str) -> EnvironmentSpaces:
         can_terminate = False if environment_id in NEVER_TERMINATE else None
     return EnvironmentSpaces(
         environment_id=environment_id,
-        observation_dim=spaces.flatdim(observation_space),
+        observation_dim=observation_dim,
         observation_parts=MappingProxyType({str(key): spaces.flatdim(part) for key, part in parts.items()}),
         action_low=low,
         action_high=high,
@@ -214,6 +221,10 @@ def _make_one(environment_id: str) -> gymnasium.Env:
         raise UnusableEnvironmentError(
             f"{environment_id!r} is not an environment that Gymnasium can make: {error}{_nearest_ids(environment_id)} "
             "An environment of another package needs its module: module:Id-v0."
+        ) from error
+    except Exception as error:                                      # whatever the user's program raises
+        raise UnusableEnvironmentError(
+            f"{environment_id}: making it {raised_by(error)}. With --debug all of it is shown."
         ) from error
 
 

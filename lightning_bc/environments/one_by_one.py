@@ -1,7 +1,8 @@
 """Environments without a batched task: gymnasium's own, stepped one after another."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from lightning_bc.environments.arguments import (
 )
 from lightning_bc.environments.loading import quiet_model_loading, was_unstable
 from lightning_bc.environments.tasks import BoolArray, FloatArray
-from lightning_bc.errors import InputError, takes_state
+from lightning_bc.errors import InputError, raised_by, takes_state
 
 
 class OneByOne(VectorWrapper):
@@ -81,7 +82,8 @@ class OneByOne(VectorWrapper):
         others = {key: value for key, value in (options or {}).items() if key != "reset_mask"}
         for index, environment in enumerate(self.env.envs):
             if mask is None or mask[index]:
-                self._observations[index], _ = environment.reset(seed=seeds[index], options=others or None)
+                with self._told("reset"):
+                    self._observations[index], _ = environment.reset(seed=seeds[index], options=others or None)
         return self._observations.copy(), {}
 
     def step(
@@ -98,18 +100,32 @@ class OneByOne(VectorWrapper):
         for index, environment in enumerate(self.env.envs):
             if active is not None and not active[index]:
                 continue
-            observation, reward, terminated[index], truncated[index], _ = environment.step(actions[index])
+            with self._told("step"):
+                observation, reward, terminated[index], truncated[index], _ = environment.step(actions[index])
             rewards[index] = self._number(reward)
             self._steps += 1
             if terminated[index] or truncated[index]:
                 simulation = getattr(environment.unwrapped, "data", None)
                 unstable[index] = isinstance(simulation, mujoco.MjData) and was_unstable(simulation)
                 final_observations[index] = np.array(observation, self._observations.dtype)
-                observation, _ = environment.reset()
-            self._observations[index] = observation
+                with self._told("reset"):
+                    observation, _ = environment.reset()
+            with self._told("an observation"):
+                self._observations[index] = observation
         ended = terminated | truncated
         infos = {"final_obs": final_observations, "_final_obs": ended, "unstable": unstable} if ended.any() else {}
         return self._observations.copy(), rewards, terminated, truncated, infos
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Inside the block, whatever the environment raises, which is a program of the user's, is said in one line."""
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
+            words = f"{self.environment_id}: {what} {raised_by(error)}"
+            raise InputError(f"{words}. With --debug all of it is shown.") from error
 
     def _number(self, reward: Any) -> float:
         """A reward, also one in an array of one element, as environments that compute in batches give it."""

@@ -53,7 +53,7 @@ class Opened:
 
     @property
     def run(self) -> str:
-        """The run that it is of: that of its folder in checkpoints/, which may be a copy; elsewhere the one that it names."""
+        """That of its folder in checkpoints/, which may be a copy; elsewhere the one that it names."""
         folder = self.path.absolute().parent
         return folder.name if folder.parent == folders.CHECKPOINTS.absolute() else self.content["run"]
 

@@ -11,7 +11,6 @@ import importlib
 import inspect
 import re
 import sys
-import traceback
 from collections.abc import Callable
 from functools import partial, reduce
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from lightning_bc.demonstrations.fitting import beyond_bounds
 from lightning_bc.environments import EnvironmentSpaces, make
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, raised_by
 from lightning_bc.players import Memoryless, Player
 
 _NAME = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<attributes>[^\W\d]\w*(\.[^\W\d]\w*)*)")
@@ -60,10 +59,8 @@ class CallableExpert:
             answer = self.function(given, deterministic=deterministic) if self.has_samples else self.function(given)
             actions = np.asarray(answer, dtype=np.float32)
         except Exception as error:                                  # whatever the user's program raises
-            place = traceback.extract_tb(error.__traceback__)[-1]
             raise InputError(
-                f"{self.name}: raised {type(error).__name__}: {error} ({place.filename}, line {place.lineno}), called with "
-                f"observations of shape {given.shape}."
+                f"{self.name}: {raised_by(error)}, called with observations of shape {given.shape}."
             ) from error
         wanted = (len(given), self.action_dim)
         if actions.shape != wanted:
@@ -144,10 +141,7 @@ def _module(name: str) -> object:
             f"{name}: there is no module {error.name}, neither installed nor in {folder}, and no file {name}.{meant}"
         ) from error
     except Exception as error:                                      # whatever the user's program raises
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        raise InputError(
-            f"{name}: importing its module raises {type(error).__name__}: {error} ({place.filename}, line {place.lineno})."
-        ) from error
+        raise InputError(f"{name}: its module, imported, {raised_by(error)}.") from error
 
 
 def _attribute(name: str) -> Callable[[object, str], Any]:
