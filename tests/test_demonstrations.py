@@ -4,6 +4,7 @@ import inspect
 import itertools
 import shutil
 import warnings
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -441,3 +442,11 @@ def test_absent_default_file_without_a_shipped_expert_names_both_ways_out(tmp_pa
     assert "data/Pendulum-v1-sampled-2400000.pt" in str(caught.value)
     assert "--data.path" in str(caught.value)
     assert "lightning_bc collect --env Pendulum-v1" in str(caught.value)
+
+
+def test_from_python_a_path_is_a_path_and_numbers_are_looked_at(tmp_path):
+    path = write_pairs(tmp_path / "cheetah.pt")
+    assert Demonstrations(Path(path)).path == str(path)
+    for wrong in ({"batch_size": 0}, {"validation_fraction": 1.0}):
+        with pytest.raises(InputError, match=r"wanted at least 1, and 0 to below 1"):
+            Demonstrations(str(path), **wrong)

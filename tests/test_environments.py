@@ -18,6 +18,7 @@ from lightning_bc.environments import (
     BatchedMujoco,
     Task,
     UnusableEnvironmentError,
+    are_one,
     environment_spaces,
     limit_episodes,
     make,
@@ -391,6 +392,20 @@ def test_what_making_an_environment_raises_is_one_line() -> None:
     with pytest.raises(UnusableEnvironmentError, match=r"Broken-v0: making it raised ZeroDivisionError.*environments.py"):
         make("Broken-v0", 1)
     del gymnasium.registry["Broken-v0"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "one"),
+    [
+        (("Point-v0", "mine:Point-v0"), True),
+        (("mine:Point-v0", "mine:Point-v0"), True),
+        (("mine:Point-v0", "yours:Point-v0"), False),
+        (("mine:Point-v0", "mine:Point-v1"), False),
+        ((), True),
+    ],
+)
+def test_an_id_with_its_module_is_the_same_environment(ids: tuple[str, ...], one: bool) -> None:
+    assert are_one(ids) is one
 
 
 def test_an_id_without_a_version_is_the_latest() -> None:

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -61,6 +62,16 @@ def test_minari_dataset(minari_dataset):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_environment_with_arguments_of_its_own_is_another_than_its_id(minari_dataset):
+    import minari
+
+    environment = gymnasium.make("Pendulum-v1", g=1.0)
+    minari.create_dataset_from_buffers("pendulum/light-v0", minari_dataset, env=environment)
+    with pytest.warns(UserWarning, match=r"recorded in Pendulum-v1 with g=1.0, which is another environment"):
+        assert peek("minari:pendulum/light-v0").environment_id is None
+
+
 def test_unknown_minari_dataset_names_the_local_ones_and_the_download(minari_dataset):
     message = refusal("minari:pendulum/other-v0")
     assert "Local datasets: pendulum/test-v0" in message

@@ -74,6 +74,11 @@ class DAgger(Callback):
         episodes: PositiveInt = 1,
         beta: ClosedUnitInterval = 0.0,
     ) -> None:
+        if not isinstance(expert, str):
+            raise InputError(
+                f"DAgger: expert is a {type(expert).__name__}; wanted a file, or a function by its name, "
+                "package.module:function."
+            )
         self.path, self.round_every, self.rounds, self.episodes, self.beta = expert, round_every, rounds, episodes, beta
         self.rounds_done = 0
 

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_bc.demonstrations.trajectories import FEWEST_EPISODES_TO_HOLD_OUT, Trajectories
-from lightning_bc.environments import EnvironmentSpaces
+from lightning_bc.environments import EnvironmentSpaces, are_one
 from lightning_bc.errors import InputError
 from lightning_bc.strategies.contract import Needs
 
@@ -136,7 +136,7 @@ def in_order_of_space(made: Trajectories, spaces: EnvironmentSpaces) -> Trajecto
 def check_fits(made: Trajectories, spaces: EnvironmentSpaces) -> None:
     """Raise InputError unless they are of that environment: its id and its dimensions."""
     path, made_on, environment_id = made.origin.path, made.origin.environment_id, spaces.environment_id
-    if made_on is not None and made_on != environment_id:
+    if made_on is not None and not are_one((made_on, environment_id)):
         raise InputError(
             f"{path}: holds demonstrations of {made_on}, and --env is {environment_id}. Leave --env away, or "
             "name demonstrations of that environment with --data.path."

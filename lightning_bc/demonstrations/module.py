@@ -108,6 +108,10 @@ class Demonstrations(LightningDataModule):
         memory: NonNegativeFloat | None = None,
     ) -> None:
         super().__init__()
+        if batch_size < 1 or not 0 <= validation_fraction < 1:      # from Python; the command line looks itself
+            raise InputError(
+                f"batch_size {batch_size}, validation_fraction {validation_fraction}: wanted at least 1, and 0 to below 1."
+            )
         paths = several.paths_of(path)
         if environment_id is None and simulator:
             environment_id = DEFAULT_ENVIRONMENT if "{env}" in "".join(paths) else several.stated_environment(paths)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
@@ -21,13 +22,13 @@ SAME = ("expert", "expert_sha256", "actions", "seed", "versions")
 """How a file was made: of several files what all say alike. results.json has it too."""
 
 
-def paths_of(given: str | Sequence[str] | None) -> list[str]:
+def paths_of(given: str | Path | Sequence[str | Path] | None) -> list[str]:
     """The files that a ``--data.path`` names: none, one, or several.
 
     Raises:
         InputError: the list is empty, or names a file twice.
     """
-    paths = [given] if isinstance(given, str) else list(given or [])
+    paths = [str(path) for path in ([given] if isinstance(given, str | Path) else given or [])]
     if given is not None and not paths:
         raise InputError("--data.path []: names no file.")
     if twice := [path for number, path in enumerate(paths) if path in paths[:number]]:

@@ -3,7 +3,7 @@
 import difflib
 import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -133,6 +133,12 @@ def episode_limit(environment_id: str) -> int | None:
         )
         _limits[environment_id] = DEFAULT_LIMIT
     return _limits[environment_id]
+
+
+def are_one(environment_ids: Collection[str]) -> bool:
+    """Whether ids are of one environment: ``module:Id-v0`` is ``Id-v0``, whose module is imported first."""
+    with_module = {one for one in environment_ids if ":" in one}
+    return len({one.rpartition(":")[2] for one in environment_ids}) < 2 and len(with_module) < 2
 
 
 def resolved(environment_id: str) -> str:

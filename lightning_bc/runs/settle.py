@@ -13,7 +13,7 @@ from lightning_bc.aliases import Config, StateDict
 from lightning_bc.demonstrations import Demonstrations, readers
 from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
 from lightning_bc.demonstrations.several import paths_of
-from lightning_bc.environments import limit_episodes, resolved
+from lightning_bc.environments import are_one, limit_episodes, resolved
 from lightning_bc.errors import InputError
 from lightning_bc.ranks import by_srun
 from lightning_bc.runs import folders, resume
@@ -117,7 +117,7 @@ def settle_environment(config: Namespace, checkpoint: Opened | None) -> None:
         given = [path for path in paths if "{env}" not in path and readers.exists(path)]
         said_by |= {f"--data.path {path}": readers.peek(path).environment_id for path in given}
     said = {source: env for source, env in said_by.items() if env}
-    if len(set(said.values())) > 1:
+    if not are_one(said.values()):
         words = " and ".join(f"{source} says {env}" for source, env in said.items())
         raise InputError(f"one run has one environment, but {words}. Leave --env away, or choose what goes with it.")
     plays, is_default = config.rollouts.episodes > 0, "{env}" in "".join(paths) or not paths
@@ -127,7 +127,7 @@ def settle_environment(config: Namespace, checkpoint: Opened | None) -> None:
             "that no environment stands for, train without one, --rollouts.episodes 0."
         )
     default = DEFAULT_ENVIRONMENT if plays or is_default else ""
-    found = next(iter(said.values()), default)
+    found = next((env for env in said.values() if ":" in env), next(iter(said.values()), default))
     config.data.environment_id = resolved(found) if plays else found
     config.env = config.data.environment_id or None
     if paths:

@@ -1,10 +1,12 @@
 """Local Minari datasets, ``minari:DATASET_ID`` (optional extra ``minari``; https://minari.farama.org)."""
 
 import hashlib
+import warnings
 from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 
@@ -76,7 +78,22 @@ def _origin(path: str, dataset: Any) -> Origin:
         spec = dataset.env_spec
     except AttributeError:                                          # Minari's own, of a dataset without an environment
         spec = None
+    if spec is not None and (own := _of_its_own(spec)):
+        words = ", ".join(f"{key}={value!r}" for key, value in own.items())
+        warnings.warn(
+            f"{path}: was recorded in {spec.id} with {words}, which is another environment than that id alone. Register one "
+            "with these arguments, and name it: --env module:Id-v0.",
+            stacklevel=2,
+        )
+        spec = None
     return Origin(path, environment_id=None if spec is None else spec.id)
+
+
+def _of_its_own(spec: Any) -> dict[str, Any]:
+    """The arguments with which an environment was made, as far as they are not those that its id stands for."""
+    registered = gymnasium.registry.get(spec.id)
+    usual = {"render_mode": None} | (registered.kwargs if registered is not None else spec.kwargs)
+    return {key: value for key, value in spec.kwargs.items() if key not in usual or repr(usual[key]) != repr(value)}
 
 
 def _dataset(path: str) -> Any:
