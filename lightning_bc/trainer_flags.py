@@ -108,8 +108,8 @@ def settle_length(config: Any, strategy: type[Strategy]) -> None:
         trainer.max_epochs = -1
         return
     for name in ("max_epochs", "max_steps"):
-        if trainer[name] == 0:
-            raise InputError(f"--trainer.{name} 0: wanted at least 1, or -1 for no end.")
+        if trainer[name] is not None and (trainer[name] == 0 or trainer[name] < -1):
+            raise InputError(f"--trainer.{name} {trainer[name]}: wanted at least 1, or -1 for no end.")
     if trainer.max_epochs is None:
         trainer.max_epochs = -1
         trainer.max_steps = trainer.max_steps if trainer.max_steps > 0 else strategy.default_steps

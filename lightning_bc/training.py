@@ -85,6 +85,7 @@ class CommandLine(LightningCLI):
         self.run = ""
         self.command = command
         self.checkpoint: Opened | None = None
+        self.has_ended = False                                      # in this process
         self.args = args
         strategies()                                                # the parser knows the classes that are imported
         super().__init__(
@@ -278,7 +279,7 @@ class CommandLine(LightningCLI):
         path = runs.last_checkpoint(self.run)
         if not self.trainer.is_global_zero or not path.is_file():   # no file under --trainer.enable_checkpointing false
             return
-        self.checkpoint = Opened.at(path)
+        self.checkpoint, self.has_ended = Opened.at(path), True
         self.test(model, datamodule)
         rollouts: Rollouts = self._get(self.config_init, "rollouts")
         if rollouts.video and datamodule.has_simulator:
@@ -350,9 +351,14 @@ class CommandLine(LightningCLI):
             results = HeldOutResults.of(model, environment_id, *origin)
         target = runs.LOGS / self.run / results_name(checkpoint.path)
         print(f"\n{in_words(results)}")
-        if target.is_file() and (before := read_results(target)).diverged:
+        before = read_results(target) if target.is_file() else None
+        if before is not None and before.diverged:
             print(f"{target} stays as it is: training {before.diverged} This was its last checkpoint before.")
             return
+        is_again = before is not None and before.optimizer_steps == results.optimizer_steps
+        if target.name == runs.RESULTS_FILE and not (self.has_ended or is_again or checkpoint.is_at_end):
+            target = target.with_name("results-last.json")          # the other one would say that the run has ended
+            print(f"the run has not ended; {self._way_on()}")
         results.write(target)
         print(f"results           {target}")
 

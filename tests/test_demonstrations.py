@@ -446,7 +446,7 @@ def test_absent_default_file_without_a_shipped_expert_names_both_ways_out(tmp_pa
 
 def test_from_python_a_path_is_a_path_and_numbers_are_looked_at(tmp_path):
     path = write_pairs(tmp_path / "cheetah.pt")
-    assert Demonstrations(Path(path)).path == str(path)
+    assert Demonstrations(Path(path), "HalfCheetah-v5").path == str(path)
     for wrong in ({"batch_size": 0}, {"validation_fraction": 1.0}):
         with pytest.raises(InputError, match=r"wanted at least 1, and 0 to below 1"):
-            Demonstrations(str(path), **wrong)
+            Demonstrations(str(path), "HalfCheetah-v5", **wrong)

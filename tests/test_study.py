@@ -312,3 +312,13 @@ def test_a_fit_whose_configuration_was_changed_since_is_refused(monkeypatch, cap
     Path("mine.yaml").write_text("model: {class_path: MSE, init_args: {optimizer: {init_args: {lr: 0.02}}}}\n")
     assert f"mine, seed 0: its run {fit.name} was made under another" in refused(capsys, "study", "study.yaml")
     assert Path(f"lightning_logs/{fit.name}/results.json").read_bytes() == results
+
+
+def test_a_fit_that_has_diverged_is_named_each_time(fake, capsys):
+    study = read("seeds: 1\nrows: {good: --model MSE, bad: --model MSE --model.optimizer.lr 1e6}")
+    for fit, changes in zip(study.fits, ({}, {"score": float("nan"), "diverged": "made up"}), strict=True):
+        BENCHMARK["write_run"](Path("lightning_logs") / fit.name, BENCHMARK["default_config"](), 0, 2, 0.5, **changes)
+        Path(f"lightning_logs/{fit.name}/config.yaml").unlink()
+    with pytest.raises(SystemExit, match="1"):
+        main(["study", "study.yaml"])
+    assert capsys.readouterr().err == f"diverged: bad, seed 0: lightning_logs/{study.fits[1].name}\n"

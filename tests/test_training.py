@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_arguments import refused
 
 import lightning_bc
+from lightning_bc.callbacks import Checkpoints
 from lightning_bc.cli import main
 from lightning_bc.runs import resume
 from lightning_bc.strategies.optimizers import Cosine, DefaultAdamW
@@ -107,6 +108,49 @@ def test_a_run_without_results_goes_on_from_its_checkpoint(data, capsys):
     assert_equal_runs(fit("mine", "--trainer.max_steps 8"), whole)
     assert "run mine, resumed at optimizer step 8" in capsys.readouterr().out
     assert Path("lightning_logs/mine/results.json").is_file()
+
+
+class BrokenOffError(Exception):
+    """Ends a run here."""
+
+
+@pytest.fixture
+def broken_off(monkeypatch):
+    """A function that runs ``fit`` and breaks it off once a step's checkpoint is saved."""
+
+    def fit_until(step, *arguments):
+        save = Checkpoints._save
+
+        def saving(self, trainer):
+            save(self, trainer)
+            if trainer.global_step == step:
+                raise BrokenOffError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpoints, "_save", saving)
+            with pytest.raises(BrokenOffError):
+                fit(*arguments)
+
+    return fit_until
+
+
+def test_a_run_that_is_killed_while_it_is_lengthened_goes_on(data, broken_off):
+    fit("mine", "--trainer.max_steps 4")
+    shorter = Path("lightning_logs/mine/results.json").read_text()
+    broken_off(8, "mine", "--trainer.max_steps 12")
+    assert not Path("lightning_logs/mine/results.json").exists()
+    assert Path("lightning_logs/mine/results-step-4.json").read_text() == shorter
+    assert fit("mine", "--trainer.max_steps 12")["global_step"] == 12
+    assert json.loads(Path("lightning_logs/mine/results.json").read_text())["optimizer_steps"] == 12
+
+
+def test_a_test_of_a_run_that_has_not_ended_does_not_end_it(data, broken_off, capsys):
+    broken_off(4, "mine", "--trainer.max_steps 8")
+    main(["test", "--run", "mine"])
+    assert "the run has not ended; its last checkpoint goes on with" in capsys.readouterr().out
+    assert json.loads(Path("lightning_logs/mine/results-last.json").read_text())["optimizer_steps"] == 4
+    assert not Path("lightning_logs/mine/results.json").exists()
+    assert fit("mine", "--trainer.max_steps 8")["global_step"] == 8
 
 
 @pytest.mark.parametrize("by_name", [True, False], ids=["--run", "--ckpt_path"])
@@ -449,6 +493,7 @@ def test_gradients_are_clipped(data, monkeypatch):
         ("--trainer.limit_train_batches 0.5", "--trainer.limit_train_batches 0.5: is not supported"),
         ("--trainer.overfit_batches 1", "--trainer.overfit_batches 1: is not supported"),
         ("--trainer.max_epochs -1", "--model.schedule constant"),
+        ("--trainer.max_steps -5", "--trainer.max_steps -5: wanted at least 1, or -1 for no end"),
         ("--trainer.max_epochs -1 --trainer.max_time 00:00:00:01", "--model.schedule constant"),
         ("--trainer.gradient_clip_val -1", "--trainer.gradient_clip_val -1: wanted above 0"),
         ("--trainer.gradient_clip_val 1 --trainer.gradient_clip_algorithm value", "wanted norm"),

@@ -24,6 +24,9 @@ Function = Callable[..., Any]
 """Observations (batch, observation_dim) float32 to actions (batch, action_dim) in the environment's units."""
 
 Bank = Literal["test", "selection"]
+MOST_EPISODES = 1_000_000
+"""Of a bank, which holds a thousand times as many seeds."""
+
 UNKNOWN = References(math.nan, math.nan, "unknown")
 
 
@@ -112,8 +115,8 @@ def evaluate(
     if environment_id is None and (known is None or known.environment_id is None):
         raise InputError("evaluate: nothing says which environment the policy acts in. Give environment_id.")
     environment_id = environment_id or str(known and known.environment_id)
-    if episodes < 1:
-        raise InputError(f"episodes={episodes}: wanted at least 1.")
+    if not 1 <= episodes <= MOST_EPISODES:
+        raise InputError(f"episodes={episodes}: wanted 1 to {MOST_EPISODES:,}.")
     if bank not in ("test", "selection"):
         raise InputError(f'bank="{bank}": wanted "test" or "selection".')
     if max_episode_steps is not None:

@@ -16,6 +16,7 @@ from lightning_bc.callbacks.rollouts import Rollouts
 from lightning_bc.errors import DivergedError, InputError, takes_state
 from lightning_bc.files import write
 from lightning_bc.references import References
+from lightning_bc.runs.folders import RESULTS_FILE
 from lightning_bc.strategies import Strategy
 from lightning_bc.texts import write_yaml
 
@@ -81,7 +82,11 @@ class Checkpoints(Checkpoint):
         if self._loader_state is not None:
             loader.load_state_dict(self._loader_state)
             self._loader_state = None
+        assert isinstance(module, Strategy)
         if trainer.is_global_zero:
+            results = self.config_path.with_name(RESULTS_FILE)      # of the shorter run: they would say that it has ended
+            if results.is_file() and (module.run_length is None or module.position < module.run_length):
+                results.replace(results.with_name(f"results-step-{self.saved_step}.json"))
             write_yaml(self.config_path, self.config)
 
     def on_train_batch_end(

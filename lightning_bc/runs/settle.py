@@ -63,6 +63,13 @@ class Opened:
         return self.content["global_step"]
 
     @property
+    def is_at_end(self) -> bool:
+        """Whether the run was to go no further."""
+        curve, saved = (self.content["callbacks"].get(name, {}) for name in ("Rollouts", "Checkpoints"))
+        length = saved.get("run_length")
+        return length is not None and curve.get("last_position", 0) >= length
+
+    @property
     def config(self) -> Config:
         """The configuration of that run."""
         return self.content["config"]

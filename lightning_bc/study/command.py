@@ -14,6 +14,7 @@ from lightning_bc.aliases import Config
 from lightning_bc.errors import InputError, needs_extra
 from lightning_bc.report.tables import show_duration
 from lightning_bc.runs import folders, resume
+from lightning_bc.runs.held_out import read_results
 from lightning_bc.runs.plan import Fit, Study
 from lightning_bc.runs.store import Line, measured, read_store
 from lightning_bc.stopping import StoppedError
@@ -112,11 +113,15 @@ def study(args: Sequence[str]) -> int:
     except StoppedError as stopped:
         print(f"\nstopped; {again}", file=sys.stderr)
         return 128 + stopped.number
+    diverged = [fit for fit in fits if fit.is_done() and read_results(folders.results_path(fit.name)).diverged]
+    for fit in diverged:
+        print(f"diverged: {fit.place}: {folders.LOGS / fit.name}", file=sys.stderr)
+    failed = [fit for fit in failed if fit not in diverged]
     for fit in failed:
         print(f"failed: {fit.place}: {shlex.join(fit.arguments())}", file=sys.stderr)
     if failed:
         print(f"{len(failed)} of {len(fits)} fits failed; {again}", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if failed or diverged else 0
 
 
 def estimate(missing: Sequence[Fit], known: Mapping[str, Line], slots: int) -> str:

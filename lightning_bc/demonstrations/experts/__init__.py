@@ -146,7 +146,8 @@ def _load_torch_file(path: Path) -> Expert:
     except Exception as error:
         kind = " It is a zip archive without a policy.pth." if zipfile.is_zipfile(path) and path.suffix == ".zip" else ""
         raise InputError(
-            f"{path}: cannot be read as an expert ({type(error).__name__}).{kind} Wanted: {KINDS}. "
+            f"{path}: cannot be read as an expert ({type(error).__name__}): it is truncated, or of another kind.{kind} "
+            f"Wanted: {KINDS}. "
             "Pickled objects are refused, not run."
         ) from error
     if isinstance(content, dict) and "pytorch-lightning_version" in content:
