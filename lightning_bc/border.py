@@ -8,7 +8,7 @@ from torch import Tensor, nn
 _LARGEST_OBSERVATION = 1e6
 """In standard deviations; beyond it products could overflow, and a policy must answer every finite observation."""
 
-UNSEEN = 1e30
+_UNSEEN = 1e30
 """A scale that makes 0 of what a policy is not to see."""
 
 
@@ -59,6 +59,11 @@ class Border(nn.Module):
         varies = deviation > 1e-6 * mean.abs().clamp(min=1e-6)
         self.mean.copy_(mean)
         self.scale.copy_(torch.where(varies, deviation, 1.0))
+
+    @torch.no_grad()
+    def hide(self, dimensions: Sequence[int]) -> None:
+        """Have 0 stand in place of some entries of every observation."""
+        self.scale[[*dimensions]] = _UNSEEN
 
     def observe(self, observations: Tensor) -> Tensor:
         """Normalise ``observations`` (..., observation_dim), and bound them at a million standard deviations."""

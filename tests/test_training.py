@@ -462,9 +462,14 @@ def test_what_is_hidden_changes_no_action(data):
 
 
 @pytest.mark.parametrize(("model", "path"), [("GAIL", "pendulum.pt"), ("SAC", "null")])
-def test_who_acts_while_it_learns_hides_nothing(model, path, data, capsys):
-    flags = ["--model", model, "--env", "InvertedPendulum-v5", "--data.path", path, "--data.hidden_dimensions", "[1]"]
-    assert f"--data.hidden_dimensions: {model} acts while it learns" in refused(capsys, "fit", *flags)
+def test_who_acts_while_it_learns_can_be_hidden_from_too(model, path, data):
+    flags = "--env InvertedPendulum-v5 --rollouts.eval_freq 120 --rollouts.episodes 2 --data.hidden_dimensions [1,3]"
+    small = "hidden_sizes [8] --model.total_environment_steps 120 --model.learning_starts 40 --model.batch_size 16"
+    flags += f" --data.path {path} --model {model} --model.network.{small}"
+    main(["fit", "--run", "mine", *flags.split()])
+    policy, observations = lightning_bc.load("mine"), np.random.default_rng(0).normal(size=(5, 4))
+    assert np.array_equal(policy(observations + np.array([0, 100, 0, -100])), policy(observations))
+    assert (policy(observations + np.array([1, 0, 0, 0])) != policy(observations)).all()
 
 
 # Lightning's own flags

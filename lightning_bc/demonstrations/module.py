@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_bc.aliases import StateDict
-from lightning_bc.border import UNSEEN
 from lightning_bc.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitIntervalAboveZero, UnitIntervalBelowOne
 from lightning_bc.demonstrations import several, without_simulator
 from lightning_bc.demonstrations.batches import Batch, Batches, Nothing
@@ -67,8 +66,8 @@ class Demonstrations(LightningDataModule):
         observation_keys: which observations are put side by side, KEY [KEY ...]; where the file keeps several (obs/KEY of
             HDF5, dictionaries, columns of LeRobot), those, in this order; where it keeps one array of an environment with
             dictionaries, the order of its columns. Default: what the environment's space or the format says.
-        hidden_dimensions: entries of an observation that the policy does not see, [8,9]; it has 0 in their place. For
-            strategies that learn from demonstrations alone; DAgger's teacher sees all.
+        hidden_dimensions: entries of an observation that the policy, and what learns beside it, does not see, [8,9]; there is
+            0 in their place. DAgger's teacher sees all.
         action_low: without a simulator, lower bounds of the actions; default: the least of the file.
         action_high: without a simulator, upper bounds of the actions; default: the greatest of the file.
         simulator: whether the environment can be played in. false takes everything from the file, see ``without_simulator``;
@@ -151,11 +150,6 @@ class Demonstrations(LightningDataModule):
     def prepare_data(self) -> None:
         """Collect the default file where it is missing, for ``fit`` only; then read it, before any folder is made."""
         wanted = Wanted.by(self.trainer)
-        if self.hidden_dimensions and wanted.fits and wanted.needs is not Needs.PAIRS:
-            raise InputError(
-                f"--data.hidden_dimensions: {wanted.name} acts while it learns, and sees whole observations. Choose a "
-                "strategy that learns from demonstrations alone, such as configs/mse.yaml, or leave the flag away."
-            )
         if self.path is None:
             if self.trainer is not None and wanted.needs is not Needs.NOTHING:
                 raise InputError(
@@ -280,13 +274,8 @@ class Demonstrations(LightningDataModule):
 
     @property
     def observation_moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of all training observations, (observation_dim,) float64, on the training device.
-
-        Of what a policy is not to see the latter is so large that what it is given is 0.
-        """
-        mean, deviation = self.material.observation_moments
-        hidden = torch.tensor(self.hidden_dimensions, dtype=torch.int64, device=deviation.device)
-        return mean, deviation.index_fill(0, hidden, UNSEEN)
+        """Mean and standard deviation of all training observations, (observation_dim,) float64, on the training device."""
+        return self.material.observation_moments
 
     @property
     def training_actions(self) -> Tensor:

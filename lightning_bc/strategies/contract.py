@@ -71,6 +71,7 @@ class Data(Protocol):
     seed: int
     batch_size: int
     group_size: int
+    hidden_dimensions: list[int]
 
     @property
     def observation_moments(self) -> tuple[Tensor, Tensor]:

@@ -96,6 +96,7 @@ class OfflineStrategy(Strategy):
         if stage == "fit":
             data = data_of(self.trainer)
             self.border.take(*data.observation_moments)
+            self.border.hide(data.hidden_dimensions)
             actions = data.training_actions.to(self.border.mean.device)  # pairs are on the GPU before the weights are
             self.fit_actions(self.border.scaled(actions))
 

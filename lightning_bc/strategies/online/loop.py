@@ -290,9 +290,10 @@ class OnlineStrategy(Strategy):
         return self.update(batch, number, descend) | losses
 
     def _fit_border(self) -> None:
-        """The environments' observations stay as they are, where there are no demonstrations to standardise them by."""
+        """Standardise observations by demonstrations, where there are some, and hide what is not to be seen."""
         if self.needs is Needs.TRANSITIONS:
             self.demonstrated.fit_border(self.interaction.replay)
+        self.border.hide(data_of(self.trainer).hidden_dimensions)
 
     def _step(self, scaled: Tensor) -> None:
         self.interaction.step(scaled, self.optimizer_steps)
