@@ -141,7 +141,8 @@ def check_fits(made: Trajectories, spaces: EnvironmentSpaces) -> None:
             f"{path}: holds demonstrations of {made_on}, and --env is {environment_id}. Leave --env away, or "
             "name demonstrations of that environment with --data.path."
         )
-    note = f" The {made.origin.note}; name others with --data.observation_keys." if made.origin.note else ""
+    note = f" The file was read as {made.origin.layout}." if made.origin.layout else ""
+    note += f" The {made.origin.note}; name others with --data.observation_keys." if made.origin.note else ""
     for key, tensor, wanted in (
         ("observations", made.observations, spaces.observation_dim),
         ("actions", made.actions, spaces.action_dim),
@@ -149,7 +150,7 @@ def check_fits(made: Trajectories, spaces: EnvironmentSpaces) -> None:
         if tensor.shape[1] != wanted:
             raise InputError(
                 f"{path}: {key} have {tensor.shape[1]} dimensions, those of {environment_id} have {wanted}. "
-                f"Say with --env which environment the file is of.{note}"
+                f"Name the file's environment with --env, or another file.{note}"
             )
 
 
