@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_bc.errors import InputError
@@ -17,6 +16,7 @@ from lightning_bc.files import shipped
 from lightning_bc.networks import Network, networks
 from lightning_bc.strategies import strategies
 from lightning_bc.strategies.optimizers import DefaultAdam, DefaultAdamW
+from lightning_bc.strategies.registry import known_classes
 from lightning_bc.texts import yaml_of
 
 CONFIGS = Path("configs")
@@ -162,11 +162,6 @@ def options(cls: type) -> list[str]:
     return [name for name in inspect.signature(cls).parameters if name not in NOT_FLAGS]
 
 
-def _known_classes() -> dict[str, type]:
-    optimizers = [*(cls for cls in vars(torch.optim).values() if inspect.isclass(cls)), DefaultAdamW, DefaultAdam]
-    return {cls.__name__: cls for cls in (*strategies().values(), *networks(), *optimizers)}
-
-
 def _model_flags(strategy: str) -> list[str]:
     """Every flag under --model, of one strategy where it is known, else of all."""
     chosen = [cls for name, cls in strategies().items() if name == strategy] or list(strategies().values())
@@ -178,7 +173,7 @@ def _model_flags(strategy: str) -> list[str]:
 
 def _not_accepted(name: str, cls: str) -> str:
     """Refuse an option that a class does not take."""
-    known = _known_classes().get(cls)
+    known = known_classes().get(cls)
     if known is None:
         return _unknown(name, _model_flags(""))
     prefix, _, option = name.rpartition(".")

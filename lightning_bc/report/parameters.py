@@ -1,20 +1,17 @@
 """Which of a run's parameters differ from the defaults, read from the signatures of what its configuration names."""
 
 import functools
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback, Trainer
 
 import lightning_bc.callbacks  # noqa: F401  so that those that name a method are known
 from lightning_bc.demonstrations import Demonstrations
-from lightning_bc.networks import Network
 from lightning_bc.strategies import Strategy, strategies
-from lightning_bc.strategies.optimizers import DefaultAdam, DefaultAdamW
+from lightning_bc.strategies.registry import known_classes
 
 Chosen = Mapping[str, Any]
 """A class that a configuration names, {class_path, init_args}, or a part of a configuration."""
@@ -107,10 +104,8 @@ def _defaults(cls: type | None) -> Parameters:
 
 
 def _known_classes() -> dict[str, type]:
-    """Strategies, networks, callbacks and optimizers, by name. Nothing that a configuration names is imported for it."""
-    optimizers = [cls for cls in vars(torch.optim).values() if inspect.isclass(cls)]
-    known = (*optimizers, DefaultAdamW, DefaultAdam, *_subclasses(Network), *_subclasses(Callback), *strategies().values())
-    return {cls.__name__: cls for cls in known}
+    """Strategies, networks, optimizers and callbacks, by name. Nothing that a configuration names is imported for it."""
+    return known_classes() | {cls.__name__: cls for cls in _subclasses(Callback)}
 
 
 def _subclasses(cls: Any) -> Iterator[type]:

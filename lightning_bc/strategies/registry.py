@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import inspect
 import pkgutil
 import re
 from collections.abc import Mapping
@@ -14,7 +15,9 @@ from torch import Tensor
 from lightning_bc.aliases import StateDict
 from lightning_bc.errors import InputError
 from lightning_bc.files import refuse_damaged
+from lightning_bc.networks import networks
 from lightning_bc.strategies.base import Strategy
+from lightning_bc.strategies.optimizers import DefaultAdam, DefaultAdamW
 
 FOLDERS = ("offline", "online")
 
@@ -47,6 +50,12 @@ def strategies() -> dict[str, type[Strategy]]:
         if not cls.__abstractmethods__:
             found[cls.__name__] = cls
     return dict(sorted(found.items()))
+
+
+def known_classes() -> dict[str, type]:
+    """What a configuration of a model can name: strategies, networks and optimizers, by their names."""
+    optimizers = [cls for cls in vars(torch.optim).values() if inspect.isclass(cls)]
+    return {cls.__name__: cls for cls in (*optimizers, DefaultAdamW, DefaultAdam, *networks(), *strategies().values())}
 
 
 def strategy_of_checkpoint(path: str | Path, checkpoint: StateDict) -> type[Strategy]:
