@@ -5,6 +5,8 @@ Written with NumPy alone, after the formats' own descriptions: D4RL's flat array
 (https://github.com/HumanCompatibleAI/imitation, data/types.py), stable-baselines 2's episode_starts.
 """
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -181,6 +183,30 @@ def test_padding_behind_lengths_is_cut(tmp_path, more):
 def test_stack_that_may_be_padded_is_refused(tmp_path, ends, words):
     with pytest.raises(InputError, match=words):
         written(tmp_path, **STACK, **ends)
+
+
+def test_middle_axis_of_one_environment_is_no_episode(tmp_path):
+    ends = {"dones": END[:, None], "timeouts": (END & ~TERMINAL)[:, None].astype("f4")}
+    one = {"observations": OBSERVATIONS[:, None], "actions": ACTIONS[:, None], "next_observations": NEXT[:, None]}
+    check(written(tmp_path, **one, rewards=REWARDS[:, None], **ends))
+    check(written(tmp_path, **one, rewards=REWARDS, terminals=TERMINAL, timeouts=END))
+
+
+def test_middle_axis_of_one_environment_in_dictionaries(tmp_path):
+    parts = {"object": OBSERVATIONS[:, None, :1], "robot": OBSERVATIONS[:, None, 1:]}
+    content = {"obs": parts, "acts": ACTIONS[:, None], "rews": REWARDS[:, None], "dones": END[:, None]}
+    (tmp_path / "data.pkl").write_bytes(pickle.dumps(content))
+    check(read(tmp_path / "data.pkl", observation_keys=["object", "robot"]), terminated=False, final=False)
+
+
+def test_stack_of_environments_is_refused_with_the_way_to_flat_arrays(tmp_path):
+    stack = {name: array.swapaxes(0, 1) for name, array in STACK.items()}
+    ends = np.zeros((5, 2), bool)
+    ends[-1] = True
+    with pytest.raises(InputError, match=r"dones marks ends .* shape is \(5, 2, 2\).*\.swapaxes\(0, 1\)\.reshape"):
+        written(tmp_path, **stack, dones=ends)
+    flat = {name: array.swapaxes(0, 1).reshape(10, *array.shape[2:]) for name, array in (stack | {"dones": ends}).items()}
+    assert written(tmp_path, **flat).lengths.tolist() == [5, 5]
 
 
 def test_one_flag_for_one_episode(tmp_path):

@@ -7,7 +7,8 @@
     [(observations, actions), ...]          one pair of arrays per episode
     {"obs": [..., ...], "acts": [..., ...]} lists with one array per episode, or arrays (episodes, steps, dimensions)
 
-In each of them observations may be a dictionary of arrays: see ``_observations``.
+Arrays (steps, 1, dimensions), as stable-baselines3's buffers have them of a single environment, are flat. In each of these
+layouts observations may be a dictionary of arrays: see ``_observations``.
 """
 
 import re
@@ -16,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lightning_bc.demonstrations.readers import _checks
@@ -56,7 +58,7 @@ def trajectories(
 
 def _one(path: str, content: Mapping[Any, Any], sha256: str, one_episode: bool, keys: ObservationKeys) -> Trajectories:
     """One dictionary of arrays, whose observations may be several."""
-    content, used, note = side_by_side(path, content, keys)
+    content, used, note = side_by_side(path, _without_environments(content), keys)
     made = _checks.trajectories(path, content, sha256, one_episode)
     return made if used is None else replace(made, origin=replace(made.origin, observation_keys=used, note=note))
 
@@ -110,9 +112,9 @@ def _columns_apart(path: str, content: Mapping[Any, Any]) -> Sequence[Mapping[st
     """The episodes of columns that are lists with one array per episode, or stacks of them; None of flat arrays."""
     used = known(content)
     needed = [content[used[key]] for key in ("observations", "actions") if key in used]
-    if len(needed) < 2:
+    if len(needed) < 2 or all(map(_is_of_one_environment, needed)):
         return None
-    if all(_is_array(column) and column.ndim == 3 for column in needed):
+    if all(map(_is_stack, needed)):
         columns = {name: content[name] for name in used.values() if _is_array(content[name]) and content[name].ndim > 1}
     elif _is_per_episode(needed[1]) and needed[1][0].ndim == 2 and _is_per_episode(needed[0], or_dictionaries=True):
         columns = {name: content[name] for name in used.values() if _is_per_episode(content[name], or_dictionaries=True)}
@@ -151,10 +153,35 @@ def _without_padding(
         flags = [tensor_of(path, key, column, "yes or no per step") for column in marked]
         if any((flag[:-1] != 0).any() for flag in flags if flag.ndim):
             raise InputError(
-                f"{path}: {used[key]} marks ends before the last of {steps} steps, so that the rows behind them may be "
-                "padding. Give episode_lengths, or a list with one array per episode."
+                f"{path}: {used[key]} marks ends before the last of {steps} steps of {used['actions']}, whose shape is "
+                f"{tuple(content[used['actions']].shape)}, read as (episodes, steps, action_dim). Where rows behind ends "
+                "are padding, give episode_lengths, or a list with one array per episode. Arrays (steps, environments, "
+                "dimensions) become flat by .swapaxes(0, 1).reshape(-1, dimensions), and flags by .T.reshape(-1), with each "
+                "environment's last step marked in timeouts."
             )
     return episodes
+
+
+def _without_environments(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """Arrays of shape (steps, environments = 1, dimensions) as (steps, dimensions)."""
+    used = known(content)
+    if not all(key in used and _is_of_one_environment(content[used[key]]) for key in ("observations", "actions")):
+        return content
+    stacks = {name: content[name] for name in used.values() if _is_stack(content[name])}
+    return {**content, **{name: stack[:, 0] for name, stack in stacks.items() if stack.shape[1] == 1}}
+
+
+def _is_of_one_environment(value: Any) -> bool:
+    """Whether its shape is (steps, 1, dimensions); of observations also those of all entries."""
+    if isinstance(value, Mapping):                                  # whose entries are flattened anyway
+        return len(value) > 0 and all(getattr(one, "ndim", 0) > 2 and one.shape[1] == 1 for one in value.values())
+    return _is_stack(value) and value.shape[1] == 1
+
+
+def _is_stack(value: Any) -> bool:
+    """Whether it is an array of three axes, whose elements can be told one by one."""
+    is_dense = not isinstance(value, Tensor) or (value.layout == torch.strided and not value.is_nested)
+    return _is_array(value) and is_dense and value.ndim == 3
 
 
 def _is_array(value: Any) -> bool:
