@@ -77,6 +77,12 @@ def test_what_is_wrong_is_listed(capsys):
     assert "observations[7] holds 1e+30 in dimension 1" in printed
 
 
+def test_episodes_beyond_the_time_limit_are_warned_of(capsys):
+    path = write_pairs("mine.pt", lengths=(200, 201, 10), observation_dim=3, action_dim=1)
+    printed = " ".join(inspected(capsys, path, "--env", "Pendulum-v1").split())
+    assert "1 of 3 episodes are longer than the environment's time limit of 200 steps" in printed
+
+
 def test_a_file_that_does_not_say_its_environment_is_compared_with_known_ones(capsys):
     printed = inspected(capsys, write_pairs("mine.pt"))
     assert "does not say; the dimensions fit HalfCheetah-v5, Walker2d-v5" in printed

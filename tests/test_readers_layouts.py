@@ -125,12 +125,36 @@ def test_cut_off_episodes_are_found_where_the_next_observation_is_another_one(tm
     check(written(tmp_path, **PAIRS, rewards=REWARDS, terminals=TERMINAL, next_observations=NEXT))
 
 
-def test_shuffled_transitions_are_no_episodes(tmp_path):
+ORDERED = {"obs": OBSERVATIONS, "acts": ACTIONS, "next_obs": NEXT, "terminals": TERMINAL, "dones": END}
+
+
+@pytest.mark.parametrize("ends", [[], ["terminals"], ["dones"], ["terminals", "dones"]], ids=str)
+def test_rows_that_are_not_in_their_order_are_refused(tmp_path, ends):
     order = np.random.default_rng(1).permutation(len(ACTIONS))
-    arrays = {"observations": OBSERVATIONS, "actions": ACTIONS, "rewards": REWARDS, "next_observations": NEXT}
-    found = written(tmp_path, **{key: value[order] for key, value in arrays.items()})
-    assert not found.knows_episodes
-    assert np.isnan(found.mean_return)
+    arrays = {key: ORDERED[key][order] for key in ("obs", "acts", "next_obs", *ends)}
+    with pytest.raises(InputError, match=r"rows are not in the order .* episode_lengths"):
+        written(tmp_path, **arrays)
+    assert not written(tmp_path, obs=arrays["obs"], acts=arrays["acts"]).knows_episodes
+
+
+def test_environments_in_turn_are_refused(tmp_path):
+    observations = RNG.normal(size=(3, 7, 3))                       # three environments, an episode of six steps each
+    in_turn = {"obs": observations[:, :-1], "next_obs": observations[:, 1:], "acts": observations[:, :-1, :2]}
+    in_turn = {key: array.swapaxes(0, 1).reshape(18, -1) for key, array in in_turn.items()}
+    with pytest.raises(InputError, match="after 15 of 15 rows that end no episode, next_observations is not"):
+        written(tmp_path, **in_turn, dones=np.arange(18) >= 15)
+
+
+def test_next_observations_of_another_precision_are_the_same(tmp_path):
+    exact = {"obs": OBSERVATIONS, "next_obs": NEXT}
+    for key, array in exact.items():
+        rounded = exact | {key: array.astype("f4")}
+        check(written(tmp_path, acts=ACTIONS, rews=REWARDS, terminals=TERMINAL, **rounded))
+
+
+def test_noise_of_next_observations_is_no_end(tmp_path):
+    noise = 1e-5 * (~END & (np.arange(10) % 3 == 0))[:, None]
+    check(written(tmp_path, **PAIRS, rewards=REWARDS, terminals=TERMINAL, next_obs=NEXT + noise))
 
 
 def test_the_rows_after_the_last_end_are_an_episode_that_was_cut_off(tmp_path):

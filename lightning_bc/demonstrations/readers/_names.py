@@ -10,7 +10,8 @@ that a file has; any other name is never looked at. :func:`arranged` brings arra
     indices                               the row of each episode's first step, but the first episode's
 
 Observations may have one row more per episode than actions, the one after its last step; ``next_observations`` say the
-same. ``dones`` alone do not tell a terminal state from a time limit, so that terminations are not known from them.
+same, and where most of them are not the following row's observation, the file is refused: its rows are in another order.
+``dones`` alone do not tell a terminal state from a time limit, so that terminations are not known from them.
 """
 
 from collections.abc import Iterable, Mapping, Sized
@@ -43,6 +44,9 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 
 ENDS = ("terminated", "timeouts", "dones")
+
+SAME = 1e-3
+"""An episode goes on where the following row is so near to the next observation, in standard deviations: noise is no end."""
 
 
 def known(names: Iterable[str]) -> dict[str, str]:
@@ -115,11 +119,6 @@ def _last_rows(path: str, found: Columns, flags: Mapping[str, Tensor], following
             raise InputError(f"{path}: {len(flag)} {key} for {pairs} actions; each action needs one.")
     if lengths is not None:
         return lengths_of(path, lengths, pairs).cumsum(0) - 1
-    if following is not None and set(flags) <= {"terminated"}:      # says nothing of time limits, but the rows do
-        leaps = (following[:-1] != found["observations"][1:].to(following.dtype)).flatten(1).any(dim=1)
-        if leaps.sum() > pairs / 2:                                 # shuffled: no episodes are to be found
-            return None
-        ends[:-1] |= leaps
     if not ends.any() and starts is not None:
         began = flags_of(path, "episode_starts", starts, "step")
         if len(began) != pairs:
@@ -128,10 +127,35 @@ def _last_rows(path: str, found: Columns, flags: Mapping[str, Tensor], following
     elif not ends.any() and splits is not None:
         ends[_splits(path, splits, pairs) - 1] = True
         ends[-1] = True                                             # no split is one episode, and that is known
+    if following is not None:
+        leaps = _leaps(path, found["observations"], following, ends)
+        if set(flags) <= {"terminated"}:                            # says nothing of time limits, but the rows do
+            ends[:-1] |= leaps
     if not ends.any():
         return None
     ends[-1] = True
     return ends.nonzero()[:, 0]
+
+
+def _leaps(path: str, observations: Tensor, following: Tensor, ends: Tensor) -> Tensor:
+    """After which rows but the last the next observation is another one than the following row's, (pairs - 1,).
+
+    Raises:
+        InputError: most rows that are not marked as ``ends`` have a following row with another observation. An ordinary file
+            has as many of them as episodes that were cut off.
+    """
+    observations = observations.to(torch.float32)                   # as it is read: one of both may be more precise
+    distances = (following[:-1].to(torch.float32) - observations[1:]).abs()
+    within = ~ends[:-1]
+    torn, rows = int(((distances > 0).any(dim=1) & within).sum()), int(within.sum())
+    if torn > rows / 2:
+        raise InputError(
+            f"{path}: after {torn} of {rows} rows that end no episode, next_observations is not the observation of the "
+            "following row, so that the rows are not in the order in which they were played. Sort them by environment, "
+            "episode and step; to learn from single pairs, keep observations and actions alone; or give episode_lengths, "
+            "where the rows are in order and next_observations were measured anew."
+        )
+    return (distances > SAME * observations.std(dim=0, correction=0)).any(dim=1)
 
 
 def _splits(path: str, value: Any, pairs: int) -> Tensor:
