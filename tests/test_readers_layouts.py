@@ -248,6 +248,12 @@ def test_one_flag_for_one_episode(tmp_path):
         pytest.param({"dones": END[:-1]}, ["9 dones for 10 actions"], id="too few dones"),
         pytest.param({"dones": END * 2.0}, ["dones must be yes or no"], id="twos"),
         pytest.param({"dones": np.full(10, np.nan)}, ["dones must be yes or no"], id="NaN"),
+        pytest.param(
+            {"terminals": TERMINAL, "episode_lengths": [5, 5]},
+            ["terminated marks row 3 and not the following one, within an episode that ends at row 4", "lengths that fit"],
+            id="an end within lengths",
+        ),
+        pytest.param({"timeouts": START, "episode_lengths": LENGTHS}, ["timeouts marks row 0"], id="starts for ends"),
         pytest.param({"indices": np.array([4, 4])}, ["indices must be the rows, below 10"], id="split twice"),
         pytest.param({"indices": np.array([4, 10])}, ["indices", "give episode_lengths"], id="split at the end"),
         pytest.param({"indices": np.array([4.5])}, ["indices"], id="split in a row"),

@@ -72,6 +72,48 @@ def test_pairs_of_arrays(tmp_path):
     check(read(pickled(tmp_path, content)), terminated=False, rewards=False)
 
 
+def apart(**changes):
+    """The four episodes, each by itself, with a change of each."""
+    episodes = [{"obs": observations[:-1], "acts": actions, "rews": rewards} for observations, actions, rewards in EPISODES]
+    return [one | {key: change(len(one["acts"])) for key, change in changes.items()} for one in episodes]
+
+
+LAST_TWO = {"dones": lambda steps: np.arange(steps) >= steps - 2}
+
+
+@pytest.mark.parametrize("layout", [list, lambda episodes: {f"demo_{n}": one for n, one in enumerate(episodes)}])
+@pytest.mark.parametrize("named", ["dones", "terminated"])
+def test_steps_behind_a_success_belong_to_their_episode(tmp_path, layout, named):
+    found = read(pickled(tmp_path, layout(apart(**{named: LAST_TWO["dones"]}))))
+    assert found.lengths.tolist() == [*LENGTHS]
+    assert (found.terminated is None) == (named == "dones")
+    assert named == "dones" or found.terminated.all()
+
+
+def test_next_observations_cut_no_episode_that_is_kept_apart(tmp_path):
+    noisy = [one | {"next_obs": episode[0][1:] + 0.1} for one, episode in zip(apart(), EPISODES, strict=True)]
+    found = read(pickled(tmp_path, noisy))
+    assert found.lengths.tolist() == [*LENGTHS]
+    np.testing.assert_allclose(found.final_observations, [episode[0][-1] + 0.1 for episode in EPISODES], rtol=1e-6)
+
+
+def test_dones_in_the_midst_of_episodes_are_taken_for_successes_and_said_so(tmp_path):
+    first = {"dones": lambda steps: np.arange(steps) == 0}
+    with pytest.warns(UserWarning, match=r"dones mark steps within 3 of 4 episodes \(the first is episode 0\)"):
+        assert read(pickled(tmp_path, apart(**first))).lengths.tolist() == [*LENGTHS]
+
+
+def test_dictionaries_that_are_not_numbered_may_hold_several_episodes(tmp_path):
+    flat = {"obs": OBSERVATIONS, "acts": ACTIONS, "rews": REWARDS, "dones": np.isin(np.arange(10), np.cumsum(LENGTHS) - 1)}
+    check(read(pickled(tmp_path, {"data": flat})), terminated=False, final=False)
+
+
+def test_terminal_states_within_an_episode_are_refused(tmp_path):
+    first = {"terminated": lambda steps: np.arange(steps) == 0}
+    message = refusal(pickled(tmp_path, apart(**first)))
+    assert "episode 0: terminated marks row 0 and not the following one, within an episode that ends at row 3" in message
+
+
 def test_one_pair_of_arrays_with_a_final_observation(tmp_path):
     observations, actions, _ = EPISODES[0]
     found = read(pickled(tmp_path, (observations, actions)))

@@ -109,13 +109,15 @@ def origin(path: str, content: Mapping[str, Any]) -> Origin:
     )
 
 
-def trajectories(path: str, content: Mapping[str, Any], sha256: str, one_episode: bool = False) -> Trajectories:
+def trajectories(
+    path: str, content: Mapping[str, Any], sha256: str, one_episode: bool = False, is_apart: bool = False
+) -> Trajectories:
     """Check flat arrays, under the names of any tool, and make trajectories of them.
 
-    ``one_episode`` says that they are one, unless they say themselves where episodes end.
+    ``one_episode`` and ``is_apart``: see :func:`_names.arranged`.
     """
     found, layout = list(content), layout_of(content)
-    content = arranged(path, content, one_episode)
+    content = arranged(path, content, one_episode, is_apart)
     missing = [key for key in NEEDED if key not in content]
     if missing:
         raise InputError(

@@ -7,22 +7,25 @@
     [(observations, actions), ...]          one pair of arrays per episode
     {"obs": [..., ...], "acts": [..., ...]} lists with one array per episode, or arrays (episodes, steps, dimensions)
 
-Arrays (steps, 1, dimensions), as stable-baselines3's buffers have them of a single environment, are flat. In each of these
-layouts observations may be a dictionary of arrays: see ``_observations``.
+Arrays (steps, 1, dimensions), as stable-baselines3's buffers have them of a single environment, are flat. What is kept apart
+is one episode, also where ``dones`` mark successes in its midst or next observations differ from the following row.
+Observations may be a dictionary of arrays in each of these layouts: see ``_observations``.
 """
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_bc.demonstrations.readers import _checks
 from lightning_bc.demonstrations.readers._arrays import is_whole, tensor_of
-from lightning_bc.demonstrations.readers._names import ENDS, known
+from lightning_bc.demonstrations.readers._names import ENDS, known, marks_steps_within, named
 from lightning_bc.demonstrations.readers._observations import ANY, ObservationKeys, side_by_side
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories, joined
 from lightning_bc.errors import InputError
@@ -45,21 +48,25 @@ def trajectories(
     episodes = _apart(path, content)
     if episodes is None:
         return _one(path, content, sha256, one_episode, keys)
-    parts: list[Trajectories] = []
+    parts, is_apart = list[Trajectories](), not _is_named_without_numbers(content)
     for number, episode in enumerate(episodes):
-        parts.append(_one(f"{path}, episode {number}", episode, sha256, True, keys))
+        parts.append(_one(f"{path}, episode {number}", episode, sha256, True, keys, is_apart))
         if not keys.chosen and parts[0].origin.note:                # every episode's are those of the first
             keys = ObservationKeys(parts[0].origin.observation_keys or ())
+    if is_apart:
+        _warn_of_successes(path, episodes)
     first = parts[0].origin
     layout = f"episodes apart, each with {first.layout}"
     said = replace(origin(path, content), sha256=sha256, note=first.note, layout=layout)
     return together(parts, replace(said, observation_keys=first.observation_keys))
 
 
-def _one(path: str, content: Mapping[Any, Any], sha256: str, one_episode: bool, keys: ObservationKeys) -> Trajectories:
-    """One dictionary of arrays, whose observations may be several."""
+def _one(
+    path: str, content: Mapping[Any, Any], sha256: str, one_episode: bool, keys: ObservationKeys, is_apart: bool = False
+) -> Trajectories:
+    """One dictionary of arrays, whose observations may be several; of one episode, where the file keeps it apart."""
     content, used, note = side_by_side(path, _without_environments(content), keys)
-    made = _checks.trajectories(path, content, sha256, one_episode)
+    made = _checks.trajectories(path, content, sha256, one_episode, is_apart)
     return made if used is None else replace(made, origin=replace(made.origin, observation_keys=used, note=note))
 
 
@@ -160,6 +167,23 @@ def _without_padding(
                 "environment's last step marked in timeouts."
             )
     return episodes
+
+
+def _is_named_without_numbers(content: Any) -> bool:
+    """Whether it is dictionaries with names as ``data`` or ``train``, of which each may hold several episodes."""
+    return isinstance(content, Mapping) and not known(content) and not re.search("[0-9]", "".join(map(str, content)))
+
+
+@rank_zero_only
+def _warn_of_successes(path: str, episodes: Sequence[Mapping[str, Any]]) -> None:
+    """Say where ``dones`` are taken for successes that could be ends of several episodes in one place."""
+    found = [number for number, episode in enumerate(episodes) if marks_steps_within(path, named(episode).get("dones"))]
+    if found:
+        warnings.warn(
+            f"{path}: dones mark steps within {len(found)} of {len(episodes)} episodes (the first is episode {found[0]}). "
+            "They are taken for successes. If they are ends of several episodes, give episode_lengths there.",
+            stacklevel=2,
+        )
 
 
 def _without_environments(content: Mapping[Any, Any]) -> Mapping[Any, Any]:

@@ -68,15 +68,22 @@ def layout_of(content: Mapping[str, Any]) -> str:
     return ", ".join(key if key == name else f"{key} ({name})" for key, name in used.items())
 
 
-def arranged(path: str, content: Mapping[str, Any], one_episode: bool = False) -> Columns:
+def arranged(path: str, content: Mapping[str, Any], one_episode: bool = False, is_apart: bool = False) -> Columns:
     """``content`` under the keys of the checks, which say what is wrong with shapes.
 
-    ``one_episode`` says that the arrays are one, unless they say themselves where episodes end.
+    Args:
+        path: for messages.
+        content: arrays by name.
+        one_episode: whether they are one, unless flags mark steps of their midst as ends, or lengths say otherwise.
+        is_apart: whether they are one that the file keeps apart from others, unless lengths say otherwise: flags may go on
+            behind its success.
 
     Raises:
         InputError: what says where episodes end is not what it should be.
     """
     found = named(content)
+    if is_apart and "timeouts" not in found:                        # with which they tell terminations
+        found.pop("dones", None)
     if not {"observations", "actions"} <= set(found):
         return found
     observations, actions = (tensor_of(path, key, found[key], "an array") for key in ("observations", "actions"))
@@ -92,10 +99,11 @@ def arranged(path: str, content: Mapping[str, Any], one_episode: bool = False) -
                 f"and there are {pairs} actions; each action needs one of both. Mend them, or leave next_observations out."
             )
     flags = {key: flags_of(path, key, found.pop(key), "step or episode") for key in ENDS if key in found}
-    last = _last_rows(path, found, flags, following)
+    last = _last_rows(path, found, flags, following, one_episode, is_apart)
     if last is None and one_episode:
         last = torch.tensor([pairs - 1])
     if last is not None:
+        _refuse_ends_within(path, flags, last)
         found["episode_lengths"] = last.diff(prepend=torch.tensor([-1]))
         if len(observations) == pairs + len(last) != pairs:
             final = last + 1 + torch.arange(len(last))
@@ -107,7 +115,9 @@ def arranged(path: str, content: Mapping[str, Any], one_episode: bool = False) -
     return found if terminated is None else found | {"terminated": terminated}
 
 
-def _last_rows(path: str, found: Columns, flags: Mapping[str, Tensor], following: Tensor | None) -> Tensor | None:
+def _last_rows(
+    path: str, found: Columns, flags: Mapping[str, Tensor], following: Tensor | None, one_episode: bool, is_apart: bool
+) -> Tensor | None:
     """The row of each episode's last step, (episodes,), or None where nothing says it. What says it leaves ``found``."""
     pairs = len(found["actions"])
     lengths, starts, splits = (found.pop(key, None) for key in ("episode_lengths", "episode_starts", "indices"))
@@ -119,6 +129,8 @@ def _last_rows(path: str, found: Columns, flags: Mapping[str, Tensor], following
             raise InputError(f"{path}: {len(flag)} {key} for {pairs} actions; each action needs one.")
     if lengths is not None:
         return lengths_of(path, lengths, pairs).cumsum(0) - 1
+    if is_apart or (one_episode and not _marks_within(ends)):       # what is one has ends nowhere else
+        ends[:], following = False, None
     if not ends.any() and starts is not None:
         began = flags_of(path, "episode_starts", starts, "step")
         if len(began) != pairs:
@@ -135,6 +147,37 @@ def _last_rows(path: str, found: Columns, flags: Mapping[str, Tensor], following
         return None
     ends[-1] = True
     return ends.nonzero()[:, 0]
+
+
+def marks_steps_within(path: str, value: Any) -> bool:
+    """Whether ``dones`` of an episode mark a step and not the following one, other than those from a success to the end."""
+    return value is not None and _marks_within(flags_of(path, "dones", value, "step or episode"))
+
+
+def _marks_within(ends: Tensor) -> bool:
+    return bool((ends[:-1] & ~ends[1:]).any())
+
+
+def _refuse_ends_within(path: str, flags: Mapping[str, Tensor], last: Tensor) -> None:
+    """Flags may mark an episode's last steps, from its success to its end, but not others.
+
+    Raises:
+        InputError: one does, so that it means something else, or there are more episodes than said.
+    """
+    pairs = int(last[-1]) + 1
+    for key in ("terminated", "timeouts"):
+        if key not in flags or len(flags[key]) != pairs:            # one per episode
+            continue
+        marked = flags[key].clone()
+        marked[:-1] &= ~flags[key][1:]
+        marked[last] = False
+        if marked.any():
+            row = int(marked.nonzero()[0])
+            raise InputError(
+                f"{path}: {key} marks row {row} and not the following one, within an episode that ends at row "
+                f"{int(last[last > row][0])}. Give each episode by itself, or episode_lengths that fit; where {key} means "
+                "something else, as success, leave it out."
+            )
 
 
 def _leaps(path: str, observations: Tensor, following: Tensor, ends: Tensor) -> Tensor:
