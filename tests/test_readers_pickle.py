@@ -121,6 +121,14 @@ def test_one_pair_of_arrays_with_a_final_observation(tmp_path):
     np.testing.assert_array_equal(found.final_observations, observations[-1:].astype("f4"))
 
 
+def test_one_pair_of_arrays_says_nothing_of_episodes(tmp_path):
+    torch.save((torch.tensor(OBSERVATIONS), torch.tensor(ACTIONS)), tmp_path / "data.pt")
+    found = read(tmp_path / "data.pt")
+    assert (found.lengths.tolist(), found.knows_episodes) == ([10], False)
+    assert read(tmp_path / "data.pt", one_episode=True).knows_episodes
+    assert not read(pickled(tmp_path, [OBSERVATIONS, ACTIONS])).knows_episodes
+
+
 def test_flat_dictionary_of_lists(tmp_path):
     content = {"observations": OBSERVATIONS.tolist(), "actions": list(ACTIONS), "rewards": REWARDS.tolist()}
     check(read(pickled(tmp_path, content | {"episode_lengths": list(LENGTHS)})), terminated=False, final=False)

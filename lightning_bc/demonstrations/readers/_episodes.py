@@ -26,7 +26,7 @@ from torch import Tensor
 from lightning_bc.demonstrations.readers import _checks
 from lightning_bc.demonstrations.readers._arrays import is_whole, tensor_of
 from lightning_bc.demonstrations.readers._names import ENDS, known, marks_steps_within, named
-from lightning_bc.demonstrations.readers._observations import ANY, ObservationKeys, side_by_side
+from lightning_bc.demonstrations.readers._observations import ANY, ObservationKeys, rows_of, side_by_side
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories, joined
 from lightning_bc.errors import InputError
 
@@ -45,6 +45,9 @@ def trajectories(
         InputError: it is in no layout, observations are several and ``keys`` do not fit them, or what
             :func:`_checks.trajectories` refuses; the message names the episode.
     """
+    if _is_pair(content):
+        one_episode = one_episode or rows_of(content[0]) == len(content[1]) + 1
+        content = {"observations": content[0], "actions": content[1]}
     episodes = _apart(path, content)
     if episodes is None:
         return _one(path, content, sha256, one_episode, keys)
@@ -106,8 +109,6 @@ def _apart(path: str, content: Any) -> Sequence[Mapping[str, Any]] | None:
             return [content[name] for name in sorted(content, key=natural)]
         return _columns_apart(path, content)
     if isinstance(content, list | tuple) and content:
-        if _is_pair(content):
-            content = [content]
         if all(isinstance(episode, Mapping) for episode in content):
             return content
         if all(map(_is_pair, content)):
