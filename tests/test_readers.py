@@ -328,16 +328,19 @@ def test_mean_return_is_unknown_where_nothing_says_it(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        pytest.param({"terminated": torch.tensor([True])}, ["1 terminated", "2 episode_lengths"], id="too few"),
+        pytest.param({"terminated": torch.tensor([True])}, ["1 terminated for 2 episodes"], id="too few"),
         pytest.param({"terminated": torch.tensor([2, 0])}, ["terminated must be yes or no"], id="twos"),
-        pytest.param({"final_observations": torch.zeros(3, 3)}, ["3 final_observations", "2 episode_lengths"], id="final"),
+        pytest.param({"final_observations": torch.zeros(3, 3)}, ["3 final_observations for 2 episodes"], id="final"),
         pytest.param({"final_observations": torch.zeros(2, 4)}, ["4 dimensions, observations 3"], id="dimensions"),
         pytest.param(
             {"final_observations": torch.full((2, 3), float("nan"))}, ["final_observations[0] holds NaN"], id="NaN"
         ),
         pytest.param(
-            {"terminated": torch.tensor([True]), "episode_lengths": None}, ["no episode_lengths"], id="without lengths"
+            {"terminated": torch.tensor([True]), "episode_lengths": None},
+            ["1 values for 6 pairs", "nothing says where"],
+            id="without lengths",
         ),
+        pytest.param({"observations": torch.zeros(9, 3)}, ["one more after each of 2 episodes"], id="observations"),
     ],
 )
 def test_unusable_ends_of_episodes_are_refused_in_words(tmp_path, changes, words):

@@ -127,9 +127,11 @@ def trajectories(
     observations, actions = (matrix_of(path, key, content[key], "pairs") for key in NEEDED)
     pairs = len(observations)
     if len(actions) != pairs:
+        episodes = len(content["episode_lengths"]) if "episode_lengths" in content else "an unknown number of"
+        more = f" There may be one more after each of {episodes} episodes." if pairs > len(actions) else ""
         raise InputError(
             f"{path}: {pairs} observations but {len(actions)} actions, of shapes {tuple(observations.shape)} and "
-            f"{tuple(actions.shape)}; each observation needs its action, (pairs, dimensions)."
+            f"{tuple(actions.shape)}; each observation needs its action, (pairs, dimensions).{more}"
         )
     rewards = column_of(path, "rewards", content["rewards"], "pairs") if "rewards" in content else None
     if rewards is not None and len(rewards) != pairs:
@@ -173,5 +175,9 @@ def _final(path: str, value: Any, made: Trajectories) -> Tensor:
 
 def _per_episode(path: str, key: str, found: int, made: Trajectories) -> None:
     if not made.knows_episodes or found != len(made.lengths):
-        episodes = f"{len(made.lengths)} episode_lengths" if made.knows_episodes else "no episode_lengths"
-        raise InputError(f"{path}: {found} {key} for {episodes}; each episode needs one, or remove the key.")
+        if not made.knows_episodes:
+            raise InputError(
+                f"{path}: {key} has {found} values for {len(made)} pairs, and nothing says where episodes end. Give "
+                "episode_lengths, so that there is one per episode, or remove the key."
+            )
+        raise InputError(f"{path}: {found} {key} for {len(made.lengths)} episodes; each needs one, or remove the key.")
