@@ -148,8 +148,8 @@ def test_missing_key_is_named_with_those_found_and_wanted(tmp_path, key):
         pytest.param({"mean_reward": float("nan")}, ["mean_reward is nan", "finite"], id="NaN for mean_reward"),
         pytest.param({"episode_lengths": torch.tensor([3, 2])}, ["sum to the number of pairs, 6", "sum 5"], id="short sum"),
         pytest.param({"episode_lengths": torch.tensor([7, -1])}, ["positive integers"], id="negative length"),
-        pytest.param({"episode_lengths": torch.tensor([6, 0])}, ["positive integers"], id="empty episode"),
-        pytest.param({"episode_lengths": torch.tensor([3.0, 3.0])}, ["integers", "float32"], id="float lengths"),
+        pytest.param({"episode_lengths": torch.tensor([5, 0])}, ["positive integers"], id="short sum and empty episode"),
+        pytest.param({"episode_lengths": torch.tensor([2.5, 3.5])}, ["integers", "float32"], id="float lengths"),
         pytest.param({"episode_lengths": torch.tensor([[3, 3]])}, ["shape (1, 2)"], id="lengths of rank 2"),
         pytest.param({"episode_lengths": "3, 3"}, ["episode_lengths", "str", "positive integers"], id="word for lengths"),
         pytest.param({"random_returns": "low"}, ["random_returns", "str"], id="word for returns"),
@@ -233,8 +233,16 @@ def npz(path, **arrays):
     return read(path)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint32", "uint64", "int16", ">i4"])
-def test_lengths_of_any_integer_type(tmp_path, dtype):
+def test_episodes_without_steps_are_left_out_with_a_warning(tmp_path):
+    ends = {"terminated": np.array([True, False, True]), "final_observations": np.arange(9.0).reshape(3, 3)}
+    with pytest.warns(UserWarning, match=r"data\.npz: 1 episodes have no steps and are left out .* episode 1\)"):
+        file = npz(tmp_path / "data.npz", **content(episode_lengths=np.array([4, 0, 2]), **ends))
+    assert (file.lengths.tolist(), file.terminated.tolist()) == ([4, 2], [True, True])
+    assert file.final_observations.tolist() == [[0, 1, 2], [6, 7, 8]]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint32", "uint64", "int16", ">i4", "float64"])
+def test_lengths_of_any_type_that_holds_whole_numbers(tmp_path, dtype):
     file = npz(tmp_path / "data.npz", **content(episode_lengths=np.array([4, 2], dtype=dtype)))
     assert (file.lengths.tolist(), file.lengths.dtype) == ([4, 2], torch.int64)
 

@@ -90,6 +90,15 @@ def test_steps_behind_a_success_belong_to_their_episode(tmp_path, layout, named)
     assert named == "dones" or found.terminated.all()
 
 
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_episodes_without_steps_are_left_out_with_a_warning(tmp_path, place):
+    episodes = apart()
+    episodes.insert(place, {key: array[:0] for key, array in episodes[0].items()})
+    with pytest.warns(UserWarning, match=f"1 episodes have no steps and are left out .* episode {place}"):
+        check(read(pickled(tmp_path, episodes)), terminated=False, final=False)
+    assert "episode 0: observations is empty" in refusal(pickled(tmp_path, [episodes[place]] * 2))
+
+
 def test_next_observations_cut_no_episode_that_is_kept_apart(tmp_path):
     noisy = [one | {"next_obs": episode[0][1:] + 0.1} for one, episode in zip(apart(), EPISODES, strict=True)]
     found = read(pickled(tmp_path, noisy))

@@ -74,14 +74,20 @@ def flags_of(path: str, key: str, value: Any, rows: str) -> Tensor:
 def lengths_of(path: str, value: Any, pairs: int) -> Tensor:
     """Steps of each episode, (episodes,) int64, which sum to ``pairs``."""
     found = tensor_of(path, "episode_lengths", value, "an array of positive integers")
-    lengths = found.to(torch.int64) if is_whole(found) else found
-    fit = is_whole(found) and lengths.ndim == 1 and bool(((lengths > 0) & (lengths <= pairs)).all())
+    lengths = as_whole(found)
+    fit = is_whole(lengths) and lengths.ndim == 1 and bool(((lengths > 0) & (lengths <= pairs)).all())
     if not fit or lengths.sum() != pairs:
         raise InputError(
             f"{path}: episode_lengths must be positive integers that sum to the number of pairs, {pairs}; found "
             f"shape {tuple(found.shape)}, {found.dtype}, sum {lengths.sum().item()}."
         )
     return lengths
+
+
+def as_whole(found: Tensor) -> Tensor:
+    """Integers as int64, also those written as floating point; anything else as it is."""
+    is_float = found.is_floating_point() and bool((found == found.round()).all() and (found.abs() < 2**53).all())
+    return found.to(torch.int64) if is_float or is_whole(found) else found
 
 
 def is_whole(found: Tensor) -> bool:

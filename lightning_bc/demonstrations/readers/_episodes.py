@@ -24,8 +24,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_bc.demonstrations.readers import _checks
-from lightning_bc.demonstrations.readers._arrays import is_whole, tensor_of
-from lightning_bc.demonstrations.readers._names import ENDS, known, marks_steps_within, named
+from lightning_bc.demonstrations.readers._arrays import as_whole, is_whole, tensor_of
+from lightning_bc.demonstrations.readers._names import ENDS, known, marks_steps_within, named, say_left_out
 from lightning_bc.demonstrations.readers._observations import ANY, ObservationKeys, rows_of, side_by_side
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories, joined
 from lightning_bc.errors import InputError
@@ -52,8 +52,11 @@ def trajectories(
     if episodes is None:
         return _one(path, content, sha256, one_episode, keys)
     parts, is_apart = list[Trajectories](), not _is_named_without_numbers(content)
-    for number, episode in enumerate(episodes):
-        parts.append(_one(f"{path}, episode {number}", episode, sha256, True, keys, is_apart))
+    numbers = [number for number, episode in enumerate(episodes) if not _is_empty(episode)] or range(len(episodes))
+    if len(numbers) < len(episodes):
+        say_left_out(path, sorted(set(range(len(episodes))) - set(numbers)))
+    for number in numbers:
+        parts.append(_one(f"{path}, episode {number}", episodes[number], sha256, True, keys, is_apart))
         if not keys.chosen and parts[0].origin.note:                # every episode's are those of the first
             keys = ObservationKeys(parts[0].origin.observation_keys or ())
     if is_apart:
@@ -145,7 +148,8 @@ def _without_padding(
     """
     steps = len(episodes[0][used["actions"]])
     if "episode_lengths" in used:
-        lengths = tensor_of(path, "episode_lengths", content[used["episode_lengths"]], "an array of positive integers")
+        given = content[used["episode_lengths"]]
+        lengths = as_whole(tensor_of(path, "episode_lengths", given, "an array of positive integers"))
         fit = lengths.shape == (len(episodes),) and is_whole(lengths)
         if not fit or not ((lengths > 0) & (lengths <= steps)).all():
             raise InputError(
@@ -173,6 +177,12 @@ def _without_padding(
 def _is_named_without_numbers(content: Any) -> bool:
     """Whether it is dictionaries with names as ``data`` or ``train``, of which each may hold several episodes."""
     return isinstance(content, Mapping) and not known(content) and not re.search("[0-9]", "".join(map(str, content)))
+
+
+def _is_empty(episode: Mapping[Any, Any]) -> bool:
+    """Whether it has no steps."""
+    actions: Any = named(episode).get("actions")
+    return (_is_array(actions) or isinstance(actions, list)) and len(actions) == 0
 
 
 @rank_zero_only

@@ -14,14 +14,16 @@ same, and where most of them are not the following row's observation, the file i
 ``dones`` alone do not tell a terminal state from a time limit, so that terminations are not known from them.
 """
 
-from collections.abc import Iterable, Mapping, Sized
+import warnings
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_bc.aliases import Columns
-from lightning_bc.demonstrations.readers._arrays import flags_of, is_whole, lengths_of, tensor_of
+from lightning_bc.demonstrations.readers._arrays import as_whole, flags_of, is_whole, lengths_of, tensor_of
 from lightning_bc.errors import InputError
 
 NAMES: dict[str, tuple[str, ...]] = {
@@ -98,6 +100,7 @@ def arranged(path: str, content: Mapping[str, Any], one_episode: bool = False, i
                 f"{path}: next_observations has shape {tuple(following.shape)}, observations {tuple(observations.shape)}, "
                 f"and there are {pairs} actions; each action needs one of both. Mend them, or leave next_observations out."
             )
+    _leave_out_empty(path, found, pairs)
     flags = {key: flags_of(path, key, found.pop(key), "step or episode") for key in ENDS if key in found}
     last = _last_rows(path, found, flags, following, one_episode, is_apart)
     if last is None and one_episode:
@@ -113,6 +116,29 @@ def arranged(path: str, content: Mapping[str, Any], one_episode: bool = False, i
         found.setdefault("final_observations", following[-1:] if last is None else following[last])
     terminated = _terminated(flags, last, pairs)
     return found if terminated is None else found | {"terminated": terminated}
+
+
+@rank_zero_only
+def say_left_out(path: str, episodes: Sequence[int]) -> None:
+    """Warn of ``episodes`` without steps."""
+    found = f"{len(episodes)} episodes have no steps and are left out (the first is episode {episodes[0]})"
+    warnings.warn(f"{path}: {found}.", stacklevel=2)
+
+
+def _leave_out_empty(path: str, found: Columns, pairs: int) -> None:
+    """Take episodes of length 0 out of ``found``, where it is clear what is given per episode."""
+    if "episode_lengths" not in found:
+        return
+    lengths = as_whole(tensor_of(path, "episode_lengths", found["episode_lengths"], "an array of positive integers"))
+    is_empty = lengths == 0
+    if lengths.ndim != 1 or not is_empty.any() or is_empty.all() or len(lengths) == pairs:
+        return
+    say_left_out(path, is_empty.nonzero()[:, 0].tolist())
+    found["episode_lengths"] = lengths[~is_empty]
+    for key in ("terminated", "final_observations"):
+        values = tensor_of(path, key, found.get(key, ()), "one row per episode")
+        if values.ndim and len(values) == len(lengths):
+            found[key] = values[~is_empty]
 
 
 def _last_rows(
