@@ -117,6 +117,14 @@ def test_episode_starts(tmp_path):
     check(written(tmp_path, obs=OBSERVATIONS, actions=ACTIONS, rewards=REWARDS, episode_starts=START), False, False)
 
 
+@pytest.mark.parametrize("name", ["episode_ids", "episode_id", "episode_index"])
+@pytest.mark.parametrize("dtype", ["i8", "u1", "f4"])
+def test_number_of_each_steps_episode(tmp_path, name, dtype):
+    numbers = np.repeat([7, 3, 4, 9], LENGTHS).astype(dtype)
+    check(written(tmp_path, obs=OBSERVATIONS, actions=ACTIONS, rewards=REWARDS, **{name: numbers}), False, False)
+    check(written(tmp_path, **PAIRS, rewards=REWARDS, **{name: numbers[:, None], "terminals": TERMINAL}), final=False)
+
+
 def test_lengths_beside_ends_per_step(tmp_path):
     check(written(tmp_path, **PAIRS, rewards=REWARDS, episode_lengths=LENGTHS, terminals=TERMINAL), final=False)
 
@@ -254,6 +262,8 @@ def test_one_flag_for_one_episode(tmp_path):
             id="an end within lengths",
         ),
         pytest.param({"timeouts": START, "episode_lengths": LENGTHS}, ["timeouts marks row 0"], id="starts for ends"),
+        pytest.param({"episode_id": np.arange(10) % 2}, ["2 lie in 10 places", "Sort them"], id="episodes in turn"),
+        pytest.param({"episode_id": np.arange(4)}, ["4 episode_ids, torch.int64, for 10 actions"], id="numbers"),
         pytest.param({"indices": np.array([4, 4])}, ["indices must be the rows, below 10"], id="split twice"),
         pytest.param({"indices": np.array([4, 10])}, ["indices", "give episode_lengths"], id="split at the end"),
         pytest.param({"indices": np.array([4.5])}, ["indices"], id="split in a row"),

@@ -127,8 +127,11 @@ def trajectories(
     observations, actions = (matrix_of(path, key, content[key], "pairs") for key in NEEDED)
     pairs = len(observations)
     if len(actions) != pairs:
-        episodes = len(content["episode_lengths"]) if "episode_lengths" in content else "an unknown number of"
-        more = f" There may be one more after each of {episodes} episodes." if pairs > len(actions) else ""
+        more = ""
+        if pairs > len(actions) and "episode_lengths" in content:
+            more = f" There may be one more after each of {len(content['episode_lengths'])} episodes."
+        elif pairs > len(actions):
+            more = " Where there is one more after each episode, give episode_lengths."
         raise InputError(
             f"{path}: {pairs} observations but {len(actions)} actions, of shapes {tuple(observations.shape)} and "
             f"{tuple(actions.shape)}; each observation needs its action, (pairs, dimensions).{more}"

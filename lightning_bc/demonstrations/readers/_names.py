@@ -5,6 +5,7 @@ that a file has; any other name is never looked at. :func:`arranged` brings arra
 :mod:`lightning_bc.demonstrations.readers._checks`. Where episodes end is said by the first of these that is there:
 
     episode_lengths                       steps of each episode
+    episode_ids                           the number of each step's episode
     terminated, timeouts, dones           yes or no per step; an episode ends where any of them is yes
     episode_starts                        yes or no per step
     indices                               the row of each episode's first step, but the first episode's
@@ -37,6 +38,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "episode_starts": ("episode_starts",),
     "indices": ("indices",),
     "episode_lengths": ("episode_lengths",),
+    "episode_ids": ("episode_ids", "episode_id", "episode_index"),
     "final_observations": ("final_observations",),
     "mean_reward": ("mean_reward",),
     "std_reward": ("std_reward",),
@@ -146,7 +148,8 @@ def _last_rows(
 ) -> Tensor | None:
     """The row of each episode's last step, (episodes,), or None where nothing says it. What says it leaves ``found``."""
     pairs = len(found["actions"])
-    lengths, starts, splits = (found.pop(key, None) for key in ("episode_lengths", "episode_starts", "indices"))
+    said = ("episode_lengths", "episode_ids", "episode_starts", "indices")
+    lengths, numbers, starts, splits = (found.pop(key, None) for key in said)
     ends = torch.zeros(pairs, dtype=torch.bool)
     for key, flag in flags.items():
         if len(flag) == pairs:
@@ -155,6 +158,8 @@ def _last_rows(
             raise InputError(f"{path}: {len(flag)} {key} for {pairs} actions; each action needs one.")
     if lengths is not None:
         return lengths_of(path, lengths, pairs).cumsum(0) - 1
+    if numbers is not None:
+        return _last_of_numbers(path, numbers, pairs)
     if is_apart or (one_episode and not _marks_within(ends)):       # what is one has ends nowhere else
         ends[:], following = False, None
     if not ends.any() and starts is not None:
@@ -225,6 +230,25 @@ def _leaps(path: str, observations: Tensor, following: Tensor, ends: Tensor) -> 
             "where the rows are in order and next_observations were measured anew."
         )
     return (distances > SAME * observations.std(dim=0, correction=0)).any(dim=1)
+
+
+def _last_of_numbers(path: str, value: Any, pairs: int) -> Tensor:
+    """The row of each episode's last step, from the number of each step's episode, or one number for all."""
+    numbers = tensor_of(path, "episode_ids", value, "a number per step").flatten()
+    if numbers.is_complex() or len(numbers) not in (1, pairs):
+        raise InputError(
+            f"{path}: {len(numbers)} episode_ids, {numbers.dtype}, for {pairs} actions; each action needs the number of its "
+            "episode. Leave the key out if it is something else."
+        )
+    ends = torch.ones(pairs, dtype=torch.bool)
+    ends[:-1] = numbers[1:] != numbers[:-1] if len(numbers) == pairs else False
+    last = ends.nonzero()[:, 0]
+    if len(numbers) == pairs and len(numbers[last].unique()) < len(last):
+        raise InputError(
+            f"{path}: episode_ids come back to earlier episodes: {len(numbers[last].unique())} lie in {len(last)} places, "
+            "so that the rows are not in the order in which they were played. Sort them by episode and step."
+        )
+    return last
 
 
 def _splits(path: str, value: Any, pairs: int) -> Tensor:
