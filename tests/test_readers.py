@@ -126,6 +126,11 @@ def test_missing_key_is_named_with_those_found_and_wanted(tmp_path, key):
         pytest.param({"actions": torch.zeros(PAIRS, 2) > 0}, ["actions", "bool", "float32"], id="booleans"),
         pytest.param({"actions": torch.zeros(PAIRS, 2) * 1j}, ["actions", "complex64", "float32"], id="complex numbers"),
         pytest.param({"actions": "left"}, ["actions", "str", "wanted an array"], id="a word in place of an array"),
+        pytest.param(
+            {"actions": np.full((PAIRS, 2), "1.0")},
+            ["actions is an array of words, wanted an array of numbers"],
+            id="words for numbers",
+        ),
         pytest.param({"observations": [[1.0], [1.0, 2.0]]}, ["observations", "list", "wanted an array"], id="ragged list"),
         pytest.param({"actions": torch.zeros(PAIRS - 1, 2)}, ["6 observations", "5 actions", "(5, 2)"], id="fewer actions"),
         pytest.param({"rewards": torch.zeros(PAIRS + 1)}, ["7 rewards", "6 pairs"], id="more rewards"),
@@ -269,6 +274,7 @@ def test_tensor_that_requires_a_gradient_is_read_without(tmp_path):
     "change",
     [
         pytest.param(lambda array: array.astype(">f8"), id="big-endian"),
+        pytest.param(lambda array: array.astype("g"), id="longer than double"),
         pytest.param(np.asfortranarray, id="column by column"),
         pytest.param(lambda array: np.repeat(array, 2, 0)[::2], id="strided"),
         pytest.param(lambda array: array[::-1].copy()[::-1], id="backwards"),

@@ -115,7 +115,7 @@ def test_usual_names_per_step_and_per_episode(tmp_path):
         pytest.param({"action": pa.array([[1.0], [1.0, 2.0]] * 5)}, "action holds lists of 1 to 2 values", id="ragged"),
         pytest.param({"action": pa.array([[1.0], None] * 5)}, "action lacks values, 5 of 10", id="null"),
         pytest.param({"action": pa.array([[1.0], [None]] * 5)}, "action lacks values, 5 of 10", id="null in a list"),
-        pytest.param({"action": pa.array([["a"]] * 10)}, "actions is a ndarray, wanted an array", id="words"),
+        pytest.param({"action": pa.array([["a"]] * 10)}, "actions is an array of Python objects, wanted", id="words"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_words(tmp_path, changes, words):

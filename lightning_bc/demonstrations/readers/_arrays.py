@@ -27,15 +27,24 @@ def tensor_of(path: str, key: str, value: Any, wanted: str) -> Tensor:
         if isinstance(value, list | tuple):                         # torch takes rows one by one, which is slow
             value = np.asarray(value)
         if isinstance(value, np.ndarray):                           # byte orders and strides that torch does not know
-            copied = np.require(value.astype(value.dtype.newbyteorder("="), copy=False), requirements=["C", "W"])
-            value = copied.reshape(value.shape)
+            dtype = np.float64 if value.dtype == np.longdouble else value.dtype.newbyteorder("=")
+            value = np.require(value.astype(dtype, copy=False), requirements=["C", "W"]).reshape(value.shape)
         found = torch.as_tensor(value).detach()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(f"{path}: {key} is a {type(value).__name__}, wanted {wanted}.") from error
+        kind = f"an array of {_words(value.dtype)}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+        raise InputError(f"{path}: {key} is {kind}, wanted {wanted}.") from error
     found = found.to(_COMPUTED.get(found.dtype, found.dtype)) if found.layout == torch.strided else found
     if found.layout != torch.strided or found.dtype not in _KNOWN or found.is_nested or found.device.type != "cpu":
-        raise InputError(f"{path}: {key} is a tensor of {found.layout}, {found.dtype}, {found.device}; wanted {wanted}.")
+        kind = "nested rows" if found.is_nested else str(found.layout)
+        raise InputError(f"{path}: {key} is a tensor of {kind}, {found.dtype}, {found.device}; wanted {wanted}.")
     return found
+
+
+def _words(dtype: np.dtype[Any]) -> str:
+    """A type of NumPy that holds no numbers."""
+    if dtype.fields:
+        return f"rows with the fields {', '.join(dtype.fields)}"
+    return {"U": "words", "S": "bytes", "O": "Python objects"}.get(dtype.kind, str(dtype))
 
 
 def matrix_of(path: str, key: str, value: Any, rows: str) -> Tensor:

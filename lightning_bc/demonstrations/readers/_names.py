@@ -90,13 +90,13 @@ def arranged(path: str, content: Mapping[str, Any], one_episode: bool = False, i
         found.pop("dones", None)
     if not {"observations", "actions"} <= set(found):
         return found
-    observations, actions = (tensor_of(path, key, found[key], "an array") for key in ("observations", "actions"))
+    observations, actions = (tensor_of(path, key, found[key], "an array of numbers") for key in ("observations", "actions"))
     if observations.ndim != 2 or actions.ndim != 2 or not len(actions):
         return found                                                # which the checks refuse
     found |= {"observations": observations, "actions": actions}
     following, pairs = found.pop("next_observations", None), len(actions)
     if following is not None:
-        following = tensor_of(path, "next_observations", following, "an array")
+        following = tensor_of(path, "next_observations", following, "an array of numbers")
         if following.shape != observations.shape or len(observations) != pairs:
             raise InputError(
                 f"{path}: next_observations has shape {tuple(following.shape)}, observations {tuple(observations.shape)}, "
