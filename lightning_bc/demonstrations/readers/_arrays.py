@@ -16,6 +16,9 @@ _COMPUTED = {
 }
 """Types with which torch hardly computes, by the one that is taken; those from 2**63 become negative, which none may be."""
 
+_JITTER = 1e-9
+"""What varies by less than this share is a constant that was computed again and again."""
+
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _KNOWN = (*_FLOATS, *_WHOLE, torch.bool, torch.complex64, torch.complex128)
@@ -62,6 +65,15 @@ def matrix_of(path: str, key: str, value: Any, rows: str) -> Tensor:
             ".reshape(-1, 1)."
         )
     return _finite(path, key, found, 2, wanted)
+
+
+def rounded_away(given: Tensor, read: Tensor) -> tuple[int, ...]:
+    """The dimensions of (rows, dimensions) that are constant only as they are ``read``, in float32."""
+    if given.dtype != torch.float64:
+        return ()
+    (low, high), (least, greatest) = given.aminmax(dim=0), read.aminmax(dim=0)
+    varied = high - low > _JITTER * high.abs()
+    return tuple((varied & (least == greatest)).nonzero()[:, 0].tolist())
 
 
 def column_of(path: str, key: str, value: Any, rows: str) -> Tensor:

@@ -32,7 +32,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_bc.demonstrations.readers._arrays import column_of, flags_of, lengths_of, matrix_of, number_of, returns_of
+from lightning_bc.demonstrations.readers._arrays import (
+    column_of,
+    flags_of,
+    lengths_of,
+    matrix_of,
+    number_of,
+    returns_of,
+    rounded_away,
+)
 from lightning_bc.demonstrations.readers._names import arranged, layout_of
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.errors import InputError
@@ -145,7 +153,12 @@ def trajectories(
         actions=actions,
         lengths=lengths_of(path, content["episode_lengths"], pairs) if knows_episodes else torch.tensor([pairs]),
         rewards=rewards,
-        origin=replace(origin(path, content), sha256=sha256, layout=f"arrays {layout}"),
+        origin=replace(
+            origin(path, content),
+            sha256=sha256,
+            layout=f"arrays {layout}",
+            rounded_away=rounded_away(content["observations"], observations),
+        ),
         knows_episodes=knows_episodes,
     )
     return replace(

@@ -96,7 +96,8 @@ def together(parts: Sequence[Trajectories], origin: Origin) -> Trajectories:
                     f"{part.origin.path}: {key} have {here} dimensions, those of {first.origin.path} have {there}; all need "
                     "the same."
                 )
-    return replace(joined(parts), origin=origin, knows_episodes=True)
+    rounded = sorted({dimension for part in parts for dimension in part.origin.rounded_away})
+    return replace(joined(parts), origin=replace(origin, rounded_away=tuple(rounded)), knows_episodes=True)
 
 
 def natural(name: Any) -> list[tuple[bool, int, str]]:
