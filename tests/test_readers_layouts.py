@@ -263,6 +263,7 @@ def test_one_flag_for_one_episode(tmp_path):
         ),
         pytest.param({"timeouts": START, "episode_lengths": LENGTHS}, ["timeouts marks row 0"], id="starts for ends"),
         pytest.param({"episode_id": np.arange(10) % 2}, ["2 lie in 10 places", "Sort them"], id="episodes in turn"),
+        pytest.param({"episode_id": np.full(10, np.nan)}, ["10 episode_ids", "Leave the key out"], id="NaN numbers"),
         pytest.param({"episode_id": np.arange(4)}, ["4 episode_ids, torch.int64, for 10 actions"], id="numbers"),
         pytest.param({"indices": np.array([4, 4])}, ["indices must be the rows, below 10"], id="split twice"),
         pytest.param({"indices": np.array([4, 10])}, ["indices", "give episode_lengths"], id="split at the end"),

@@ -78,6 +78,13 @@ def apart(**changes):
     return [one | {key: change(len(one["acts"])) for key, change in changes.items()} for one in episodes]
 
 
+def test_middle_axis_of_one_environment_in_episodes_that_are_kept_apart(tmp_path):
+    lists = [{key: array[:, None] for key, array in episode.items()} for episode in apart()]
+    check(read(pickled(tmp_path, lists)), terminated=False, final=False)
+    columns = {key: [episode[key] for episode in lists] for key in ("obs", "acts", "rews")}
+    check(read(pickled(tmp_path, columns)), terminated=False, final=False)
+
+
 LAST_TWO = {"dones": lambda steps: np.arange(steps) >= steps - 2}
 
 

@@ -50,8 +50,9 @@ def convert(files: list[str], output: str, env: str | None = None, data: DataFla
         torch_file.write(path, made)
         started = time.perf_counter()
         _check_same(read(path), made)
+        seconds = time.perf_counter() - started
         rounding = [f"{head.origin.path}: {words}" for head in heads if (words := Findings(head).rounding)]
-        seconds, read_as = time.perf_counter() - started, " read, in float32" if rounding else ""
+        read_as = " read, in float32" if rounding else ""
         words = f"Read again in {seconds:.1f} s: every value is as it was{read_as}."
         left_out, size = _left_out(heads, made), path.stat().st_size
     pairs, episodes = sum(int(head.lengths.sum()) for head in heads), sum(len(head.lengths) for head in heads)

@@ -128,7 +128,7 @@ def _columns_apart(path: str, content: Mapping[Any, Any]) -> Sequence[Mapping[st
         return None
     if all(map(_is_stack, needed)):
         columns = {name: content[name] for name in used.values() if _is_array(content[name]) and content[name].ndim > 1}
-    elif _is_per_episode(needed[1]) and needed[1][0].ndim == 2 and _is_per_episode(needed[0], or_dictionaries=True):
+    elif _is_per_episode(needed[1]) and _is_episode(needed[1][0]) and _is_per_episode(needed[0], or_dictionaries=True):
         columns = {name: content[name] for name in used.values() if _is_per_episode(content[name], or_dictionaries=True)}
     else:
         return None
@@ -207,17 +207,25 @@ def _without_environments(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
     return {**content, **{name: stack[:, 0] for name, stack in stacks.items() if stack.shape[1] == 1}}
 
 
+def _is_episode(actions: Any) -> bool:
+    return _axes(actions) == 2 or _is_of_one_environment(actions)
+
+
 def _is_of_one_environment(value: Any) -> bool:
     """Whether its shape is (steps, 1, dimensions); of observations also those of all entries."""
     if isinstance(value, Mapping):                                  # whose entries are flattened anyway
-        return len(value) > 0 and all(getattr(one, "ndim", 0) > 2 and one.shape[1] == 1 for one in value.values())
+        return len(value) > 0 and all(_axes(one) > 2 and one.shape[1] == 1 for one in value.values())
     return _is_stack(value) and value.shape[1] == 1
 
 
 def _is_stack(value: Any) -> bool:
-    """Whether it is an array of three axes, whose elements can be told one by one."""
+    return _is_array(value) and _axes(value) == 3
+
+
+def _axes(value: Any) -> int:
+    """Of an array, also one of HDF5; 0 of what has no shape of its own, as nested tensors."""
     is_dense = not isinstance(value, Tensor) or (value.layout == torch.strided and not value.is_nested)
-    return _is_array(value) and is_dense and value.ndim == 3
+    return getattr(value, "ndim", 0) if is_dense else 0
 
 
 def _is_array(value: Any) -> bool:

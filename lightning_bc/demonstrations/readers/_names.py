@@ -235,7 +235,7 @@ def _leaps(path: str, observations: Tensor, following: Tensor, ends: Tensor) -> 
 def _last_of_numbers(path: str, value: Any, pairs: int) -> Tensor:
     """The row of each episode's last step, from the number of each step's episode, or one number for all."""
     numbers = tensor_of(path, "episode_ids", value, "a number per step").flatten()
-    if numbers.is_complex() or len(numbers) not in (1, pairs):
+    if numbers.is_complex() or not numbers.isfinite().all() or len(numbers) not in (1, pairs):
         raise InputError(
             f"{path}: {len(numbers)} episode_ids, {numbers.dtype}, for {pairs} actions; each action needs the number of its "
             "episode. Leave the key out if it is something else."
