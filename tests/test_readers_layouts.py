@@ -208,13 +208,22 @@ def test_padding_behind_lengths_is_cut(tmp_path, more):
     ("ends", "words"),
     [
         ({"dones": np.eye(2, 5) > 0}, "dones marks ends before the last of 5 steps"),
-        ({"episode_lengths": np.array([3, 6])}, "episode_lengths must be 2 integers from 1 to 5"),
-        ({"episode_lengths": np.array([3])}, "episode_lengths must be 2 integers from 1 to 5"),
+        ({"episode_lengths": np.array([3, 6])}, "episode_lengths must be 2 integers from 0 to 5"),
+        ({"episode_lengths": np.array([3])}, "episode_lengths must be 2 integers from 0 to 5"),
     ],
 )
 def test_stack_that_may_be_padded_is_refused(tmp_path, ends, words):
     with pytest.raises(InputError, match=words):
         written(tmp_path, **STACK, **ends)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_stacked_episode_without_steps_is_left_out_with_a_warning(tmp_path, more):
+    observations = np.arange(2 * (5 + more) * 3.0).reshape(2, 5 + more, 3)
+    with pytest.warns(UserWarning, match=r"1 episodes have no steps .* episode 0\)"):
+        found = written(tmp_path, **(STACK | {"obs": observations}), episode_lengths=np.array([0.0, 4.0]))
+    assert found.lengths.tolist() == [4]
+    np.testing.assert_array_equal(found.observations, observations[1, :4])
 
 
 def test_middle_axis_of_one_environment_is_no_episode(tmp_path):

@@ -152,9 +152,9 @@ def _without_padding(
         given = content[used["episode_lengths"]]
         lengths = as_whole(tensor_of(path, "episode_lengths", given, "an array of positive integers"))
         fit = lengths.shape == (len(episodes),) and is_whole(lengths)
-        if not fit or not ((lengths > 0) & (lengths <= steps)).all():
+        if not fit or not ((lengths >= 0) & (lengths <= steps)).all():
             raise InputError(
-                f"{path}: episode_lengths must be {len(episodes)} integers from 1 to {steps}, the steps in its stack of "
+                f"{path}: episode_lengths must be {len(episodes)} integers from 0 to {steps}, the steps in its stack of "
                 f"actions; found shape {tuple(lengths.shape)}, {lengths.dtype}."
             )
         return [                                                    # observations may have one row more
