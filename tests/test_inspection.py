@@ -77,6 +77,12 @@ def test_what_is_wrong_is_listed(capsys):
     assert "observations[7] holds 1e+30 in dimension 1" in printed
 
 
+def test_episodes_beyond_the_time_limit_are_warned_of(capsys):
+    path = write_pairs("mine.pt", lengths=(200, 201, 10), observation_dim=3, action_dim=1)
+    printed = " ".join(inspected(capsys, path, "--env", "Pendulum-v1").split())
+    assert "1 of 3 episodes are longer than the environment's time limit of 200 steps" in printed
+
+
 def test_a_file_that_does_not_say_its_environment_is_compared_with_known_ones(capsys):
     printed = inspected(capsys, write_pairs("mine.pt"))
     assert "does not say; the dimensions fit HalfCheetah-v5, Walker2d-v5" in printed
@@ -134,13 +140,32 @@ def test_what_is_converted_is_what_was_read(capsys):
     made = read(pendulum("mine.pt", rewards=torch.rand(120)))
     np.savez("mine.npz", obs=made.observations, acts=made.actions, rews=made.rewards, episode_lengths=made.lengths)
     main(["convert", "mine.npz", "--output", "data/out.pt", "--env", "InvertedPendulum-v5"])
-    assert "120 pairs of 12 episodes" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "120 pairs of 12 episodes" in printed
+    assert "every value is as it was." in printed
     written = read("data/out.pt")
     assert written.origin.environment_id == "InvertedPendulum-v5"
     for name in ("observations", "actions", "rewards", "lengths"):
         assert torch.equal(getattr(written, name), getattr(made, name))
     assert written.terminated.tolist() == [True] * 11 + [False]
     assert "exists and is not overwritten" in refused(capsys, "convert", "mine.npz", "--output", "data/out.pt")
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_float32_rounds_away_is_said(capsys, apart):
+    rng = np.random.default_rng(0)
+    observations = rng.random((120, 4)) + np.array([0, 4e5, 3.2e7, 0])  # a position in metres on a map
+    observations[:, 3] = 1e8                                        # a constant
+    columns = {"obs": observations, "acts": rng.random((120, 1))}
+    stacked = {name: column.reshape(12, 10, -1) for name, column in columns.items()}
+    np.savez("map.npz", **(stacked if apart else columns | {"episode_lengths": np.full(12, 10)}))
+    printed = " ".join(inspected(capsys, "map.npz").split())
+    words = "observations are rounded away in dimension 1 (first of 2 dimensions)"
+    assert f"warning: {words}: its values, up to 400001, have steps of 0.03125" in printed
+    main(["convert", "map.npz", "--output", "out.pt"])
+    printed = capsys.readouterr().out
+    assert "every value is as it was read, in float32." in printed
+    assert f"map.npz: {words}" in printed
 
 
 def test_several_files_become_one(capsys):

@@ -95,6 +95,17 @@ def test_the_warning_names_row_dimension_and_value():
         quality.warn(made)
 
 
+def test_values_that_float32_hardly_tells_apart_are_warned_of():
+    made = episodes(*range(20))
+    made.observations[:, 1] += 1e5                                  # steps of 1/128, below a hundredth of the deviation
+    assert quality.Findings(made).rounding == ""
+    made.observations[:, 1] += 4e5                                  # steps of 1/32
+    with pytest.warns(UserWarning, match=r"mine\.npz: observations are rounded away in dimension 1: .* steps of 0\.03125"):
+        quality.warn(made)
+    made.observations[:, 1] = 5.0
+    assert quality.Findings(made).rounding == ""                    # a constant has nothing to lose
+
+
 def test_equal_rows_share_a_group():
     groups = quality.groups_of_equal(torch.tensor([[0.0, 1.0], [1.0, 0.0], [-0.0, 1.0], [1.0, 0.0], [1.0, 1e-30]]))
     assert groups[0] == groups[2] != groups[1] == groups[3] != groups[4]

@@ -126,6 +126,11 @@ def test_missing_key_is_named_with_those_found_and_wanted(tmp_path, key):
         pytest.param({"actions": torch.zeros(PAIRS, 2) > 0}, ["actions", "bool", "float32"], id="booleans"),
         pytest.param({"actions": torch.zeros(PAIRS, 2) * 1j}, ["actions", "complex64", "float32"], id="complex numbers"),
         pytest.param({"actions": "left"}, ["actions", "str", "wanted an array"], id="a word in place of an array"),
+        pytest.param(
+            {"actions": np.full((PAIRS, 2), "1.0")},
+            ["actions is an array of words, wanted an array of numbers"],
+            id="words for numbers",
+        ),
         pytest.param({"observations": [[1.0], [1.0, 2.0]]}, ["observations", "list", "wanted an array"], id="ragged list"),
         pytest.param({"actions": torch.zeros(PAIRS - 1, 2)}, ["6 observations", "5 actions", "(5, 2)"], id="fewer actions"),
         pytest.param({"rewards": torch.zeros(PAIRS + 1)}, ["7 rewards", "6 pairs"], id="more rewards"),
@@ -148,8 +153,8 @@ def test_missing_key_is_named_with_those_found_and_wanted(tmp_path, key):
         pytest.param({"mean_reward": float("nan")}, ["mean_reward is nan", "finite"], id="NaN for mean_reward"),
         pytest.param({"episode_lengths": torch.tensor([3, 2])}, ["sum to the number of pairs, 6", "sum 5"], id="short sum"),
         pytest.param({"episode_lengths": torch.tensor([7, -1])}, ["positive integers"], id="negative length"),
-        pytest.param({"episode_lengths": torch.tensor([6, 0])}, ["positive integers"], id="empty episode"),
-        pytest.param({"episode_lengths": torch.tensor([3.0, 3.0])}, ["integers", "float32"], id="float lengths"),
+        pytest.param({"episode_lengths": torch.tensor([5, 0])}, ["positive integers"], id="short sum and empty episode"),
+        pytest.param({"episode_lengths": torch.tensor([2.5, 3.5])}, ["integers", "float32"], id="float lengths"),
         pytest.param({"episode_lengths": torch.tensor([[3, 3]])}, ["shape (1, 2)"], id="lengths of rank 2"),
         pytest.param({"episode_lengths": "3, 3"}, ["episode_lengths", "str", "positive integers"], id="word for lengths"),
         pytest.param({"random_returns": "low"}, ["random_returns", "str"], id="word for returns"),
@@ -233,8 +238,16 @@ def npz(path, **arrays):
     return read(path)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint32", "uint64", "int16", ">i4"])
-def test_lengths_of_any_integer_type(tmp_path, dtype):
+def test_episodes_without_steps_are_left_out_with_a_warning(tmp_path):
+    ends = {"terminated": np.array([True, False, True]), "final_observations": np.arange(9.0).reshape(3, 3)}
+    with pytest.warns(UserWarning, match=r"data\.npz: 1 episodes have no steps and are left out .* episode 1\)"):
+        file = npz(tmp_path / "data.npz", **content(episode_lengths=np.array([4, 0, 2]), **ends))
+    assert (file.lengths.tolist(), file.terminated.tolist()) == ([4, 2], [True, True])
+    assert file.final_observations.tolist() == [[0, 1, 2], [6, 7, 8]]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint32", "uint64", "int16", ">i4", "float64"])
+def test_lengths_of_any_type_that_holds_whole_numbers(tmp_path, dtype):
     file = npz(tmp_path / "data.npz", **content(episode_lengths=np.array([4, 2], dtype=dtype)))
     assert (file.lengths.tolist(), file.lengths.dtype) == ([4, 2], torch.int64)
 
@@ -261,6 +274,7 @@ def test_tensor_that_requires_a_gradient_is_read_without(tmp_path):
     "change",
     [
         pytest.param(lambda array: array.astype(">f8"), id="big-endian"),
+        pytest.param(lambda array: array.astype("g"), id="longer than double"),
         pytest.param(np.asfortranarray, id="column by column"),
         pytest.param(lambda array: np.repeat(array, 2, 0)[::2], id="strided"),
         pytest.param(lambda array: array[::-1].copy()[::-1], id="backwards"),
@@ -328,16 +342,19 @@ def test_mean_return_is_unknown_where_nothing_says_it(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        pytest.param({"terminated": torch.tensor([True])}, ["1 terminated", "2 episode_lengths"], id="too few"),
+        pytest.param({"terminated": torch.tensor([True])}, ["1 terminated for 2 episodes"], id="too few"),
         pytest.param({"terminated": torch.tensor([2, 0])}, ["terminated must be yes or no"], id="twos"),
-        pytest.param({"final_observations": torch.zeros(3, 3)}, ["3 final_observations", "2 episode_lengths"], id="final"),
+        pytest.param({"final_observations": torch.zeros(3, 3)}, ["3 final_observations for 2 episodes"], id="final"),
         pytest.param({"final_observations": torch.zeros(2, 4)}, ["4 dimensions, observations 3"], id="dimensions"),
         pytest.param(
             {"final_observations": torch.full((2, 3), float("nan"))}, ["final_observations[0] holds NaN"], id="NaN"
         ),
         pytest.param(
-            {"terminated": torch.tensor([True]), "episode_lengths": None}, ["no episode_lengths"], id="without lengths"
+            {"terminated": torch.tensor([True]), "episode_lengths": None},
+            ["1 values for 6 pairs", "nothing says where"],
+            id="without lengths",
         ),
+        pytest.param({"observations": torch.zeros(9, 3)}, ["one more after each of 2 episodes"], id="observations"),
     ],
 )
 def test_unusable_ends_of_episodes_are_refused_in_words(tmp_path, changes, words):

@@ -40,6 +40,22 @@ def test_each_file_is_an_episode(tmp_path, writers):
     check(read(f"{tmp_path}/"))
 
 
+def test_a_file_is_one_episode_also_behind_its_success_and_with_noisy_next_observations(tmp_path):
+    for number, (observations, actions, rewards) in enumerate(EPISODES):
+        succeeded = np.arange(len(actions)) >= len(actions) - 2
+        arrays = {"obs": observations[:-1], "next_obs": observations[1:], "acts": actions, "rews": rewards}
+        arrays["next_obs"] = arrays["next_obs"] + ~succeeded[:, None]
+        as_npz(tmp_path / f"{number}", arrays | {"dones": succeeded})
+    check(read(tmp_path), terminated=False)
+
+
+def test_a_file_of_a_folder_may_mark_its_episodes(tmp_path):
+    dones = np.isin(np.arange(10), np.cumsum(LENGTHS) - 1)
+    flat = [np.concatenate(parts) for parts in zip(*((obs[:-1], acts, rews) for obs, acts, rews in EPISODES), strict=True)]
+    as_npz(tmp_path / "all", dict(zip(("obs", "acts", "rews"), flat, strict=True)) | {"dones": dones})
+    check(read(tmp_path), terminated=False, final=False)
+
+
 def test_files_of_several_episodes(tmp_path):
     for name in "ab":
         as_torch(tmp_path / name, {"obs": torch.zeros(5, 3), "acts": torch.zeros(5, 2), "episode_lengths": [2, 3]})

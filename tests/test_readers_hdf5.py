@@ -58,6 +58,22 @@ def test_robomimic_groups(file):
     assert made.origin.observation_keys == ("object", "robot")
 
 
+def test_groups_whose_terminal_state_lasts_and_that_have_a_final_observation(file):
+    for number, (observations, actions, rewards) in enumerate(EPISODES):
+        ended = (np.arange(len(actions)) >= len(actions) - 2) & TERMINATED[number]
+        group = file.create_group(f"traj_{number}")                 # as ManiSkill writes them
+        fill(group, obs=observations, actions=actions, rewards=rewards, terminated=ended, truncated=~ended & False)
+    check(found(file))
+
+
+def test_next_observations_cut_no_group(file):
+    for number, (observations, actions, rewards) in enumerate(EPISODES):
+        noisy = observations[1:] + (np.arange(len(actions)) < len(actions) - 1)[:, None]
+        group = file.create_group(f"data/demo_{number}")
+        fill(group, obs=observations[:-1], actions=actions, rewards=rewards, next_obs=noisy)
+    check(found(file), terminated=False)
+
+
 @pytest.mark.parametrize("names", [("data/x",), ("observations",), ("data/demo_0/obs/x", "data/demo_0/rewards")])
 def test_what_is_in_no_layout_is_refused(file, names):
     path = file.filename

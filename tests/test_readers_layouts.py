@@ -5,6 +5,8 @@ Written with NumPy alone, after the formats' own descriptions: D4RL's flat array
 (https://github.com/HumanCompatibleAI/imitation, data/types.py), stable-baselines 2's episode_starts.
 """
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -115,6 +117,14 @@ def test_episode_starts(tmp_path):
     check(written(tmp_path, obs=OBSERVATIONS, actions=ACTIONS, rewards=REWARDS, episode_starts=START), False, False)
 
 
+@pytest.mark.parametrize("name", ["episode_ids", "episode_id", "episode_index"])
+@pytest.mark.parametrize("dtype", ["i8", "u1", "f4"])
+def test_number_of_each_steps_episode(tmp_path, name, dtype):
+    numbers = np.repeat([7, 3, 4, 9], LENGTHS).astype(dtype)
+    check(written(tmp_path, obs=OBSERVATIONS, actions=ACTIONS, rewards=REWARDS, **{name: numbers}), False, False)
+    check(written(tmp_path, **PAIRS, rewards=REWARDS, **{name: numbers[:, None], "terminals": TERMINAL}), final=False)
+
+
 def test_lengths_beside_ends_per_step(tmp_path):
     check(written(tmp_path, **PAIRS, rewards=REWARDS, episode_lengths=LENGTHS, terminals=TERMINAL), final=False)
 
@@ -123,12 +133,36 @@ def test_cut_off_episodes_are_found_where_the_next_observation_is_another_one(tm
     check(written(tmp_path, **PAIRS, rewards=REWARDS, terminals=TERMINAL, next_observations=NEXT))
 
 
-def test_shuffled_transitions_are_no_episodes(tmp_path):
+ORDERED = {"obs": OBSERVATIONS, "acts": ACTIONS, "next_obs": NEXT, "terminals": TERMINAL, "dones": END}
+
+
+@pytest.mark.parametrize("ends", [[], ["terminals"], ["dones"], ["terminals", "dones"]], ids=str)
+def test_rows_that_are_not_in_their_order_are_refused(tmp_path, ends):
     order = np.random.default_rng(1).permutation(len(ACTIONS))
-    arrays = {"observations": OBSERVATIONS, "actions": ACTIONS, "rewards": REWARDS, "next_observations": NEXT}
-    found = written(tmp_path, **{key: value[order] for key, value in arrays.items()})
-    assert not found.knows_episodes
-    assert np.isnan(found.mean_return)
+    arrays = {key: ORDERED[key][order] for key in ("obs", "acts", "next_obs", *ends)}
+    with pytest.raises(InputError, match=r"rows are not in the order .* episode_lengths"):
+        written(tmp_path, **arrays)
+    assert not written(tmp_path, obs=arrays["obs"], acts=arrays["acts"]).knows_episodes
+
+
+def test_environments_in_turn_are_refused(tmp_path):
+    observations = RNG.normal(size=(3, 7, 3))                       # three environments, an episode of six steps each
+    in_turn = {"obs": observations[:, :-1], "next_obs": observations[:, 1:], "acts": observations[:, :-1, :2]}
+    in_turn = {key: array.swapaxes(0, 1).reshape(18, -1) for key, array in in_turn.items()}
+    with pytest.raises(InputError, match="after 15 of 15 rows that end no episode, next_observations is not"):
+        written(tmp_path, **in_turn, dones=np.arange(18) >= 15)
+
+
+def test_next_observations_of_another_precision_are_the_same(tmp_path):
+    exact = {"obs": OBSERVATIONS, "next_obs": NEXT}
+    for key, array in exact.items():
+        rounded = exact | {key: array.astype("f4")}
+        check(written(tmp_path, acts=ACTIONS, rews=REWARDS, terminals=TERMINAL, **rounded))
+
+
+def test_noise_of_next_observations_is_no_end(tmp_path):
+    noise = 1e-5 * (~END & (np.arange(10) % 3 == 0))[:, None]
+    check(written(tmp_path, **PAIRS, rewards=REWARDS, terminals=TERMINAL, next_obs=NEXT + noise))
 
 
 def test_the_rows_after_the_last_end_are_an_episode_that_was_cut_off(tmp_path):
@@ -174,13 +208,46 @@ def test_padding_behind_lengths_is_cut(tmp_path, more):
     ("ends", "words"),
     [
         ({"dones": np.eye(2, 5) > 0}, "dones marks ends before the last of 5 steps"),
-        ({"episode_lengths": np.array([3, 6])}, "episode_lengths must be 2 integers from 1 to 5"),
-        ({"episode_lengths": np.array([3])}, "episode_lengths must be 2 integers from 1 to 5"),
+        ({"episode_lengths": np.array([3, 6])}, "episode_lengths must be 2 integers from 0 to 5"),
+        ({"episode_lengths": np.array([3])}, "episode_lengths must be 2 integers from 0 to 5"),
     ],
 )
 def test_stack_that_may_be_padded_is_refused(tmp_path, ends, words):
     with pytest.raises(InputError, match=words):
         written(tmp_path, **STACK, **ends)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_stacked_episode_without_steps_is_left_out_with_a_warning(tmp_path, more):
+    observations = np.arange(2 * (5 + more) * 3.0).reshape(2, 5 + more, 3)
+    with pytest.warns(UserWarning, match=r"1 episodes have no steps .* episode 0\)"):
+        found = written(tmp_path, **(STACK | {"obs": observations}), episode_lengths=np.array([0.0, 4.0]))
+    assert found.lengths.tolist() == [4]
+    np.testing.assert_array_equal(found.observations, observations[1, :4])
+
+
+def test_middle_axis_of_one_environment_is_no_episode(tmp_path):
+    ends = {"dones": END[:, None], "timeouts": (END & ~TERMINAL)[:, None].astype("f4")}
+    one = {"observations": OBSERVATIONS[:, None], "actions": ACTIONS[:, None], "next_observations": NEXT[:, None]}
+    check(written(tmp_path, **one, rewards=REWARDS[:, None], **ends))
+    check(written(tmp_path, **one, rewards=REWARDS, terminals=TERMINAL, timeouts=END))
+
+
+def test_middle_axis_of_one_environment_in_dictionaries(tmp_path):
+    parts = {"object": OBSERVATIONS[:, None, :1], "robot": OBSERVATIONS[:, None, 1:]}
+    content = {"obs": parts, "acts": ACTIONS[:, None], "rews": REWARDS[:, None], "dones": END[:, None]}
+    (tmp_path / "data.pkl").write_bytes(pickle.dumps(content))
+    check(read(tmp_path / "data.pkl", observation_keys=["object", "robot"]), terminated=False, final=False)
+
+
+def test_stack_of_environments_is_refused_with_the_way_to_flat_arrays(tmp_path):
+    stack = {name: array.swapaxes(0, 1) for name, array in STACK.items()}
+    ends = np.zeros((5, 2), bool)
+    ends[-1] = True
+    with pytest.raises(InputError, match=r"dones marks ends .* shape is \(5, 2, 2\).*\.swapaxes\(0, 1\)\.reshape"):
+        written(tmp_path, **stack, dones=ends)
+    flat = {name: array.swapaxes(0, 1).reshape(10, *array.shape[2:]) for name, array in (stack | {"dones": ends}).items()}
+    assert written(tmp_path, **flat).lengths.tolist() == [5, 5]
 
 
 def test_one_flag_for_one_episode(tmp_path):
@@ -198,6 +265,15 @@ def test_one_flag_for_one_episode(tmp_path):
         pytest.param({"dones": END[:-1]}, ["9 dones for 10 actions"], id="too few dones"),
         pytest.param({"dones": END * 2.0}, ["dones must be yes or no"], id="twos"),
         pytest.param({"dones": np.full(10, np.nan)}, ["dones must be yes or no"], id="NaN"),
+        pytest.param(
+            {"terminals": TERMINAL, "episode_lengths": [5, 5]},
+            ["terminated marks row 3 and not the following one, within an episode that ends at row 4", "lengths that fit"],
+            id="an end within lengths",
+        ),
+        pytest.param({"timeouts": START, "episode_lengths": LENGTHS}, ["timeouts marks row 0"], id="starts for ends"),
+        pytest.param({"episode_id": np.arange(10) % 2}, ["2 lie in 10 places", "Sort them"], id="episodes in turn"),
+        pytest.param({"episode_id": np.full(10, np.nan)}, ["10 episode_ids", "Leave the key out"], id="NaN numbers"),
+        pytest.param({"episode_id": np.arange(4)}, ["4 episode_ids, torch.int64, for 10 actions"], id="numbers"),
         pytest.param({"indices": np.array([4, 4])}, ["indices must be the rows, below 10"], id="split twice"),
         pytest.param({"indices": np.array([4, 10])}, ["indices", "give episode_lengths"], id="split at the end"),
         pytest.param({"indices": np.array([4.5])}, ["indices"], id="split in a row"),

@@ -70,6 +70,13 @@ def test_one_file_in_any_order_of_its_rows(tmp_path):
     check(read(tmp_path / "data.parquet"), final=False)
 
 
+def test_observations_without_a_key(tmp_path):
+    shuffled = columns(np.random.default_rng(0).permutation(len(ACTIONS)))
+    shuffled["observation"] = shuffled.pop("observation.state")
+    del shuffled["observation.image"]
+    check(read(dataset(tmp_path, "v3.0", **{"file-000": shuffled})), final=False)
+
+
 def test_success_alone_tells_terminations(tmp_path):
     pq.write_table(pa.table(columns(**{"next.success": None})), tmp_path / "data.parquet")
     check(read(tmp_path / "data.parquet"), terminated=False, final=False)
@@ -89,6 +96,9 @@ def test_usual_names_per_step_and_per_episode(tmp_path):
     steps = {"obs": fixed(OBSERVATIONS), "acts": fixed(ACTIONS), "rews": REWARDS, "terminals": TERMINAL, "timeouts": END}
     pq.write_table(pa.table(steps), tmp_path / "steps.parquet")
     check(read(tmp_path / "steps.parquet"), final=False)
+    numbered = {"observation": fixed(OBSERVATIONS), "action": fixed(ACTIONS), "reward": REWARDS, "episode_index": EPISODE}
+    pq.write_table(pa.table(numbered), tmp_path / "numbered.parquet")
+    check(read(tmp_path / "numbered.parquet"), terminated=False, final=False)
     episodes = {key: [episode[index].tolist() for episode in EPISODES] for index, key in enumerate(("obs", "acts", "rews"))}
     pq.write_table(pa.table(episodes | {"terminal": TERMINATED}), tmp_path / "episodes.parquet")
     check(read(tmp_path / "episodes.parquet"))
@@ -105,7 +115,7 @@ def test_usual_names_per_step_and_per_episode(tmp_path):
         pytest.param({"action": pa.array([[1.0], [1.0, 2.0]] * 5)}, "action holds lists of 1 to 2 values", id="ragged"),
         pytest.param({"action": pa.array([[1.0], None] * 5)}, "action lacks values, 5 of 10", id="null"),
         pytest.param({"action": pa.array([[1.0], [None]] * 5)}, "action lacks values, 5 of 10", id="null in a list"),
-        pytest.param({"action": pa.array([["a"]] * 10)}, "actions is a ndarray, wanted an array", id="words"),
+        pytest.param({"action": pa.array([["a"]] * 10)}, "actions is an array of Python objects, wanted", id="words"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_words(tmp_path, changes, words):

@@ -72,11 +72,77 @@ def test_pairs_of_arrays(tmp_path):
     check(read(pickled(tmp_path, content)), terminated=False, rewards=False)
 
 
+def apart(**changes):
+    """The four episodes, each by itself, with a change of each."""
+    episodes = [{"obs": observations[:-1], "acts": actions, "rews": rewards} for observations, actions, rewards in EPISODES]
+    return [one | {key: change(len(one["acts"])) for key, change in changes.items()} for one in episodes]
+
+
+def test_middle_axis_of_one_environment_in_episodes_that_are_kept_apart(tmp_path):
+    lists = [{key: array[:, None] for key, array in episode.items()} for episode in apart()]
+    check(read(pickled(tmp_path, lists)), terminated=False, final=False)
+    columns = {key: [episode[key] for episode in lists] for key in ("obs", "acts", "rews")}
+    check(read(pickled(tmp_path, columns)), terminated=False, final=False)
+
+
+LAST_TWO = {"dones": lambda steps: np.arange(steps) >= steps - 2}
+
+
+@pytest.mark.parametrize("layout", [list, lambda episodes: {f"demo_{n}": one for n, one in enumerate(episodes)}])
+@pytest.mark.parametrize("named", ["dones", "terminated"])
+def test_steps_behind_a_success_belong_to_their_episode(tmp_path, layout, named):
+    found = read(pickled(tmp_path, layout(apart(**{named: LAST_TWO["dones"]}))))
+    assert found.lengths.tolist() == [*LENGTHS]
+    assert (found.terminated is None) == (named == "dones")
+    assert named == "dones" or found.terminated.all()
+
+
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_episodes_without_steps_are_left_out_with_a_warning(tmp_path, place):
+    episodes = apart()
+    episodes.insert(place, {key: array[:0] for key, array in episodes[0].items()})
+    with pytest.warns(UserWarning, match=f"1 episodes have no steps and are left out .* episode {place}"):
+        check(read(pickled(tmp_path, episodes)), terminated=False, final=False)
+    assert "episode 0: observations is empty" in refusal(pickled(tmp_path, [episodes[place]] * 2))
+
+
+def test_next_observations_cut_no_episode_that_is_kept_apart(tmp_path):
+    noisy = [one | {"next_obs": episode[0][1:] + 0.1} for one, episode in zip(apart(), EPISODES, strict=True)]
+    found = read(pickled(tmp_path, noisy))
+    assert found.lengths.tolist() == [*LENGTHS]
+    np.testing.assert_allclose(found.final_observations, [episode[0][-1] + 0.1 for episode in EPISODES], rtol=1e-6)
+
+
+def test_dones_in_the_midst_of_episodes_are_taken_for_successes_and_said_so(tmp_path):
+    first = {"dones": lambda steps: np.arange(steps) == 0}
+    with pytest.warns(UserWarning, match=r"dones mark steps within 3 of 4 episodes \(the first is episode 0\)"):
+        assert read(pickled(tmp_path, apart(**first))).lengths.tolist() == [*LENGTHS]
+
+
+def test_dictionaries_that_are_not_numbered_may_hold_several_episodes(tmp_path):
+    flat = {"obs": OBSERVATIONS, "acts": ACTIONS, "rews": REWARDS, "dones": np.isin(np.arange(10), np.cumsum(LENGTHS) - 1)}
+    check(read(pickled(tmp_path, {"data": flat})), terminated=False, final=False)
+
+
+def test_terminal_states_within_an_episode_are_refused(tmp_path):
+    first = {"terminated": lambda steps: np.arange(steps) == 0}
+    message = refusal(pickled(tmp_path, apart(**first)))
+    assert "episode 0: terminated marks row 0 and not the following one, within an episode that ends at row 3" in message
+
+
 def test_one_pair_of_arrays_with_a_final_observation(tmp_path):
     observations, actions, _ = EPISODES[0]
     found = read(pickled(tmp_path, (observations, actions)))
     assert (found.lengths.tolist(), found.knows_episodes) == ([4], True)
     np.testing.assert_array_equal(found.final_observations, observations[-1:].astype("f4"))
+
+
+def test_one_pair_of_arrays_says_nothing_of_episodes(tmp_path):
+    torch.save((torch.tensor(OBSERVATIONS), torch.tensor(ACTIONS)), tmp_path / "data.pt")
+    found = read(tmp_path / "data.pt")
+    assert (found.lengths.tolist(), found.knows_episodes) == ([10], False)
+    assert read(tmp_path / "data.pt", one_episode=True).knows_episodes
+    assert not read(pickled(tmp_path, [OBSERVATIONS, ACTIONS])).knows_episodes
 
 
 def test_flat_dictionary_of_lists(tmp_path):

@@ -25,6 +25,9 @@ FAR_FROM_CONSTANT = 1e6
 HARM = 2.0
 """Outlying values together multiply the standard deviation, by which observations are divided, by at least this."""
 
+COARSE = 0.01
+"""Of a standard deviation: where float32 has larger steps at a dimension's magnitude, its values are rounded away."""
+
 FEWEST_ROWS = 10
 """With fewer nothing is called an outlier."""
 
@@ -80,6 +83,36 @@ def _outliers(column: Tensor, dimension: int) -> list[Outlier]:
     return [Outlier(row, dimension, float(values[row]), inflation) for row in rows] if inflation >= HARM else []
 
 
+@dataclass(frozen=True)
+class Coarse:
+    """A dimension of observations whose values float32 hardly tells apart.
+
+    Attributes:
+        dimension: of the observation.
+        magnitude: its greatest absolute value.
+        step: between two numbers of float32 there.
+        deviation: standard deviation of the values as they are read.
+    """
+
+    dimension: int
+    magnitude: float
+    step: float
+    deviation: float
+
+
+def coarse_dimensions(made: Trajectories) -> list[Coarse]:
+    """Where float32 has steps of more than ``COARSE`` standard deviations; of constants those that rounding has made so."""
+    found = list[Coarse]()
+    for dimension in range(made.observations.shape[1] if len(made) >= FEWEST_ROWS else 0):
+        values = made.observations[:, dimension].double()
+        largest, deviation = values.abs().max(), float(values.std(correction=0))
+        step = 2.0 ** (int(torch.frexp(largest).exponent) - 24)
+        varies = deviation > 0 or dimension in made.origin.rounded_away
+        if varies and step > COARSE * deviation:
+            found.append(Coarse(dimension, float(largest), step, deviation))
+    return found
+
+
 def constant_dimensions(columns: Tensor) -> list[int]:
     """The dimensions of (pairs, dimensions) in which all values are equal."""
     low, high = columns.aminmax(dim=0)
@@ -130,6 +163,19 @@ class Findings:
         return outliers(self.made.observations)
 
     @cached_property
+    def rounding(self) -> str:
+        """What is lost in :func:`coarse_dimensions`, in words; empty where nothing is."""
+        if not (dimensions := coarse_dimensions(self.made)):
+            return ""
+        one = dimensions[0]
+        others = f" (first of {len(dimensions)} dimensions)" if len(dimensions) > 1 else ""
+        return (
+            f"observations are rounded away in dimension {one.dimension}{others}: its values, up to {one.magnitude:.6g}, "
+            f"have steps of {one.step:g} in float32, and their standard deviation is {one.deviation:.3g}. Subtract the "
+            "dimension's offset, in the environment and in the file."
+        )
+
+    @cached_property
     def copies(self) -> list[int]:
         """See :func:`copied_episodes`; none where it is not known where episodes end."""
         return copied_episodes(self.made) if self.made.knows_episodes else []
@@ -147,6 +193,8 @@ class Findings:
                 f"{first.inflation:.3g} times as large: what the dimension says may be lost. Mend or remove such rows; "
                 "python -m lightning_bc inspect lists them."
             )
+        if self.rounding:
+            found.append(f"{path}: {self.rounding}")
         if len(made) > len(made.lengths) and (copies := self.copies):
             found.append(
                 f"{path}: {len(copies)} of {len(made.lengths)} episodes are copies of earlier ones (the first is episode "

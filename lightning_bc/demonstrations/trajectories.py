@@ -35,6 +35,7 @@ class Origin:
             says more.
         note: what of the file was read, where its format leaves that open; for people.
         layout: how the file is arranged and which of its names were read; for people.
+        rounded_away: dimensions of observations that vary in the file, and not any more in float32.
     """
 
     path: str
@@ -52,6 +53,7 @@ class Origin:
     observation_keys: tuple[str, ...] | None = None
     note: str = ""
     layout: str = field(default="", compare=False)
+    rounded_away: tuple[int, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, eq=False)

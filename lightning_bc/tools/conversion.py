@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from lightning_bc.demonstrations import Trajectories, peek, read, shards
+from lightning_bc.demonstrations.quality import Findings
 from lightning_bc.demonstrations.readers import torch_file
 from lightning_bc.demonstrations.several import check_alike, origin_of, paths_of, together
 from lightning_bc.demonstrations.writing import new_data, writing
@@ -40,7 +41,7 @@ def convert(files: list[str], output: str, env: str | None = None, data: DataFla
     if shards.is_shards(path):
         heads = _in_turn(path, bar, env, data)
         shards.Shards.at(path).check_sha256()
-        words, left_out = "Every file is as it was written.", list[str]()
+        words, left_out, rounding = "Every file is as it was written.", list[str](), list[str]()
         size = sum(file.stat().st_size for file in path.iterdir())
     else:
         heads = [part for file in bar for part in _read(file, env, data, whole=True)]
@@ -49,11 +50,16 @@ def convert(files: list[str], output: str, env: str | None = None, data: DataFla
         torch_file.write(path, made)
         started = time.perf_counter()
         _check_same(read(path), made)
-        words = f"Read again in {time.perf_counter() - started:.1f} s: every value is as it was."
+        seconds = time.perf_counter() - started
+        rounding = [f"{head.origin.path}: {words}" for head in heads if (words := Findings(head).rounding)]
+        read_as = " read, in float32" if rounding else ""
+        words = f"Read again in {seconds:.1f} s: every value is as it was{read_as}."
         left_out, size = _left_out(heads, made), path.stat().st_size
     pairs, episodes = sum(int(head.lengths.sum()) for head in heads), sum(len(head.lengths) for head in heads)
     known = f"{episodes:,} episodes" if all(head.knows_episodes for head in heads) else "unknown episodes"
     print(f"{path}: {pairs:,} pairs of {known}, {size / 1e6:,.1f} MB. {words}")
+    for lost in rounding:
+        print(lost)
     for name in left_out:
         print(f"{name} are left out: not every file has them")
     if heads[0].origin.environment_id is None:

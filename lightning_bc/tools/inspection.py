@@ -249,7 +249,15 @@ def _advice(found: Findings, spaces: EnvironmentSpaces | None) -> tuple[list[str
         warned.append(
             "where episodes end is unknown, so nothing can be held out; say how long they are with --data.episode_length N."
         )
-    elif made.rewards is not None and len(made.lengths) > 1:
+        return warned, flags
+    too_long = 0 if spaces is None else int((made.lengths > (spaces.max_episode_steps or made.lengths.max())).sum())
+    if spaces is not None and too_long:
+        warned.append(
+            f"{too_long} of {len(made.lengths)} episodes are longer than the environment's time limit of "
+            f"{spaces.max_episode_steps} steps. Either they were recorded with another limit, or rows of several episodes "
+            "are taken for one."
+        )
+    if made.rewards is not None and len(made.lengths) > 1:
         returns, median = made.returns, float(made.returns.median())
         far_below = median - abs(median) / 2
         poor = float((returns < far_below).double().mean())

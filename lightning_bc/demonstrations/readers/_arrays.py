@@ -16,6 +16,9 @@ _COMPUTED = {
 }
 """Types with which torch hardly computes, by the one that is taken; those from 2**63 become negative, which none may be."""
 
+_JITTER = 1e-9
+"""What varies by less than this share is a constant that was computed again and again."""
+
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _KNOWN = (*_FLOATS, *_WHOLE, torch.bool, torch.complex64, torch.complex128)
@@ -27,15 +30,24 @@ def tensor_of(path: str, key: str, value: Any, wanted: str) -> Tensor:
         if isinstance(value, list | tuple):                         # torch takes rows one by one, which is slow
             value = np.asarray(value)
         if isinstance(value, np.ndarray):                           # byte orders and strides that torch does not know
-            copied = np.require(value.astype(value.dtype.newbyteorder("="), copy=False), requirements=["C", "W"])
-            value = copied.reshape(value.shape)
+            dtype = np.float64 if value.dtype == np.longdouble else value.dtype.newbyteorder("=")
+            value = np.require(value.astype(dtype, copy=False), requirements=["C", "W"]).reshape(value.shape)
         found = torch.as_tensor(value).detach()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(f"{path}: {key} is a {type(value).__name__}, wanted {wanted}.") from error
+        kind = f"an array of {_words(value.dtype)}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+        raise InputError(f"{path}: {key} is {kind}, wanted {wanted}.") from error
     found = found.to(_COMPUTED.get(found.dtype, found.dtype)) if found.layout == torch.strided else found
     if found.layout != torch.strided or found.dtype not in _KNOWN or found.is_nested or found.device.type != "cpu":
-        raise InputError(f"{path}: {key} is a tensor of {found.layout}, {found.dtype}, {found.device}; wanted {wanted}.")
+        kind = "nested rows" if found.is_nested else str(found.layout)
+        raise InputError(f"{path}: {key} is a tensor of {kind}, {found.dtype}, {found.device}; wanted {wanted}.")
     return found
+
+
+def _words(dtype: np.dtype[Any]) -> str:
+    """A type of NumPy that holds no numbers."""
+    if dtype.fields:
+        return f"rows with the fields {', '.join(dtype.fields)}"
+    return {"U": "words", "S": "bytes", "O": "Python objects"}.get(dtype.kind, str(dtype))
 
 
 def matrix_of(path: str, key: str, value: Any, rows: str) -> Tensor:
@@ -53,6 +65,15 @@ def matrix_of(path: str, key: str, value: Any, rows: str) -> Tensor:
             ".reshape(-1, 1)."
         )
     return _finite(path, key, found, 2, wanted)
+
+
+def rounded_away(given: Tensor, read: Tensor) -> tuple[int, ...]:
+    """The dimensions of (rows, dimensions) that are constant only as they are ``read``, in float32."""
+    if given.dtype != torch.float64:
+        return ()
+    (low, high), (least, greatest) = given.aminmax(dim=0), read.aminmax(dim=0)
+    varied = high - low > _JITTER * high.abs()
+    return tuple((varied & (least == greatest)).nonzero()[:, 0].tolist())
 
 
 def column_of(path: str, key: str, value: Any, rows: str) -> Tensor:
@@ -74,14 +95,20 @@ def flags_of(path: str, key: str, value: Any, rows: str) -> Tensor:
 def lengths_of(path: str, value: Any, pairs: int) -> Tensor:
     """Steps of each episode, (episodes,) int64, which sum to ``pairs``."""
     found = tensor_of(path, "episode_lengths", value, "an array of positive integers")
-    lengths = found.to(torch.int64) if is_whole(found) else found
-    fit = is_whole(found) and lengths.ndim == 1 and bool(((lengths > 0) & (lengths <= pairs)).all())
+    lengths = as_whole(found)
+    fit = is_whole(lengths) and lengths.ndim == 1 and bool(((lengths > 0) & (lengths <= pairs)).all())
     if not fit or lengths.sum() != pairs:
         raise InputError(
             f"{path}: episode_lengths must be positive integers that sum to the number of pairs, {pairs}; found "
             f"shape {tuple(found.shape)}, {found.dtype}, sum {lengths.sum().item()}."
         )
     return lengths
+
+
+def as_whole(found: Tensor) -> Tensor:
+    """Integers as int64, also those written as floating point; anything else as it is."""
+    is_float = found.is_floating_point() and bool((found == found.round()).all() and (found.abs() < 2**53).all())
+    return found.to(torch.int64) if is_float or is_whole(found) else found
 
 
 def is_whole(found: Tensor) -> bool:

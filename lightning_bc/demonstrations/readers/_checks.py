@@ -32,7 +32,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_bc.demonstrations.readers._arrays import column_of, flags_of, lengths_of, matrix_of, number_of, returns_of
+from lightning_bc.demonstrations.readers._arrays import (
+    column_of,
+    flags_of,
+    lengths_of,
+    matrix_of,
+    number_of,
+    returns_of,
+    rounded_away,
+)
 from lightning_bc.demonstrations.readers._names import arranged, layout_of
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.errors import InputError
@@ -109,13 +117,15 @@ def origin(path: str, content: Mapping[str, Any]) -> Origin:
     )
 
 
-def trajectories(path: str, content: Mapping[str, Any], sha256: str, one_episode: bool = False) -> Trajectories:
+def trajectories(
+    path: str, content: Mapping[str, Any], sha256: str, one_episode: bool = False, is_apart: bool = False
+) -> Trajectories:
     """Check flat arrays, under the names of any tool, and make trajectories of them.
 
-    ``one_episode`` says that they are one, unless they say themselves where episodes end.
+    ``one_episode`` and ``is_apart``: see :func:`_names.arranged`.
     """
     found, layout = list(content), layout_of(content)
-    content = arranged(path, content, one_episode)
+    content = arranged(path, content, one_episode, is_apart)
     missing = [key for key in NEEDED if key not in content]
     if missing:
         raise InputError(
@@ -125,9 +135,14 @@ def trajectories(path: str, content: Mapping[str, Any], sha256: str, one_episode
     observations, actions = (matrix_of(path, key, content[key], "pairs") for key in NEEDED)
     pairs = len(observations)
     if len(actions) != pairs:
+        more = ""
+        if pairs > len(actions) and "episode_lengths" in content:
+            more = f" There may be one more after each of {len(content['episode_lengths'])} episodes."
+        elif pairs > len(actions):
+            more = " Where there is one more after each episode, give episode_lengths."
         raise InputError(
             f"{path}: {pairs} observations but {len(actions)} actions, of shapes {tuple(observations.shape)} and "
-            f"{tuple(actions.shape)}; each observation needs its action, (pairs, dimensions)."
+            f"{tuple(actions.shape)}; each observation needs its action, (pairs, dimensions).{more}"
         )
     rewards = column_of(path, "rewards", content["rewards"], "pairs") if "rewards" in content else None
     if rewards is not None and len(rewards) != pairs:
@@ -138,7 +153,12 @@ def trajectories(path: str, content: Mapping[str, Any], sha256: str, one_episode
         actions=actions,
         lengths=lengths_of(path, content["episode_lengths"], pairs) if knows_episodes else torch.tensor([pairs]),
         rewards=rewards,
-        origin=replace(origin(path, content), sha256=sha256, layout=f"arrays {layout}"),
+        origin=replace(
+            origin(path, content),
+            sha256=sha256,
+            layout=f"arrays {layout}",
+            rounded_away=rounded_away(content["observations"], observations),
+        ),
         knows_episodes=knows_episodes,
     )
     return replace(
@@ -171,5 +191,9 @@ def _final(path: str, value: Any, made: Trajectories) -> Tensor:
 
 def _per_episode(path: str, key: str, found: int, made: Trajectories) -> None:
     if not made.knows_episodes or found != len(made.lengths):
-        episodes = f"{len(made.lengths)} episode_lengths" if made.knows_episodes else "no episode_lengths"
-        raise InputError(f"{path}: {found} {key} for {episodes}; each episode needs one, or remove the key.")
+        if not made.knows_episodes:
+            raise InputError(
+                f"{path}: {key} has {found} values for {len(made)} pairs, and nothing says where episodes end. Give "
+                "episode_lengths, so that there is one per episode, or remove the key."
+            )
+        raise InputError(f"{path}: {found} {key} for {len(made.lengths)} episodes; each needs one, or remove the key.")

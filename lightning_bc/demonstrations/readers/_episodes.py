@@ -7,21 +7,26 @@
     [(observations, actions), ...]          one pair of arrays per episode
     {"obs": [..., ...], "acts": [..., ...]} lists with one array per episode, or arrays (episodes, steps, dimensions)
 
-In each of them observations may be a dictionary of arrays: see ``_observations``.
+Arrays (steps, 1, dimensions), as stable-baselines3's buffers have them of a single environment, are flat. What is kept apart
+is one episode, also where ``dones`` mark successes in its midst or next observations differ from the following row.
+Observations may be a dictionary of arrays in each of these layouts: see ``_observations``.
 """
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_bc.demonstrations.readers import _checks
-from lightning_bc.demonstrations.readers._arrays import is_whole, tensor_of
-from lightning_bc.demonstrations.readers._names import ENDS, known
-from lightning_bc.demonstrations.readers._observations import ANY, ObservationKeys, side_by_side
+from lightning_bc.demonstrations.readers._arrays import as_whole, is_whole, tensor_of
+from lightning_bc.demonstrations.readers._names import ENDS, known, marks_steps_within, named, say_left_out
+from lightning_bc.demonstrations.readers._observations import ANY, ObservationKeys, rows_of, side_by_side
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories, joined
 from lightning_bc.errors import InputError
 
@@ -40,24 +45,34 @@ def trajectories(
         InputError: it is in no layout, observations are several and ``keys`` do not fit them, or what
             :func:`_checks.trajectories` refuses; the message names the episode.
     """
+    if _is_pair(content):
+        one_episode = one_episode or rows_of(content[0]) == len(content[1]) + 1
+        content = {"observations": content[0], "actions": content[1]}
     episodes = _apart(path, content)
     if episodes is None:
         return _one(path, content, sha256, one_episode, keys)
-    parts: list[Trajectories] = []
-    for number, episode in enumerate(episodes):
-        parts.append(_one(f"{path}, episode {number}", episode, sha256, True, keys))
+    parts, is_apart = list[Trajectories](), not _is_named_without_numbers(content)
+    numbers = [number for number, episode in enumerate(episodes) if not _is_empty(episode)] or range(len(episodes))
+    if len(numbers) < len(episodes):
+        say_left_out(path, sorted(set(range(len(episodes))) - set(numbers)))
+    for number in numbers:
+        parts.append(_one(f"{path}, episode {number}", episodes[number], sha256, True, keys, is_apart))
         if not keys.chosen and parts[0].origin.note:                # every episode's are those of the first
             keys = ObservationKeys(parts[0].origin.observation_keys or ())
+    if is_apart:
+        _warn_of_successes(path, episodes)
     first = parts[0].origin
     layout = f"episodes apart, each with {first.layout}"
     said = replace(origin(path, content), sha256=sha256, note=first.note, layout=layout)
     return together(parts, replace(said, observation_keys=first.observation_keys))
 
 
-def _one(path: str, content: Mapping[Any, Any], sha256: str, one_episode: bool, keys: ObservationKeys) -> Trajectories:
-    """One dictionary of arrays, whose observations may be several."""
-    content, used, note = side_by_side(path, content, keys)
-    made = _checks.trajectories(path, content, sha256, one_episode)
+def _one(
+    path: str, content: Mapping[Any, Any], sha256: str, one_episode: bool, keys: ObservationKeys, is_apart: bool = False
+) -> Trajectories:
+    """One dictionary of arrays, whose observations may be several; of one episode, where the file keeps it apart."""
+    content, used, note = side_by_side(path, _without_environments(content), keys)
+    made = _checks.trajectories(path, content, sha256, one_episode, is_apart)
     return made if used is None else replace(made, origin=replace(made.origin, observation_keys=used, note=note))
 
 
@@ -81,7 +96,8 @@ def together(parts: Sequence[Trajectories], origin: Origin) -> Trajectories:
                     f"{part.origin.path}: {key} have {here} dimensions, those of {first.origin.path} have {there}; all need "
                     "the same."
                 )
-    return replace(joined(parts), origin=origin, knows_episodes=True)
+    rounded = sorted({dimension for part in parts for dimension in part.origin.rounded_away})
+    return replace(joined(parts), origin=replace(origin, rounded_away=tuple(rounded)), knows_episodes=True)
 
 
 def natural(name: Any) -> list[tuple[bool, int, str]]:
@@ -97,8 +113,6 @@ def _apart(path: str, content: Any) -> Sequence[Mapping[str, Any]] | None:
             return [content[name] for name in sorted(content, key=natural)]
         return _columns_apart(path, content)
     if isinstance(content, list | tuple) and content:
-        if _is_pair(content):
-            content = [content]
         if all(isinstance(episode, Mapping) for episode in content):
             return content
         if all(map(_is_pair, content)):
@@ -110,11 +124,11 @@ def _columns_apart(path: str, content: Mapping[Any, Any]) -> Sequence[Mapping[st
     """The episodes of columns that are lists with one array per episode, or stacks of them; None of flat arrays."""
     used = known(content)
     needed = [content[used[key]] for key in ("observations", "actions") if key in used]
-    if len(needed) < 2:
+    if len(needed) < 2 or all(map(_is_of_one_environment, needed)):
         return None
-    if all(_is_array(column) and column.ndim == 3 for column in needed):
+    if all(map(_is_stack, needed)):
         columns = {name: content[name] for name in used.values() if _is_array(content[name]) and content[name].ndim > 1}
-    elif _is_per_episode(needed[1]) and needed[1][0].ndim == 2 and _is_per_episode(needed[0], or_dictionaries=True):
+    elif _is_per_episode(needed[1]) and _is_episode(needed[1][0]) and _is_per_episode(needed[0], or_dictionaries=True):
         columns = {name: content[name] for name in used.values() if _is_per_episode(content[name], or_dictionaries=True)}
     else:
         return None
@@ -135,11 +149,12 @@ def _without_padding(
     """
     steps = len(episodes[0][used["actions"]])
     if "episode_lengths" in used:
-        lengths = tensor_of(path, "episode_lengths", content[used["episode_lengths"]], "an array of positive integers")
+        given = content[used["episode_lengths"]]
+        lengths = as_whole(tensor_of(path, "episode_lengths", given, "an array of positive integers"))
         fit = lengths.shape == (len(episodes),) and is_whole(lengths)
-        if not fit or not ((lengths > 0) & (lengths <= steps)).all():
+        if not fit or not ((lengths >= 0) & (lengths <= steps)).all():
             raise InputError(
-                f"{path}: episode_lengths must be {len(episodes)} integers from 1 to {steps}, the steps in its stack of "
+                f"{path}: episode_lengths must be {len(episodes)} integers from 0 to {steps}, the steps in its stack of "
                 f"actions; found shape {tuple(lengths.shape)}, {lengths.dtype}."
             )
         return [                                                    # observations may have one row more
@@ -151,10 +166,66 @@ def _without_padding(
         flags = [tensor_of(path, key, column, "yes or no per step") for column in marked]
         if any((flag[:-1] != 0).any() for flag in flags if flag.ndim):
             raise InputError(
-                f"{path}: {used[key]} marks ends before the last of {steps} steps, so that the rows behind them may be "
-                "padding. Give episode_lengths, or a list with one array per episode."
+                f"{path}: {used[key]} marks ends before the last of {steps} steps of {used['actions']}, whose shape is "
+                f"{tuple(content[used['actions']].shape)}, read as (episodes, steps, action_dim). Where rows behind ends "
+                "are padding, give episode_lengths, or a list with one array per episode. Arrays (steps, environments, "
+                "dimensions) become flat by .swapaxes(0, 1).reshape(-1, dimensions), and flags by .T.reshape(-1), with each "
+                "environment's last step marked in timeouts."
             )
     return episodes
+
+
+def _is_named_without_numbers(content: Any) -> bool:
+    """Whether it is dictionaries with names as ``data`` or ``train``, of which each may hold several episodes."""
+    return isinstance(content, Mapping) and not known(content) and not re.search("[0-9]", "".join(map(str, content)))
+
+
+def _is_empty(episode: Mapping[Any, Any]) -> bool:
+    """Whether it has no steps."""
+    actions: Any = named(episode).get("actions")
+    return (_is_array(actions) or isinstance(actions, list)) and len(actions) == 0
+
+
+@rank_zero_only
+def _warn_of_successes(path: str, episodes: Sequence[Mapping[str, Any]]) -> None:
+    """Say where ``dones`` are taken for successes that could be ends of several episodes in one place."""
+    found = [number for number, episode in enumerate(episodes) if marks_steps_within(path, named(episode).get("dones"))]
+    if found:
+        warnings.warn(
+            f"{path}: dones mark steps within {len(found)} of {len(episodes)} episodes (the first is episode {found[0]}). "
+            "They are taken for successes. If they are ends of several episodes, give episode_lengths there.",
+            stacklevel=2,
+        )
+
+
+def _without_environments(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """Arrays of shape (steps, environments = 1, dimensions) as (steps, dimensions)."""
+    used = known(content)
+    if not all(key in used and _is_of_one_environment(content[used[key]]) for key in ("observations", "actions")):
+        return content
+    stacks = {name: content[name] for name in used.values() if _is_stack(content[name])}
+    return {**content, **{name: stack[:, 0] for name, stack in stacks.items() if stack.shape[1] == 1}}
+
+
+def _is_episode(actions: Any) -> bool:
+    return _axes(actions) == 2 or _is_of_one_environment(actions)
+
+
+def _is_of_one_environment(value: Any) -> bool:
+    """Whether its shape is (steps, 1, dimensions); of observations also those of all entries."""
+    if isinstance(value, Mapping):                                  # whose entries are flattened anyway
+        return len(value) > 0 and all(_axes(one) > 2 and one.shape[1] == 1 for one in value.values())
+    return _is_stack(value) and value.shape[1] == 1
+
+
+def _is_stack(value: Any) -> bool:
+    return _is_array(value) and _axes(value) == 3
+
+
+def _axes(value: Any) -> int:
+    """Of an array, also one of HDF5; 0 of what has no shape of its own, as nested tensors."""
+    is_dense = not isinstance(value, Tensor) or (value.layout == torch.strided and not value.is_nested)
+    return getattr(value, "ndim", 0) if is_dense else 0
 
 
 def _is_array(value: Any) -> bool:

@@ -5,22 +5,26 @@ that a file has; any other name is never looked at. :func:`arranged` brings arra
 :mod:`lightning_bc.demonstrations.readers._checks`. Where episodes end is said by the first of these that is there:
 
     episode_lengths                       steps of each episode
+    episode_ids                           the number of each step's episode
     terminated, timeouts, dones           yes or no per step; an episode ends where any of them is yes
     episode_starts                        yes or no per step
     indices                               the row of each episode's first step, but the first episode's
 
 Observations may have one row more per episode than actions, the one after its last step; ``next_observations`` say the
-same. ``dones`` alone do not tell a terminal state from a time limit, so that terminations are not known from them.
+same, and where most of them are not the following row's observation, the file is refused: its rows are in another order.
+``dones`` alone do not tell a terminal state from a time limit, so that terminations are not known from them.
 """
 
-from collections.abc import Iterable, Mapping, Sized
+import warnings
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_bc.aliases import Columns
-from lightning_bc.demonstrations.readers._arrays import flags_of, is_whole, lengths_of, tensor_of
+from lightning_bc.demonstrations.readers._arrays import as_whole, flags_of, is_whole, lengths_of, tensor_of
 from lightning_bc.errors import InputError
 
 NAMES: dict[str, tuple[str, ...]] = {
@@ -34,6 +38,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "episode_starts": ("episode_starts",),
     "indices": ("indices",),
     "episode_lengths": ("episode_lengths",),
+    "episode_ids": ("episode_ids", "episode_id", "episode_index"),
     "final_observations": ("final_observations",),
     "mean_reward": ("mean_reward",),
     "std_reward": ("std_reward",),
@@ -43,6 +48,9 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 
 ENDS = ("terminated", "timeouts", "dones")
+
+SAME = 1e-3
+"""An episode goes on where the following row is so near to the next observation, in standard deviations: noise is no end."""
 
 
 def known(names: Iterable[str]) -> dict[str, str]:
@@ -64,34 +72,43 @@ def layout_of(content: Mapping[str, Any]) -> str:
     return ", ".join(key if key == name else f"{key} ({name})" for key, name in used.items())
 
 
-def arranged(path: str, content: Mapping[str, Any], one_episode: bool = False) -> Columns:
+def arranged(path: str, content: Mapping[str, Any], one_episode: bool = False, is_apart: bool = False) -> Columns:
     """``content`` under the keys of the checks, which say what is wrong with shapes.
 
-    ``one_episode`` says that the arrays are one, unless they say themselves where episodes end.
+    Args:
+        path: for messages.
+        content: arrays by name.
+        one_episode: whether they are one, unless flags mark steps of their midst as ends, or lengths say otherwise.
+        is_apart: whether they are one that the file keeps apart from others, unless lengths say otherwise: flags may go on
+            behind its success.
 
     Raises:
         InputError: what says where episodes end is not what it should be.
     """
     found = named(content)
+    if is_apart and "timeouts" not in found:                        # with which they tell terminations
+        found.pop("dones", None)
     if not {"observations", "actions"} <= set(found):
         return found
-    observations, actions = (tensor_of(path, key, found[key], "an array") for key in ("observations", "actions"))
+    observations, actions = (tensor_of(path, key, found[key], "an array of numbers") for key in ("observations", "actions"))
     if observations.ndim != 2 or actions.ndim != 2 or not len(actions):
         return found                                                # which the checks refuse
     found |= {"observations": observations, "actions": actions}
     following, pairs = found.pop("next_observations", None), len(actions)
     if following is not None:
-        following = tensor_of(path, "next_observations", following, "an array")
+        following = tensor_of(path, "next_observations", following, "an array of numbers")
         if following.shape != observations.shape or len(observations) != pairs:
             raise InputError(
                 f"{path}: next_observations has shape {tuple(following.shape)}, observations {tuple(observations.shape)}, "
                 f"and there are {pairs} actions; each action needs one of both. Mend them, or leave next_observations out."
             )
+    _leave_out_empty(path, found, pairs)
     flags = {key: flags_of(path, key, found.pop(key), "step or episode") for key in ENDS if key in found}
-    last = _last_rows(path, found, flags, following)
+    last = _last_rows(path, found, flags, following, one_episode, is_apart)
     if last is None and one_episode:
         last = torch.tensor([pairs - 1])
     if last is not None:
+        _refuse_ends_within(path, flags, last)
         found["episode_lengths"] = last.diff(prepend=torch.tensor([-1]))
         if len(observations) == pairs + len(last) != pairs:
             final = last + 1 + torch.arange(len(last))
@@ -103,10 +120,36 @@ def arranged(path: str, content: Mapping[str, Any], one_episode: bool = False) -
     return found if terminated is None else found | {"terminated": terminated}
 
 
-def _last_rows(path: str, found: Columns, flags: Mapping[str, Tensor], following: Tensor | None) -> Tensor | None:
+@rank_zero_only
+def say_left_out(path: str, episodes: Sequence[int]) -> None:
+    """Warn of ``episodes`` without steps."""
+    found = f"{len(episodes)} episodes have no steps and are left out (the first is episode {episodes[0]})"
+    warnings.warn(f"{path}: {found}.", stacklevel=2)
+
+
+def _leave_out_empty(path: str, found: Columns, pairs: int) -> None:
+    """Take episodes of length 0 out of ``found``, where it is clear what is given per episode."""
+    if "episode_lengths" not in found:
+        return
+    lengths = as_whole(tensor_of(path, "episode_lengths", found["episode_lengths"], "an array of positive integers"))
+    is_empty = lengths == 0
+    if lengths.ndim != 1 or not is_empty.any() or is_empty.all() or len(lengths) == pairs:
+        return
+    say_left_out(path, is_empty.nonzero()[:, 0].tolist())
+    found["episode_lengths"] = lengths[~is_empty]
+    for key in ("terminated", "final_observations"):
+        values = tensor_of(path, key, found.get(key, ()), "one row per episode")
+        if values.ndim and len(values) == len(lengths):
+            found[key] = values[~is_empty]
+
+
+def _last_rows(
+    path: str, found: Columns, flags: Mapping[str, Tensor], following: Tensor | None, one_episode: bool, is_apart: bool
+) -> Tensor | None:
     """The row of each episode's last step, (episodes,), or None where nothing says it. What says it leaves ``found``."""
     pairs = len(found["actions"])
-    lengths, starts, splits = (found.pop(key, None) for key in ("episode_lengths", "episode_starts", "indices"))
+    said = ("episode_lengths", "episode_ids", "episode_starts", "indices")
+    lengths, numbers, starts, splits = (found.pop(key, None) for key in said)
     ends = torch.zeros(pairs, dtype=torch.bool)
     for key, flag in flags.items():
         if len(flag) == pairs:
@@ -115,11 +158,10 @@ def _last_rows(path: str, found: Columns, flags: Mapping[str, Tensor], following
             raise InputError(f"{path}: {len(flag)} {key} for {pairs} actions; each action needs one.")
     if lengths is not None:
         return lengths_of(path, lengths, pairs).cumsum(0) - 1
-    if following is not None and set(flags) <= {"terminated"}:      # says nothing of time limits, but the rows do
-        leaps = (following[:-1] != found["observations"][1:].to(following.dtype)).flatten(1).any(dim=1)
-        if leaps.sum() > pairs / 2:                                 # shuffled: no episodes are to be found
-            return None
-        ends[:-1] |= leaps
+    if numbers is not None:
+        return _last_of_numbers(path, numbers, pairs)
+    if is_apart or (one_episode and not _marks_within(ends)):       # what is one has ends nowhere else
+        ends[:], following = False, None
     if not ends.any() and starts is not None:
         began = flags_of(path, "episode_starts", starts, "step")
         if len(began) != pairs:
@@ -128,10 +170,85 @@ def _last_rows(path: str, found: Columns, flags: Mapping[str, Tensor], following
     elif not ends.any() and splits is not None:
         ends[_splits(path, splits, pairs) - 1] = True
         ends[-1] = True                                             # no split is one episode, and that is known
+    if following is not None:
+        leaps = _leaps(path, found["observations"], following, ends)
+        if set(flags) <= {"terminated"}:                            # says nothing of time limits, but the rows do
+            ends[:-1] |= leaps
     if not ends.any():
         return None
     ends[-1] = True
     return ends.nonzero()[:, 0]
+
+
+def marks_steps_within(path: str, value: Any) -> bool:
+    """Whether ``dones`` of an episode mark a step and not the following one, other than those from a success to the end."""
+    return value is not None and _marks_within(flags_of(path, "dones", value, "step or episode"))
+
+
+def _marks_within(ends: Tensor) -> bool:
+    return bool((ends[:-1] & ~ends[1:]).any())
+
+
+def _refuse_ends_within(path: str, flags: Mapping[str, Tensor], last: Tensor) -> None:
+    """Flags may mark an episode's last steps, from its success to its end, but not others.
+
+    Raises:
+        InputError: one does, so that it means something else, or there are more episodes than said.
+    """
+    pairs = int(last[-1]) + 1
+    for key in ("terminated", "timeouts"):
+        if key not in flags or len(flags[key]) != pairs:            # one per episode
+            continue
+        marked = flags[key].clone()
+        marked[:-1] &= ~flags[key][1:]
+        marked[last] = False
+        if marked.any():
+            row = int(marked.nonzero()[0])
+            raise InputError(
+                f"{path}: {key} marks row {row} and not the following one, within an episode that ends at row "
+                f"{int(last[last > row][0])}. Give each episode by itself, or episode_lengths that fit; where {key} means "
+                "something else, as success, leave it out."
+            )
+
+
+def _leaps(path: str, observations: Tensor, following: Tensor, ends: Tensor) -> Tensor:
+    """After which rows but the last the next observation is another one than the following row's, (pairs - 1,).
+
+    Raises:
+        InputError: most rows that are not marked as ``ends`` have a following row with another observation. An ordinary file
+            has as many of them as episodes that were cut off.
+    """
+    observations = observations.to(torch.float32)                   # as it is read: one of both may be more precise
+    distances = (following[:-1].to(torch.float32) - observations[1:]).abs()
+    within = ~ends[:-1]
+    torn, rows = int(((distances > 0).any(dim=1) & within).sum()), int(within.sum())
+    if torn > rows / 2:
+        raise InputError(
+            f"{path}: after {torn} of {rows} rows that end no episode, next_observations is not the observation of the "
+            "following row, so that the rows are not in the order in which they were played. Sort them by environment, "
+            "episode and step; to learn from single pairs, keep observations and actions alone; or give episode_lengths, "
+            "where the rows are in order and next_observations were measured anew."
+        )
+    return (distances > SAME * observations.std(dim=0, correction=0)).any(dim=1)
+
+
+def _last_of_numbers(path: str, value: Any, pairs: int) -> Tensor:
+    """The row of each episode's last step, from the number of each step's episode, or one number for all."""
+    numbers = tensor_of(path, "episode_ids", value, "a number per step").flatten()
+    if numbers.is_complex() or not numbers.isfinite().all() or len(numbers) not in (1, pairs):
+        raise InputError(
+            f"{path}: {len(numbers)} episode_ids, {numbers.dtype}, for {pairs} actions; each action needs the number of its "
+            "episode. Leave the key out if it is something else."
+        )
+    ends = torch.ones(pairs, dtype=torch.bool)
+    ends[:-1] = numbers[1:] != numbers[:-1] if len(numbers) == pairs else False
+    last = ends.nonzero()[:, 0]
+    if len(numbers) == pairs and len(numbers[last].unique()) < len(last):
+        raise InputError(
+            f"{path}: episode_ids come back to earlier episodes: {len(numbers[last].unique())} lie in {len(last)} places, "
+            "so that the rows are not in the order in which they were played. Sort them by episode and step."
+        )
+    return last
 
 
 def _splits(path: str, value: Any, pairs: int) -> Tensor:

@@ -138,6 +138,13 @@ def side_by_side(
     return made, used, note_of(sizes)
 
 
+def rows_of(observations: Any) -> int:
+    """How many observations there are, of one array or of the first entry; 0 of anything else."""
+    entries = _entries(observations)
+    first = observations if entries is None else next(iter(entries.values()), ())
+    return len(first) if getattr(first, "ndim", 0) > 0 else 0
+
+
 def note_of(sizes: Mapping[str, int]) -> str:
     """What the columns of observations are: keys and their sizes."""
     return f"observations are {', '.join(f'{key} ({size})' for key, size in sizes.items())}, side by side in this order"

@@ -4,8 +4,8 @@
     data/demo_0/obs/KEY, data/demo_0/actions, ...            https://robomimic.github.io/docs/datasets/overview.html
     episode_0/observations, episode_0/actions, ...
 
-Observations may be a group: see ``_observations``. The ``dones`` of an episode's group may mark successes in its midst, and
-are not looked at.
+Observations may be a group: see ``_observations``. The ``dones`` of an episode's group may mark successes in its midst: see
+``_names``.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,8 +27,7 @@ def read(path: str, one_episode: bool = False, keys: ObservationKeys = ANY) -> T
     """Read and check everything."""
     with _opened(path) as file:
         episodes = _groups(file)
-        used = [key for key in NAMES if not (episodes and key == "dones")]
-        content: Any = [_columns(group, used) for group in episodes] or {**dict.fromkeys(file), **_columns(file, used)}
+        content: Any = [_columns(group, NAMES) for group in episodes] or {**dict.fromkeys(file), **_columns(file, NAMES)}
         return _episodes.trajectories(path, content, sha256(path), one_episode, keys)
 
 

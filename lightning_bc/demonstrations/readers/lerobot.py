@@ -3,8 +3,9 @@
     meta/info.json, data/chunk-000/episode_000000.parquet    version 2: a file per episode
     meta/info.json, data/chunk-000/file-000.parquet          version 3: many episodes per file
 
-    https://github.com/huggingface/lerobot, lerobot/datasets. Columns: ``observation.KEY``, ``action``, ``episode_index``,
-    ``frame_index``, and where they are there ``next.reward`` and ``next.success``, which tells episodes that terminated.
+    https://github.com/huggingface/lerobot, lerobot/datasets. Columns: ``observation.KEY`` or ``observation``, ``action``,
+    ``episode_index``, ``frame_index``, and where they are there ``next.reward`` and ``next.success``, which tells episodes
+    that terminated.
 
 Videos and images are not read: see ``_observations`` for which of several observations are. ``next.done`` marks the last
 step of each episode, which ``episode_index`` says already. A Parquet file with other names is read by the usual ones.
@@ -27,6 +28,8 @@ from lightning_bc.texts import json_of
 ANSWERS_TO = (".parquet", "/meta/info.json")
 
 _PREFIX = "observation."
+_ALONE = "observation"
+_WITHOUT_KEYS = {_ALONE, "action", "episode_index", "frame_index"}
 _OTHERS = {"action", "episode_index", "frame_index", "next.reward", "next.success"}
 _USUAL = {name for alike in NAMES.values() for name in alike}
 
@@ -36,9 +39,11 @@ def read(path: str, one_episode: bool = False, keys: ObservationKeys = ANY) -> T
     files = _files(path)
     with _arrow.opened(path, files[0]) as pyarrow:
         schema = pyarrow.parquet.read_schema(files[0])
-        is_lerobot = any(name.startswith(_PREFIX) for name in schema.names)
+        entries = {name: _entry(schema.field(name).type) for name in schema.names if name.startswith(_PREFIX)}
+        if not entries and set(schema.names) >= _WITHOUT_KEYS:
+            entries = {_ALONE: _entry(schema.field(_ALONE).type)}
+        is_lerobot = bool(entries)
         if is_lerobot:
-            entries = {name: _entry(schema.field(name).type) for name in schema.names if name.startswith(_PREFIX)}
             keys = ObservationKeys(keys.among(path, entries))
         wanted = {*keys.chosen, *_OTHERS} if is_lerobot else _USUAL
     tables = []
@@ -97,7 +102,7 @@ def _steps(path: str, tables: Sequence[Any]) -> Columns:
             raise InputError(f"{path}: its files have the columns {names} and {table.column_names}; all need the same.")
     columns = {name: np.concatenate([_arrow.array_of(path, name, table.column(name)) for table in tables]) for name in names}
     episodes, frames = (columns.pop(name, None) for name in ("episode_index", "frame_index"))
-    observations = {name: columns.pop(name) for name in names if name.startswith(_PREFIX)}
+    observations = {name: columns.pop(name) for name in names if name.startswith(_PREFIX) or name == _ALONE}
     content: Columns = {"observations": observations, "actions": columns.get("action")}
     content["rewards"], success = columns.get("next.reward"), columns.get("next.success")
     if episodes is None or frames is None or not len(episodes):

@@ -37,7 +37,7 @@ def read(path: str, one_episode: bool = False, keys: ObservationKeys = ANY) -> T
             content.update(np.ascontiguousarray(episode[key][:last]).tobytes())
     made = _episodes.trajectories(path, episodes, content.hexdigest(), keys=keys)
     origin = replace(_origin(path, dataset), sha256=made.origin.sha256, note=note, observation_keys=used)
-    return replace(made, origin=replace(origin, layout=made.origin.layout))
+    return replace(made, origin=replace(origin, layout=made.origin.layout, rounded_away=made.origin.rounded_away))
 
 
 def peek(path: str) -> Origin:
