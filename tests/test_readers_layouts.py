@@ -136,7 +136,14 @@ def test_cut_off_episodes_are_found_where_the_next_observation_is_another_one(tm
 ORDERED = {"obs": OBSERVATIONS, "acts": ACTIONS, "next_obs": NEXT, "terminals": TERMINAL, "dones": END}
 
 
-@pytest.mark.parametrize("ends", [[], ["terminals"], ["dones"], ["terminals", "dones"]], ids=str)
+def test_shuffled_transitions_without_ends_are_no_episodes(tmp_path):
+    order = np.random.default_rng(1).permutation(len(ACTIONS))
+    found = written(tmp_path, **{key: ORDERED[key][order] for key in ("obs", "acts", "next_obs")}, rewards=REWARDS[order])
+    assert not found.knows_episodes
+    assert np.isnan(found.mean_return)
+
+
+@pytest.mark.parametrize("ends", [["terminals"], ["dones"], ["terminals", "dones"]], ids=str)
 def test_rows_that_are_not_in_their_order_are_refused(tmp_path, ends):
     order = np.random.default_rng(1).permutation(len(ACTIONS))
     arrays = {key: ORDERED[key][order] for key in ("obs", "acts", "next_obs", *ends)}

@@ -214,14 +214,17 @@ def _refuse_ends_within(path: str, flags: Mapping[str, Tensor], last: Tensor) ->
 def _leaps(path: str, observations: Tensor, following: Tensor, ends: Tensor) -> Tensor:
     """After which rows but the last the next observation is another one than the following row's, (pairs - 1,).
 
+    Where that is most of the rows, they are no episodes: an ordinary file has as many of them as episodes that were cut off.
+
     Raises:
-        InputError: most rows that are not marked as ``ends`` have a following row with another observation. An ordinary file
-            has as many of them as episodes that were cut off.
+        InputError: it is most of the rows that are not marked as ``ends``, and some are.
     """
     observations = observations.to(torch.float32)                   # as it is read: one of both may be more precise
     distances = (following[:-1].to(torch.float32) - observations[1:]).abs()
     within = ~ends[:-1]
     torn, rows = int(((distances > 0).any(dim=1) & within).sum()), int(within.sum())
+    if torn > rows / 2 and not ends.any():
+        return torch.zeros_like(within)
     if torn > rows / 2:
         raise InputError(
             f"{path}: after {torn} of {rows} rows that end no episode, next_observations is not the observation of the "
