@@ -50,6 +50,8 @@ def test_a_learning_rate_that_is_too_high_stops_the_run_and_is_named(data, capsy
     assert results.diverged.startswith("diverged at optimizer step ")
     assert np.isnan(results.score)
     assert results.failed_episodes == 1
+    if not Path("checkpoints/mine/last.ckpt").exists():             # it is named by itself
+        assert "It ended without one; how, says lightning_logs/mine/results.json" in refused(capsys, "fit", "--run", "mine")
 
 
 @pytest.mark.slow

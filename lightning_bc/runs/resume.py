@@ -56,6 +56,8 @@ def with_own_configuration(command: str, args: Sequence[str]) -> list[str]:
             if (command == "fit" and is_described) or {"-h", "--help"} & set(args):
                 return list(args)
             way_out = " To start one, add --config or --model." if command == "fit" else ""
+            if (results := folders.results_path(given["--run"])).is_file():
+                way_out = f" It ended without one; how, says {results}."
             raise InputError(
                 f"--run {given['--run']}: no run of this name has a checkpoint, {path}."
                 f"{folders.nearest_runs(given['--run'])}{way_out}"
