@@ -54,6 +54,27 @@ def test_a_learning_rate_that_is_too_high_stops_the_run_and_is_named(data, capsy
         assert "It ended without one; how, says lightning_logs/mine/results.json" in refused(capsys, "fit", "--run", "mine")
 
 
+@pytest.mark.parametrize(("place", "name"), [(0, "observation"), (1, "reward")])
+def test_numbers_of_the_environment_that_are_not_finite_are_no_divergence(data, capsys, monkeypatch, place, name):
+    def made(*given):
+        environments = make(*given)
+        step = environments.step
+
+        def failing(actions):
+            answer = list(step(actions))
+            answer[place] = answer[place] * np.nan
+            return tuple(answer)
+
+        environments.step = failing
+        return environments
+
+    monkeypatch.setattr("lightning_bc.strategies.online.loop.make", made)
+    flags = f"--model GAIL --data.path {data} --run mine {INTERACTIVE_BUDGET} --model.total_environment_steps 400"
+    flags += " --trainer.enable_progress_bar false"
+    assert f"the environment's {name} is nan, at optimizer step 0. Have it give" in refused(capsys, "fit", *flags.split())
+    assert not Path("lightning_logs/mine/results.json").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("lr", ["1e30", "1e6"])
 @pytest.mark.parametrize("strategy", ONLINE)

@@ -125,6 +125,16 @@ def test_number_of_each_steps_episode(tmp_path, name, dtype):
     check(written(tmp_path, **PAIRS, rewards=REWARDS, **{name: numbers[:, None], "terminals": TERMINAL}), final=False)
 
 
+def test_names_of_each_steps_episode(tmp_path):
+    names = np.repeat(["one", "two", "three", "four"], LENGTHS)
+    check(written(tmp_path, obs=OBSERVATIONS, actions=ACTIONS, rewards=REWARDS, episode_id=names), False, False)
+
+
+@pytest.mark.parametrize("numbers", [np.arange(4), np.arange(10) % 2, np.full(10, np.nan), np.array(["a", "b"] * 5)])
+def test_numbers_that_say_nothing_are_left_aside_where_flags_say_where_episodes_end(tmp_path, numbers):
+    check(written(tmp_path, **PAIRS, rewards=REWARDS, terminals=TERMINAL, timeouts=END, episode_id=numbers), final=False)
+
+
 def test_lengths_beside_ends_per_step(tmp_path):
     check(written(tmp_path, **PAIRS, rewards=REWARDS, episode_lengths=LENGTHS, terminals=TERMINAL), final=False)
 
@@ -170,6 +180,19 @@ def test_next_observations_of_another_precision_are_the_same(tmp_path):
 def test_noise_of_next_observations_is_no_end(tmp_path):
     noise = 1e-5 * (~END & (np.arange(10) % 3 == 0))[:, None]
     check(written(tmp_path, **PAIRS, rewards=REWARDS, terminals=TERMINAL, next_obs=NEXT + noise))
+
+
+def test_a_row_that_is_far_off_hides_no_end(tmp_path):
+    observations, following = OBSERVATIONS.copy(), NEXT.copy()
+    observations[1, 0] = following[0, 0] = 1e9
+    found = written(tmp_path, obs=observations, acts=ACTIONS, next_obs=following, terminals=TERMINAL)
+    assert tuple(found.lengths.tolist()) == LENGTHS
+
+
+def test_rounding_of_every_next_observation_is_no_disorder(tmp_path):
+    noise = 1e-6 * RNG.normal(size=NEXT.shape)
+    found = written(tmp_path, **PAIRS, rewards=REWARDS, terminals=TERMINAL, next_obs=NEXT + noise, dones=END)
+    assert tuple(found.lengths.tolist()) == LENGTHS
 
 
 def test_the_rows_after_the_last_end_are_an_episode_that_was_cut_off(tmp_path):
@@ -279,8 +302,8 @@ def test_one_flag_for_one_episode(tmp_path):
         ),
         pytest.param({"timeouts": START, "episode_lengths": LENGTHS}, ["timeouts marks row 0"], id="starts for ends"),
         pytest.param({"episode_id": np.arange(10) % 2}, ["2 lie in 10 places", "Sort them"], id="episodes in turn"),
-        pytest.param({"episode_id": np.full(10, np.nan)}, ["10 episode_ids", "Leave the key out"], id="NaN numbers"),
-        pytest.param({"episode_id": np.arange(4)}, ["4 episode_ids, torch.int64, for 10 actions"], id="numbers"),
+        pytest.param({"episode_id": np.full(10, np.nan)}, ["not all finite", "Leave the key out"], id="NaN numbers"),
+        pytest.param({"episode_id": np.arange(4)}, ["4 episode_ids for 10 actions"], id="numbers"),
         pytest.param({"indices": np.array([4, 4])}, ["indices must be the rows, below 10"], id="split twice"),
         pytest.param({"indices": np.array([4, 10])}, ["indices", "give episode_lengths"], id="split at the end"),
         pytest.param({"indices": np.array([4.5])}, ["indices"], id="split in a row"),

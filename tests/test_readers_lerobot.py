@@ -77,6 +77,14 @@ def test_observations_without_a_key(tmp_path):
     check(read(dataset(tmp_path, "v3.0", **{"file-000": shuffled})), final=False)
 
 
+def test_a_table_of_steps_under_the_usual_names_is_no_lerobot(tmp_path):
+    made = columns()
+    table = {name: made[name] for name in ("action", "episode_index", "frame_index")}
+    table |= {"observation": made["observation.state"], "reward": REWARDS, "terminated": TERMINAL}
+    pq.write_table(pa.table(table), tmp_path / "data.parquet")
+    check(read(tmp_path / "data.parquet"), final=False)
+
+
 def test_success_alone_tells_terminations(tmp_path):
     pq.write_table(pa.table(columns(**{"next.success": None})), tmp_path / "data.parquet")
     check(read(tmp_path / "data.parquet"), terminated=False, final=False)

@@ -1,7 +1,9 @@
 """Local Minari datasets: of an environment, of none, with observations that are dictionaries."""
 
+import json
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from gymnasium import spaces
 
 from lightning_bc.demonstrations import peek, read
+from lightning_bc.demonstrations.readers.minari import _of_its_own
 from lightning_bc.errors import InputError
 
 
@@ -70,6 +73,15 @@ def test_an_environment_with_arguments_of_its_own_is_another_than_its_id(minari_
     minari.create_dataset_from_buffers("pendulum/light-v0", minari_dataset, env=environment)
     with pytest.warns(UserWarning, match=r"recorded in Pendulum-v1 with g=1.0, which is another environment"):
         assert peek("minari:pendulum/light-v0").environment_id is None
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"g": 10.0}, {"limits": (-1.0, 1.0)}], ids=str)
+def test_arguments_that_the_id_stands_for_are_not_its_own(kwargs):
+    gymnasium.register("Own-v0", "gymnasium.envs.classic_control:PendulumEnv", kwargs={"limits": (-1.0, 1.0)})
+    spec = SimpleNamespace(id="Own-v0", kwargs=json.loads(json.dumps(kwargs)))
+    assert _of_its_own(spec) == {}
+    assert _of_its_own(SimpleNamespace(id="Own-v0", kwargs={"g": 1.0})) == {"g": 1.0}
+    del gymnasium.registry["Own-v0"]
 
 
 def test_unknown_minari_dataset_names_the_local_ones_and_the_download(minari_dataset):

@@ -309,6 +309,10 @@ def test_a_fit_whose_configuration_was_changed_since_is_refused(monkeypatch, cap
     main(["study", "study.yaml"])
     results = Path(f"lightning_logs/{fit.name}/results.json").read_bytes()
     main(["study", "study.yaml"])                                   # as it is, it is done
+    config = Path(f"lightning_logs/{fit.name}/config.yaml")
+    lines = config.read_text().splitlines(True)                     # the first is of its own digest
+    config.write_text("".join(line for line in lines[1:] if "history" not in line))
+    main(["study", "study.yaml"])                                   # a setting that was not there yet
     Path("mine.yaml").write_text("model: {class_path: MSE, init_args: {optimizer: {init_args: {lr: 0.02}}}}\n")
     assert f"mine, seed 0: its run {fit.name} was made under another" in refused(capsys, "study", "study.yaml")
     assert Path(f"lightning_logs/{fit.name}/results.json").read_bytes() == results

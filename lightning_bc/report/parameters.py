@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -48,7 +49,10 @@ def changed_parameters(config: Chosen) -> Parameters:
     found = _differing(trainer, usual) | _differing(data, _defaults(Demonstrations)) | _differing_arguments(config["model"])
     for callback in naming_callbacks(config):
         found |= _differing_arguments(callback)
-    others = {"init_from": config.get("init_from"), "max_episode_steps": config.get("rollouts", {}).get("max_episode_steps")}
+    source = config.get("init_from")
+    if source is not None and Path(source).stem in ("last", "best"):  # of a run, whose name says more
+        source = Path(source).parent.name
+    others = {"init_from": source, "max_episode_steps": config.get("rollouts", {}).get("max_episode_steps")}
     return found | {name: value for name, value in others.items() if value is not None}
 
 

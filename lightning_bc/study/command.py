@@ -198,7 +198,10 @@ def refuse_changed(done: Iterable[Fit]) -> None:
         before, now = folders.read_config(fit.name), configs[fit.flags]
         if before is None or now is None:
             continue
-        if different := resume.differences(before, {**now, "seed_everything": fit.seed}):
+        data = read_results(folders.results_path(fit.name)).data
+        changed = resume.differences(before, {**now, "seed_everything": fit.seed}, None if data is None else data.sha256)
+        known = folders.flatten(before)                             # a setting that was not there then is as it was
+        if different := {key: values for key, values in changed.items() if key in known}:
             raise InputError(
                 f"{fit.place}: its run {fit.name} was made under another configuration, before and now: "
                 f"{folders.in_words(different)}. Put that back, or remove {folders.LOGS / fit.name} and "

@@ -125,7 +125,8 @@ def check_fits(actor: Expert, name: str, environment_id: str) -> None:
         if beyond_bounds(reach, spaces).any():
             raise InputError(
                 f"{name}: its actions reach from {reach[0].tolist()} to {reach[1].tolist()}; {environment_id} takes those "
-                f"from {spaces.action_low.tolist()} to {spaces.action_high.tolist()}. It is of another environment."
+                f"from {spaces.action_low.tolist()} to {spaces.action_high.tolist()}. It is of another environment, or "
+                "learnt from actions beyond these bounds; --data.action_low and --data.action_high state them then."
             )
 
 

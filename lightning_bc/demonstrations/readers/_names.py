@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
@@ -158,8 +159,11 @@ def _last_rows(
             raise InputError(f"{path}: {len(flag)} {key} for {pairs} actions; each action needs one.")
     if lengths is not None:
         return lengths_of(path, lengths, pairs).cumsum(0) - 1
-    if numbers is not None:
-        return _last_of_numbers(path, numbers, pairs)
+    if numbers is not None and not is_apart:
+        is_needed = not ends.any() and starts is None and splits is None
+        last = _last_of_numbers(path, numbers, pairs, is_needed)
+        if last is not None:
+            return last
     if is_apart or (one_episode and not _marks_within(ends)):       # what is one has ends nowhere else
         ends[:], following = False, None
     if not ends.any() and starts is not None:
@@ -221,37 +225,56 @@ def _leaps(path: str, observations: Tensor, following: Tensor, ends: Tensor) -> 
     """
     observations = observations.to(torch.float32)                   # as it is read: one of both may be more precise
     distances = (following[:-1].to(torch.float32) - observations[1:]).abs()
-    within = ~ends[:-1]
-    torn, rows = int(((distances > 0).any(dim=1) & within).sum()), int(within.sum())
+    if not distances.any():
+        return torch.zeros_like(ends[:-1])
+    centre = observations.median(dim=0).values
+    spread = (observations - centre).abs().median(dim=0).values     # a single row that is far off does not widen it
+    spread = torch.where(spread > 0, spread, observations.std(dim=0, correction=0))
+    leaps = (distances > SAME * spread).any(dim=1)
+    torn, rows = int((leaps & ~ends[:-1]).sum()), int((~ends[:-1]).sum())
     if torn > rows / 2 and not ends.any():
-        return torch.zeros_like(within)
+        return torch.zeros_like(leaps)
     if torn > rows / 2:
         raise InputError(
             f"{path}: after {torn} of {rows} rows that end no episode, next_observations is not the observation of the "
-            "following row, so that the rows are not in the order in which they were played. Sort them by environment, "
-            "episode and step; to learn from single pairs, keep observations and actions alone; or give episode_lengths, "
-            "where the rows are in order and next_observations were measured anew."
+            "following row. Either the rows are not in the order in which they were played: sort them by environment, "
+            "episode and step. Or next_observations is something else, as clipped or some steps later: leave it out, or "
+            "give episode_lengths. Single pairs are learnt from by observations and actions alone."
         )
-    return (distances > SAME * observations.std(dim=0, correction=0)).any(dim=1)
+    return leaps
 
 
-def _last_of_numbers(path: str, value: Any, pairs: int) -> Tensor:
-    """The row of each episode's last step, from the number of each step's episode, or one number for all."""
-    numbers = tensor_of(path, "episode_ids", value, "a number per step").flatten()
-    if numbers.is_complex() or not numbers.isfinite().all() or len(numbers) not in (1, pairs):
-        raise InputError(
-            f"{path}: {len(numbers)} episode_ids, {numbers.dtype}, for {pairs} actions; each action needs the number of its "
-            "episode. Leave the key out if it is something else."
-        )
+def _last_of_numbers(path: str, value: Any, pairs: int, is_needed: bool) -> Tensor | None:
+    """The row of each episode's last step, from the number or name of each step's episode, or one for all.
+
+    Args:
+        path: for messages.
+        value: the numbers.
+        pairs: how many steps there are.
+        is_needed: whether nothing else says where episodes end. Where something does, what is not a number for each step,
+            episode after episode, is left aside, and None is returned.
+
+    Raises:
+        InputError: they are needed, and say otherwise.
+    """
+    names = np.asarray(value).reshape(-1)
+    wrong = "" if len(names) in (1, pairs) else f"{len(names)} episode_ids for {pairs} actions; each action needs one"
+    if not wrong and names.dtype.kind in "fc" and not np.isfinite(names).all():
+        wrong = "episode_ids are not all finite"
+    numbers = torch.from_numpy(np.unique(names.astype(str) if names.dtype.kind == "O" else names, return_inverse=True)[1])
     ends = torch.ones(pairs, dtype=torch.bool)
-    ends[:-1] = numbers[1:] != numbers[:-1] if len(numbers) == pairs else False
+    ends[:-1] = False if wrong or len(numbers) == 1 else numbers[1:] != numbers[:-1]
     last = ends.nonzero()[:, 0]
-    if len(numbers) == pairs and len(numbers[last].unique()) < len(last):
-        raise InputError(
-            f"{path}: episode_ids come back to earlier episodes: {len(numbers[last].unique())} lie in {len(last)} places, "
-            "so that the rows are not in the order in which they were played. Sort them by episode and step."
+    if not wrong and len(numbers) == pairs and len(numbers[last].unique()) < len(last):
+        wrong = (
+            f"episode_ids come back to earlier episodes: {len(numbers[last].unique())} lie in {len(last)} places, so that "
+            "the rows are not in the order in which they were played. Sort them by episode and step"
         )
-    return last
+    if not wrong:
+        return last
+    if is_needed:
+        raise InputError(f"{path}: {wrong}. Leave the key out if it is something else.")
+    return None
 
 
 def _splits(path: str, value: Any, pairs: int) -> Tensor:

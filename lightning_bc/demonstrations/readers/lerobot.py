@@ -40,7 +40,7 @@ def read(path: str, one_episode: bool = False, keys: ObservationKeys = ANY) -> T
     with _arrow.opened(path, files[0]) as pyarrow:
         schema = pyarrow.parquet.read_schema(files[0])
         entries = {name: _entry(schema.field(name).type) for name in schema.names if name.startswith(_PREFIX)}
-        if not entries and set(schema.names) >= _WITHOUT_KEYS:
+        if not entries and set(schema.names) & (_USUAL | _WITHOUT_KEYS) == _WITHOUT_KEYS:  # LeRobot has no other usual names
             entries = {_ALONE: _entry(schema.field(_ALONE).type)}
         is_lerobot = bool(entries)
         if is_lerobot:

@@ -1,6 +1,8 @@
 """Local Minari datasets, ``minari:DATASET_ID`` (optional extra ``minari``; https://minari.farama.org)."""
 
 import hashlib
+import inspect
+import json
 import warnings
 from collections import OrderedDict
 from dataclasses import replace
@@ -9,6 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import load_env_creator
 
 from lightning_bc.aliases import Columns
 from lightning_bc.demonstrations.readers import _episodes
@@ -92,8 +95,20 @@ def _origin(path: str, dataset: Any) -> Origin:
 def _of_its_own(spec: Any) -> dict[str, Any]:
     """The arguments with which an environment was made, as far as they are not those that its id stands for."""
     registered = gymnasium.registry.get(spec.id)
-    usual = {"render_mode": None} | (registered.kwargs if registered is not None else spec.kwargs)
-    return {key: value for key, value in spec.kwargs.items() if key not in usual or repr(usual[key]) != repr(value)}
+    if registered is None:
+        return {}
+    entry = registered.entry_point
+    usual: dict[str, Any] = {"render_mode": None}
+    if entry is not None:
+        parameters = inspect.signature(load_env_creator(entry) if isinstance(entry, str) else entry).parameters.values()
+        usual |= {one.name: one.default for one in parameters if one.default is not one.empty}
+    usual |= registered.kwargs
+    return {key: value for key, value in spec.kwargs.items() if key not in usual or _plain(usual[key]) != _plain(value)}
+
+
+def _plain(value: Any) -> Any:
+    """As a dataset's file holds it: JSON knows no tuples."""
+    return json.loads(json.dumps(value, default=repr))
 
 
 def _dataset(path: str) -> Any:

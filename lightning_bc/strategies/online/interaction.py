@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_bc.aliases import StateDict
 from lightning_bc.border import Border
 from lightning_bc.environments import Environments
-from lightning_bc.errors import DivergedError, takes_state
+from lightning_bc.errors import DivergedError, InputError, takes_state
 from lightning_bc.strategies.base import Metrics
 from lightning_bc.strategies.contract import Metric, Transitions
 from lightning_bc.strategies.online.replay import Replay
@@ -60,18 +60,22 @@ class Interaction:
         """Play ``scaled`` actions (num_envs, action_dim) in [-1, 1], and store what happened.
 
         Raises:
-            DivergedError: the learner's actions, or what the environment answers, are not finite.
+            DivergedError: the learner's actions are not finite.
+            InputError: what the environment answers is not.
         """
         observations = self.observations
         played = self.border.unscaled(scaled).cpu().numpy()
         following, rewards, terminated, truncated, infos = self.environments.step(played)
         for ended in np.flatnonzero(terminated | truncated):        # what followed, not the next episode's first
             following[ended] = infos["final_obs"][ended]
-        for name, values in (
-            ("the learner's action", played), ("the environment's reward", rewards), ("its observation", following)
-        ):  # fmt: skip
+        if not np.isfinite(played).all():
+            raise DivergedError(optimizer_steps, f"the learner's action is {played[~np.isfinite(played)][0]}")
+        for name, values in (("reward", rewards), ("observation", following)):
             if not np.isfinite(values).all():
-                raise DivergedError(optimizer_steps, f"{name} is {values[~np.isfinite(values)][0]}")
+                raise InputError(
+                    f"the environment's {name} is {values[~np.isfinite(values)][0]}, at optimizer step {optimizer_steps:,}. "
+                    "Have it give finite numbers."
+                )
         columns = (self._tensor(column) for column in (rewards, following, terminated))
         self.replay.add(Transitions(observations, scaled, *columns))
         self._count(rewards, terminated | truncated)
