@@ -130,7 +130,9 @@ def test_names_of_each_steps_episode(tmp_path):
     check(written(tmp_path, obs=OBSERVATIONS, actions=ACTIONS, rewards=REWARDS, episode_id=names), False, False)
 
 
-@pytest.mark.parametrize("numbers", [np.arange(4), np.arange(10) % 2, np.full(10, np.nan), np.array(["a", "b"] * 5)])
+@pytest.mark.parametrize(
+    "numbers", [np.arange(4), np.arange(10) % 2, np.full(10, np.nan), np.array(["a", "b"] * 5), np.array(7)]
+)
 def test_numbers_that_say_nothing_are_left_aside_where_flags_say_where_episodes_end(tmp_path, numbers):
     check(written(tmp_path, **PAIRS, rewards=REWARDS, terminals=TERMINAL, timeouts=END, episode_id=numbers), final=False)
 

@@ -257,7 +257,12 @@ def _last_of_numbers(path: str, value: Any, pairs: int, is_needed: bool) -> Tens
     Raises:
         InputError: they are needed, and say otherwise.
     """
-    names = np.asarray(value).reshape(-1)
+    try:
+        names = np.asarray(value.float() if isinstance(value, Tensor) and value.is_floating_point() else value).reshape(-1)
+    except (TypeError, ValueError):                                 # of several shapes
+        names = np.zeros(0)
+    if len(names) == 1 < pairs and not is_needed:
+        return None
     wrong = "" if len(names) in (1, pairs) else f"{len(names)} episode_ids for {pairs} actions; each action needs one"
     if not wrong and names.dtype.kind in "fc" and not np.isfinite(names).all():
         wrong = "episode_ids are not all finite"
