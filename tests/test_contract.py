@@ -280,7 +280,7 @@ def test_a_strategy_that_acts_updates_without_leaving_its_device(cls, monkeypatc
     options = {"total_environment_steps": 1000, "num_envs": 2, "learning_starts": 16, "batch_size": 8, "updates_per_step": 4}
     strategy = on_meta(cls, monkeypatch, observation_dim=4, action_low=[-3.0], action_high=[3.0], **options)
     data = types.SimpleNamespace(
-        environment_id="InvertedPendulum-v5", seed=0, training_transitions=transitions(50, "meta")
+        environment_id="InvertedPendulum-v5", seed=0, hidden_dimensions=[], training_transitions=transitions(50, "meta")
     )
 
     class Trainer:

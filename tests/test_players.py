@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import build_strategy
 
-from lightning_bc.callbacks.dagger import Mixture
+from lightning_bc.callbacks.dagger import ExpertOrLearner
 from lightning_bc.environments import environment_spaces, make
 from lightning_bc.episodes import forked_random_state, play
 from lightning_bc.players import Memory, Memoryless
@@ -127,7 +127,7 @@ def test_a_labeller_with_memory_answers_every_step_anew_on_the_history_that_was_
 def test_in_a_mixture_both_players_see_every_step(beta, shift):
     spaces = environment_spaces("Hopper-v5")
     expert, learner = answer(1, spaces.action_dim, shift=0.5), answer(5, spaces.action_dim)
-    mixture = Mixture(Memory(expert, 3, 1), Memory(learner, 3, 5), beta)
+    mixture = ExpertOrLearner(Memory(expert, 3, 1), Memory(learner, 3, 5), beta)
     played = play(mixture, make("Hopper-v5", 7), SEEDS, record=True)
     alone = (expert, 3, 1) if beta else (learner, 3, 5)
     np.testing.assert_array_equal(
@@ -139,7 +139,7 @@ def test_a_learner_whose_action_was_replaced_goes_on_with_its_chunk_at_the_right
     """Each step is the expert's or the learner's of that very step of its chunk, never one that was left over."""
     numbered = Memory(lambda seen: torch.arange(5.0).view(1, 5, 1).expand(len(seen), 5, 1) / 10, 1, 5)
     expert = Memoryless(lambda observations: torch.full((len(observations), 1), 2.0))
-    played = play(Mixture(expert, numbered, 0.5), make("InvertedPendulum-v5", 3), SEEDS, record=True)
+    played = play(ExpertOrLearner(expert, numbered, 0.5), make("InvertedPendulum-v5", 3), SEEDS, record=True)
     steps = np.concatenate([np.arange(length) for length in played.lengths])
     actions = played.actions[:, 0]
     learners = actions != 2.0
