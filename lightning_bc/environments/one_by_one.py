@@ -107,7 +107,8 @@ class OneByOne(VectorWrapper):
             if terminated[index] or truncated[index]:
                 simulation = getattr(environment.unwrapped, "data", None)
                 unstable[index] = isinstance(simulation, mujoco.MjData) and was_unstable(simulation)
-                final_observations[index] = np.array(observation, self._observations.dtype)
+                with self._told("an observation"):
+                    final_observations[index] = np.array(observation, self._observations.dtype)
                 with self._told("reset"):
                     observation, _ = environment.reset()
             with self._told("an observation"):

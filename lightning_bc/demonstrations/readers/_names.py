@@ -5,14 +5,15 @@ that a file has; any other name is never looked at. :func:`arranged` brings arra
 :mod:`lightning_bc.demonstrations.readers._checks`. Where episodes end is said by the first of these that is there:
 
     episode_lengths                       steps of each episode
-    episode_ids                           the number of each step's episode
+    episode_ids                           the number or name of each step's episode; else left aside where flags say it
     terminated, timeouts, dones           yes or no per step; an episode ends where any of them is yes
     episode_starts                        yes or no per step
     indices                               the row of each episode's first step, but the first episode's
 
 Observations may have one row more per episode than actions, the one after its last step; ``next_observations`` say the
-same, and where most of them are not the following row's observation, the file is refused: its rows are in another order.
-``dones`` alone do not tell a terminal state from a time limit, so that terminations are not known from them.
+same. Where most of them are not the following row's observation, the rows are in another order: episodes are unknown, and a
+file that marks ends is refused. ``dones`` alone do not tell a terminal state from a time limit, so that terminations are not
+known from them.
 """
 
 import warnings
