@@ -119,15 +119,31 @@ class Frozen(ArrayPolicy):
             ]
             reshapes = call.function in numpy_kernels.RESHAPING and np.size(arguments[0]) == result.size
             if reshapes or call.function is numpy_kernels.relu_in_place:
-                (_, _, value), *_ = changing
+                (container, index, value), *_ = changing
                 origin = origins[call.made] = origins.get(value, value)
                 if reshapes and values[origin].shape == result.shape:
                     stands_for[call.made] = origin
                     continue
+                if not reshapes:                                    # what lies in the same memory is changed too
+                    stands_for[call.made] = stands_for.get(value, value)
+                    container[index] = result = values[origin]
+                    changing = [(container, index, origin)]
             if len(observations) <= FEW:
                 _fit(arguments, {index for _, index, _ in changing}, result, call.function)
             steps.append((call.function, arguments, changing, call.made))
-        return values, steps, stands_for.get(self._answer, self._answer)
+        answer = stands_for.get(self._answer, self._answer)
+        return values, _needed(steps, answer), answer
+
+
+def _needed(steps: list[Step], answer: int) -> list[Step]:
+    """The ``steps`` without those that made a value which another one stands for now."""
+    used, kept = {answer}, []
+    for step in reversed(steps):
+        function, _, changing, made = step
+        if made in used or function is numpy_kernels.relu_in_place:
+            used.update(value for _, _, value in changing)
+            kept.append(step)
+    return kept[::-1]
 
 
 def _fit(arguments: list[Any], changing: set[int], result: Any, function: Callable[..., Any]) -> None:

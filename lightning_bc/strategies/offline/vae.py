@@ -125,7 +125,7 @@ class VAE(OfflineStrategy):
         outputs = self.decode(observations.unsqueeze(1).expand(shape), self.codes.expand(shape))  # (batch, K, action_dim)
         scaled = outputs / self.scale
         distances = (scaled.unsqueeze(1) - scaled.unsqueeze(2)).square().sum(-1)  # (batch, K, K)
-        likeliest = (-0.5 * distances).logsumexp(-1).argmax(-1)     # (batch,)
+        likeliest = (-0.5 * distances).exp().sum(-1).argmax(-1)     # (batch,)
         return self.squashing(outputs[torch.arange(outputs.shape[0], device=outputs.device), likeliest])
 
     def decode(self, observations: Tensor, code: Tensor) -> Tensor:
