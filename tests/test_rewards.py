@@ -13,13 +13,8 @@ from lightning_bc.strategies.online import rewards
 from lightning_bc.strategies.online.rewards import EnvironmentReward
 
 
-def logits_of(strategy):
-    """The strategy's logit of inputs; GAIL's is its reward."""
-    return getattr(strategy, "logits", strategy.reward.f)
-
-
 def loss_of(strategy, learner, expert):
-    return strategy.reward.loss(learner, expert, logits_of(strategy))
+    return strategy.reward.loss(learner, expert, strategy.logits)
 
 
 def learn(strategy, expert, learner, steps=50, lr=3e-3):
@@ -63,8 +58,8 @@ def test_the_experts_actions_earn_more_than_the_learners(cls):
     strategy = learn(one_dimensional(cls, **options), expert, learner)
     with torch.no_grad():
         assert strategy.reward(expert).min() > strategy.reward(learner).max()
-        assert (logits_of(strategy)(strategy.reward.states.inputs(expert)) > 0).all()
-        assert (logits_of(strategy)(strategy.reward.states.inputs(learner)) < 0).all()
+        assert (strategy.logits(strategy.reward.states.inputs(expert)) > 0).all()
+        assert (strategy.logits(strategy.reward.states.inputs(learner)) < 0).all()
     _, metrics = loss_of(strategy, learner, expert)
     assert metrics["discriminator_accuracy_expert"] == metrics["discriminator_accuracy_learner"] == 1
 
@@ -100,7 +95,7 @@ def test_the_best_discriminator_is_the_ratio_of_densities(cls):
         log_policy = strategy.agent.policy(batch.observations).log_probability(batch.actions)
         wanted = ratio if cls is GAIL else ratio + 0.5 * log_policy
         assert ratio.max() - ratio.min() > 3
-        assert (logits_of(strategy)(strategy.reward.states.inputs(batch)) - ratio).abs().max() < 0.25
+        assert (strategy.logits(strategy.reward.states.inputs(batch)) - ratio).abs().max() < 0.25
         assert (strategy.reward(batch) - wanted).abs().max() < 0.25
 
 

@@ -82,16 +82,15 @@ class DiscriminatorReward(Reward):
         return self.f(self.states.absorbed(1, parameter.device))[0] / (1 - self.discount)
 
     def loss(
-        self, learner: Transitions, expert: Transitions, logits: Callable[[Tensor], Tensor] | None = None
+        self, learner: Transitions, expert: Transitions, logits: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Metrics]:
         """Binary cross-entropy, each terminated episode with a step in the absorbing state, and the gradient penalty.
 
         Args:
             learner: transitions of the replay.
             expert: demonstrated ones.
-            logits: log D / (1 - D) of inputs, D being the probability of the expert, (batch,); f unless given.
+            logits: log D / (1 - D) of inputs, D being the probability of the expert, (batch,).
         """
-        logits = self.f if logits is None else logits
         learner_inputs, expert_inputs = (self.states.inputs_and_ends(batch) for batch in (learner, expert))
         learner_logits, expert_logits = logits(learner_inputs), logits(expert_inputs)
         classification = classification_loss(expert_logits, learner_logits)
@@ -113,7 +112,7 @@ class DiscriminatorReward(Reward):
         demonstrated: Callable[[int], Transitions],
         number: int,
         descend: Descend,
-        logits: Callable[[Tensor], Tensor] | None = None,
+        logits: Callable[[Tensor], Tensor],
     ) -> Metrics:
         """An update of the discriminator, at every ``every``-th update of the critics.
 
