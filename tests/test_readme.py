@@ -127,6 +127,11 @@ def test_tables_are_those_of_the_studies_and_a_wrong_number_is_seen(page, monkey
     assert filled(broken, store) == text != broken
 
 
+def test_every_measured_run_is_one_of_a_study(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    assert set(read_store()) <= {fit.name for path in Path("studies").glob("*.yaml") for fit in Study.read(str(path)).fits}
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_interval_in_the_text_is_one_of_a_table(page):
     tables = "".join(path.read_text() for path in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")))
