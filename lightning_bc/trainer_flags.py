@@ -2,11 +2,12 @@
 
 import logging
 import warnings
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_bc.errors import InputError
@@ -40,19 +41,24 @@ SHOWN = {
 PRECISIONS = ("None", "32-true", "bf16-mixed", "16-mixed", "64-true", "32", "64", "16", "bf16")
 """Those under which weights have the precision of the observations, or cast them."""
 
-_AVERAGES = "Use --trainer.callbacks+=lightning_bc.callbacks.AveragedWeights."
+_ALONE = "many batches share one training step"
+_AVERAGES = f"{_ALONE}. Use --trainer.callbacks+=lightning_bc.callbacks.AveragedWeights."
+_IS_THERE = "it is part of every run. Leave it away; its settings are those of --rollouts."
 
-AUTOMATIC = {
+UNSUPPORTED = {
     "StochasticWeightAveraging": _AVERAGES,
     "WeightAveraging": _AVERAGES,
     "EMAWeightAveraging": _AVERAGES,
-    "GradientAccumulationScheduler": "Raise --data.batch_size instead.",
-    "BatchSizeFinder": "Set --data.batch_size.",
-    "LearningRateFinder": "Search --model.optimizer.lr with sweep.",
+    "GradientAccumulationScheduler": f"{_ALONE}. Raise --data.batch_size instead.",
+    "BatchSizeFinder": f"{_ALONE}. Set --data.batch_size.",
+    "LearningRateFinder": f"{_ALONE}. Search --model.optimizer.lr with sweep.",
+    "ModelPruning": "it prunes behind the last checkpoint. Prune that with torch.nn.utils.prune.",
+    "BackboneFinetuning": "strategies have no backbone. Begin from a checkpoint with --model.init_from.",
+    "SpikeDetection": f"{_ALONE}. Set --trainer.gradient_clip_val; a loss that is not finite ends the run anyhow.",
+    "Rollouts": _IS_THERE,
+    "Checkpoints": _IS_THERE,
 }
-"""Lightning's callbacks that count optimizer steps or change batches themselves, with what to do in their place."""
-
-_ALONE = "many batches share one training step"
+"""Callbacks that would do nothing, or harm, with why and what to do in their place."""
 
 
 def quiet_lightning() -> None:
@@ -144,6 +150,10 @@ def refuse_unsupported(config: Any, strategy: type[Strategy]) -> None:
         # 1 would be one batch and 1.0 all of them, and where typing.Union is cached a 1 can be parsed as 1.0
         "limit_train_batches": (trainer.limit_train_batches is None, f"{_ALONE}. {shorter}"),
         "overfit_batches": (trainer.overfit_batches == 0, f"{_ALONE}. {shorter}"),
+        "limit_val_batches": (
+            trainer.limit_val_batches is None,
+            "held-out pairs are a sample already. Set --data.validation_pairs, or --data.validation_fraction 0 for none.",
+        ),
         "val_check_interval": (trainer.val_check_interval == 1, f"{_ALONE}. {spacing}"),
         "check_val_every_n_epoch": (trainer.check_val_every_n_epoch is None, f"{_ALONE}. {spacing}"),
         "fast_dev_run": (not trainer.fast_dev_run, f"{_ALONE}. Try a run with --trainer.max_steps 4 --rollouts.episodes 1."),
@@ -166,10 +176,9 @@ def refuse_unsupported(config: Any, strategy: type[Strategy]) -> None:
             f"--rollouts.episodes 0: {strategy.__name__} acts in the environment while it learns, so it cannot do without a "
             "simulator. Choose a strategy that learns from demonstrations alone, such as configs/mse.yaml."
         )
-    for chosen in trainer.callbacks or []:
-        name = chosen.class_path.rpartition(".")[2]
-        if name in AUTOMATIC:
-            raise InputError(f"--trainer.callbacks {name}: is not supported, since {_ALONE}. {AUTOMATIC[name]}")
+    _refuse_callbacks(trainer.callbacks or [])
+    if trainer.max_time is not None and (left := Timer(trainer.max_time).time_remaining()) is not None and left <= 0:
+        raise InputError(f"--trainer.max_time {trainer.max_time}: wanted more than no time, DD:HH:MM:SS.")
     if strategy.learns_by_acting and str(trainer.precision).startswith("16"):
         raise InputError(
             f"--trainer.precision {trainer.precision}: {strategy.__name__} has several optimizers, whose gradients would "
@@ -202,6 +211,24 @@ def refuse_devices(trainer: Trainer, strategy: type[Strategy]) -> None:
 def _plain(value: Any) -> str:
     """A value as it is written on the command line."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _refuse_callbacks(chosen: Sequence[Any]) -> None:
+    """Refuse callbacks that would not work, or not together."""
+    seen = set()
+    for one in chosen:
+        name, settings = one.class_path.rpartition(".")[2], one.get("init_args", {})
+        if name in UNSUPPORTED:
+            raise InputError(f"--trainer.callbacks {name}: is not supported, since {UNSUPPORTED[name]}")
+        if settings.get("check_on_train_epoch_end"):
+            raise InputError(
+                f"--trainer.callbacks {name}: check_on_train_epoch_end true looks at the end of passes, and a run of steps "
+                "has none. Leave it away: it looks at each point of the curve."
+            )
+        known_by = (name, *(settings.get(key) for key in ("monitor", "mode", "dirpath", "filename")))
+        if known_by in seen:
+            raise InputError(f"--trainer.callbacks {name}: is given twice. Leave one away.")
+        seen.add(known_by)
 
 
 def _refuse_clipping(trainer: Any, strategy: type[Strategy]) -> None:

@@ -279,8 +279,11 @@ class CommandLine(LightningCLI):
         path = runs.last_checkpoint(self.run)
         if not self.trainer.is_global_zero or not path.is_file():   # no file under --trainer.enable_checkpointing false
             return
-        self.checkpoint, self.has_ended = Opened.at(path), True
+        self.checkpoint = Opened.at(path)
+        self.has_ended = self.checkpoint.is_at_end or self.checkpoint.has_no_end
         self.test(model, datamodule)
+        if not self.has_ended:                                      # --trainer.max_time is over
+            return
         rollouts: Rollouts = self._get(self.config_init, "rollouts")
         if rollouts.video and datamodule.has_simulator:
             self._write_video(model, datamodule.environment_id)

@@ -158,3 +158,14 @@ def test_strategies_that_act_themselves_are_refused(dagger, capsys):
     name = next(name for name in strategies() if name == "SAC")
     error = refused(capsys, "fit", "--model", name, *dagger())
     assert "DAgger works under strategies that learn from demonstrations" in error
+
+
+def test_a_run_does_not_go_on_with_another_expert(dagger, capsys):
+    arguments = ["--model", "MSE", *dagger()]
+    run = run_of(arguments)
+    expert = torch.load("expert.pt", weights_only=True)
+    torch.save({name: 0.5 * value for name, value in expert.items()}, "expert.pt")
+    longer = ["fit", *arguments, *BUDGET.split(), "--run", run, "--trainer.max_steps", "8"]
+    assert "is another one than that which this run began with" in refused(capsys, *longer)
+    torch.save(expert, "expert.pt")
+    main(longer)

@@ -27,6 +27,7 @@ SMALL = (
     "--model.network.hidden_sizes [8]"
 )
 CONSTANT = "--model.schedule constant"
+WATCH = "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor"
 PAIRS = 120
 """Of pendulum.pt; a pass has twelve batches."""
 
@@ -513,6 +514,13 @@ def test_gradients_are_clipped(data, monkeypatch):
         ("--trainer.max_steps 0", "--trainer.max_steps 0: wanted at least 1"),
         ("--seed_everything -1", "--seed_everything -1: wanted a whole number, 0 to 4294967295"),
         ("--seed_everything true", "--seed_everything true: wanted a whole number"),
+        ("--trainer.limit_val_batches 0", "Set --data.validation_pairs"),
+        ("--trainer.max_time 00:00:00:00", "--trainer.max_time 00:00:00:00: wanted more than no time"),
+        ("--data.hidden_dimensions [0,1,2,3]", "hides all 4 entries"),
+        (f"{WATCH} train/loss --trainer.callbacks.check_on_train_epoch_end true", "a run of steps has none"),
+        (f"{WATCH} train/loss {WATCH} train/loss", "EarlyStopping: is given twice"),
+        ("--trainer.callbacks+=ModelPruning --trainer.callbacks.pruning_fn l1_unstructured", "torch.nn.utils.prune"),
+        ("--trainer.callbacks+=lightning_bc.callbacks.Rollouts", "it is part of every run"),
         (
             "--trainer.callbacks+=StochasticWeightAveraging --trainer.callbacks.swa_lrs=1e-2",
             "--trainer.callbacks StochasticWeightAveraging: is not supported",
@@ -546,9 +554,6 @@ def test_a_plain_command_in_an_allocation_of_several_tasks_is_one_process():
     settle_scheduler({})
 
 
-WATCH = "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor"
-
-
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -568,6 +573,92 @@ def test_the_curves_return_can_end_a_run_and_choose_checkpoints_with_nothing_hel
     last = fit("mine", f"{flags} {chosen} --trainer.callbacks.dirpath chosen")
     assert last["global_step"] == 12                                # the first point and two that were no better
     assert len(list(Path("chosen").iterdir())) == 1
+
+
+class StoppedError(Exception):
+    """Stops a run here."""
+
+
+def stopped_behind(step, run, flags):
+    """Fit with these ``flags``, and stop without a word once the checkpoint of a ``step`` is there."""
+    save = Checkpoints._save
+
+    def save_and_stop(self, trainer):
+        save(self, trainer)
+        if trainer.global_step == step:
+            raise StoppedError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "_save", save_and_stop)
+        with pytest.raises(StoppedError):
+            fit(run, flags)
+
+
+@pytest.mark.parametrize("steps", [(24, 48), (24, 36, 60)])         # a pass has twelve
+def test_passes_are_counted_through_stops_at_their_ends(steps, data):
+    flags = "--rollouts.eval_freq 12 --trainer.max_epochs 7"
+    for step in steps:
+        stopped_behind(step, "stopped", flags)
+    assert_equal_runs(fit("stopped", flags), fit("through", flags))
+    assert checkpoint("stopped")["global_step"] == 84
+
+
+@pytest.mark.parametrize(
+    ("watched", "steps"), [("rollout/return_mean", (4,)), ("train/loss --trainer.callbacks.min_delta 9", (4, 8))]
+)
+def test_early_stopping_sees_each_point_once_whenever_a_run_is_stopped(watched, steps, data):
+    flags = f"{WATCH} {watched} --trainer.callbacks.patience 2 --model.optimizer.lr 1e-12 --trainer.max_steps 40"
+    for step in steps:
+        stopped_behind(step, "stopped", flags)
+    assert_equal_runs(fit("stopped", flags), fit("through", flags))
+    assert checkpoint("through")["global_step"] == 12
+
+
+def test_early_stopping_has_ended_a_run_for_good(data, capsys):
+    """Also where it was killed before its score was written; what is scored is no unfinished run."""
+    flags = f"{WATCH} rollout/return_mean --trainer.callbacks.patience 2 --model.optimizer.lr 1e-12 --trainer.max_steps 40"
+    last = fit("mine", flags)
+    results = Path("lightning_logs/mine/results.json")
+    results.unlink()
+    assert_equal_runs(fit("mine", flags), last)
+    assert json.loads(results.read_text())["optimizer_steps"] == 12
+    capsys.readouterr()
+    fit("mine", flags)
+    assert "run mine is finished" in capsys.readouterr().out
+
+
+def test_a_run_whose_time_is_up_has_not_ended(data, capsys):
+    flags = "--trainer.max_steps 100000"
+    fit("mine", f"{flags} --trainer.max_time 00:00:00:01")
+    reached = checkpoint("mine")["global_step"]
+    assert 0 < reached < 100_000
+    assert "goes on with python -m lightning_bc fit --run mine" in capsys.readouterr().out
+    assert not Path("lightning_logs/mine/results.json").exists()
+    assert json.loads(Path("lightning_logs/mine/results-last.json").read_text())["optimizer_steps"] == reached
+    stopped_behind(reached + 4 - reached % 4, "mine", flags)        # the time of one session is not that of the next
+
+
+def test_ones_own_checkpoints_are_as_often_as_they_are_to_be(data):
+    own = "--trainer.callbacks+=ModelCheckpoint --trainer.callbacks.dirpath own --trainer.callbacks.save_top_k=-1"
+    fit("mine", f"{own} --trainer.callbacks.every_n_train_steps 6 --trainer.max_steps 20")
+    steps = sorted(torch.load(path, weights_only=True)["global_step"] for path in Path("own").iterdir())
+    assert steps == [6, 12, 18]
+
+
+@pytest.mark.parametrize("part", ["loops", "optimizer_states"])
+def test_a_checkpoint_without_its_progress_is_refused(part, mine, capsys):
+    path = Path("checkpoints/mine/last.ckpt")
+    torch.save({name: value for name, value in checkpoint("mine").items() if name != part}, path)
+    assert f"{part} missing" in refused(capsys, "fit", "--run", "mine", "--trainer.max_steps", "8")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "words"), [("torch.optim.LBFGS", "closure"), ("torch.optim.SparseAdam", "dense gradients")]
+)
+def test_an_optimizer_that_cannot_take_a_step_is_refused(optimizer, words, data, capsys):
+    error = refused(capsys, "fit", "--model", "MSE", "--data.path", data, "--model.optimizer", optimizer)
+    assert "--model.optimizer: no step can be taken" in error
+    assert words in error
 
 
 def test_a_run_without_an_end_stops_when_its_time_is_up(data):

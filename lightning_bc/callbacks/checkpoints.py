@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, Timer
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_bc.aliases import Config, StateDict
@@ -28,7 +28,8 @@ class Checkpoints(Checkpoint):
     """Keep ``last.ckpt`` and, by return on the selection bank (without a simulator by held-out loss), ``best.ckpt``.
 
     Both are written right after a point of the curve, at the end of a batch, where weights, optimizer, position in the
-    data and random state belong together. Lightning's ModelCheckpoint is not used: it leaves ``last.ckpt`` at the last
+    data and random state belong together. Callbacks that watch a metric look at it in the validation that follows, so a run
+    that goes on from there begins with it. Lightning's ModelCheckpoint is not used: it leaves ``last.ckpt`` at the last
     multiple instead of the end, and what it saves on an exception may stand between two halves of a step.
 
     Args:
@@ -45,6 +46,8 @@ class Checkpoints(Checkpoint):
         self.saved_step = -1
         self.best_merit = float("-inf")
         self.run_length: int | None = None                          # as the strategy counts; None has no end
+        self.has_stopped = False                                    # before its length, for good: by EarlyStopping
+        self.unseen: dict[str, float] | None = None                 # what callbacks will look at behind this batch
         self._loader_state: StateDict | None = None
         self._waiting: dict[int, StateDict] = {}                    # checkpoints by step, whose points are being played
 
@@ -60,6 +63,7 @@ class Checkpoints(Checkpoint):
             InputError: the run was to be longer.
         """
         assert isinstance(module, Strategy)
+        trainer.should_stop = trainer.should_stop or self.has_stopped
         before, now = self.run_length, module.run_length
         self.run_length = now
         if before == now or self.saved_step < 0:
@@ -76,7 +80,8 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Bring the loader to its place, and write the configuration: by now the input has passed every check.
 
-        Lightning leaves the loader at its beginning where a checkpoint stands at an epoch's end, as that of a finished run.
+        Lightning leaves the loader at its beginning where a checkpoint stands at an epoch's end, as that of a finished run,
+        and may count that epoch once less; the run's length in steps ends it all the same.
         """
         loader: Any = trainer.train_dataloader
         if self._loader_state is not None:
@@ -88,6 +93,10 @@ class Checkpoints(Checkpoint):
             if results.is_file() and (module.run_length is None or module.position < module.run_length):
                 results.replace(results.with_name(f"results-step-{self.saved_step}.json"))
             write_yaml(self.config_path, self.config)
+        if module.run_length is not None and not module.learns_by_acting:
+            trainer.fit_loop.epoch_loop.max_steps = module.run_length
+        if self.unseen is not None:
+            self._validate_again(trainer, self.unseen)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
@@ -95,11 +104,21 @@ class Checkpoints(Checkpoint):
         """Save after each point of the curve."""
         self._save_what_has_arrived(trainer)
         if trainer.global_step == self.rollouts.last_step:
+            self.unseen = _watched(trainer)
             self._save(trainer)
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """From here on it is looked at."""
+        self.unseen = None
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Save the end."""
+        assert isinstance(module, Strategy)
         self._save_what_has_arrived(trainer)
+        is_short = self.run_length is None or module.position < self.run_length
+        self.has_stopped = trainer.should_stop and is_short and not _is_out_of_time(trainer)
+        if self.has_stopped:                                        # also where the last checkpoint is of this step
+            self.saved_step = -1
         self._save(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: StateDict) -> None:
@@ -116,13 +135,15 @@ class Checkpoints(Checkpoint):
 
     def state_dict(self) -> StateDict:
         """What was saved so far."""
-        return {"saved_step": self.saved_step, "best_merit": self.best_merit, "run_length": self.run_length}
+        names = ("saved_step", "best_merit", "run_length", "has_stopped", "unseen")
+        return {name: getattr(self, name) for name in names}
 
     @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Go on from there."""
         self.saved_step, self.best_merit = state["saved_step"], state["best_merit"]
         self.run_length = state["run_length"]
+        self.has_stopped, self.unseen = state.get("has_stopped", False), state.get("unseen")  # not in earlier versions
 
     def _save(self, trainer: Trainer) -> None:
         """Save, if what would be saved is finite.
@@ -140,6 +161,13 @@ class Checkpoints(Checkpoint):
         if self._is_best(self.rollouts.merit):
             trainer.save_checkpoint(self.directory / "best.ckpt")
         trainer.save_checkpoint(self.last_path)
+
+    def _validate_again(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """The validation behind the checkpoint's batch, for those who watch ``metrics``; it is not known to have been."""
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
+        trainer.validating = True
+        trainer.fit_loop.epoch_loop.val_loop.run()
+        trainer.training = True
 
     def _is_best(self, merit: float | None) -> bool:
         """Whether there was none better; it is then the one to exceed."""
@@ -184,6 +212,24 @@ class Checkpoints(Checkpoint):
                 trainer.strategy.save_checkpoint(checkpoint, self.directory / "best.ckpt")
         if newest is not None:
             trainer.strategy.save_checkpoint(newest, self.last_path)
+
+
+def _watched(trainer: Trainer) -> dict[str, float] | None:
+    """The metrics that there are, where a callback looks at one in a validation that comes next."""
+    callbacks: Any = trainer.callbacks                              # type: ignore[attr-defined]
+    loop = trainer.fit_loop
+    if not any(getattr(one, "monitor", None) for one in callbacks) or loop._data_fetcher is None:
+        return None
+    if not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
+        return None
+    metrics = trainer.callback_metrics.items()
+    return {name: float(value) for name, value in metrics if not name.startswith("validation/")}
+
+
+def _is_out_of_time(trainer: Trainer) -> bool:
+    """Whether a clock has ended training: the run may go on another time."""
+    clocks = [one for one in trainer.callbacks if isinstance(one, Timer)]  # type: ignore[attr-defined]
+    return any((left := clock.time_remaining()) is not None and left <= 0 for clock in clocks)
 
 
 def _refuse_divergence(trainer: Trainer) -> None:

@@ -27,7 +27,7 @@ from torch import Tensor
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import ClosedUnitInterval, PositiveInt
 from lightning_bc.callbacks.points import honour_signals
-from lightning_bc.demonstrations.experts import Expert, load_expert
+from lightning_bc.demonstrations.experts import Expert, expert_sha256, load_expert
 from lightning_bc.demonstrations.trajectories import Trajectories, recorded
 from lightning_bc.environments import Environments, make
 from lightning_bc.episodes import SELECTION_BANK, play
@@ -81,6 +81,7 @@ class DAgger(Callback):
             )
         self.path, self.round_every, self.rounds, self.episodes, self.beta = expert, round_every, rounds, episodes, beta
         self.rounds_done = 0
+        self.sha256: str | None = None                              # of the expert, once it has labelled
 
     def check(self, module: LightningModule, environment_id: str) -> None:
         """Refuse what cannot work.
@@ -100,6 +101,19 @@ class DAgger(Callback):
             if isinstance(expert, torch.nn.Module):
                 expert.to(trainer.strategy.root_device)
             self.lesson = Lesson(learner, expert, make(data.environment_id, self.episodes))
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Refuse to go on with another expert.
+
+        Raises:
+            InputError: its file has changed since the run began.
+        """
+        before, self.sha256 = self.sha256, expert_sha256(self.path)
+        if before not in (None, self.sha256):
+            raise InputError(
+                f"DAgger: expert {self.path}: is another one than that which this run began with (SHA-256 {self.sha256}, "
+                f"wanted {before}), and the labels of both would be mixed. Put that one back, or start a new run."
+            )
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Say how many rounds there will be."""
@@ -130,12 +144,12 @@ class DAgger(Callback):
 
     def state_dict(self) -> StateDict:
         """Where the rounds stand; the pairs are with the data."""
-        return {"rounds_done": self.rounds_done}
+        return {"rounds_done": self.rounds_done, "sha256": self.sha256}
 
     @takes_state
     def load_state_dict(self, state: StateDict) -> None:
         """Go on from there."""
-        self.rounds_done = state["rounds_done"]
+        self.rounds_done, self.sha256 = state["rounds_done"], state.get("sha256")  # not in earlier versions
 
     def _learner_and_expert(self, module: LightningModule, environment_id: str) -> tuple[OfflineStrategy, Expert]:
         if not isinstance(module, OfflineStrategy):

@@ -93,10 +93,11 @@ class Rollouts(Callback):
         self._background: Background | None = None
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """Have training stop for a point wherever one is due."""
+        """Have training stop wherever a point is due, or one's own ModelCheckpoint saves."""
         if stage == "fit":
             data = data_of(trainer)
-            data.group_size = largest_group(math.gcd(data.group_size, self.eval_freq))
+            own = [getattr(one, "_every_n_train_steps", 0) or 0 for one in trainer.callbacks]  # type: ignore[attr-defined]
+            data.group_size = largest_group(math.gcd(data.group_size, self.eval_freq, *own))
             if self.max_episode_steps is not None:
                 limit_episodes(data.environment_id, self.max_episode_steps)
 
@@ -125,7 +126,8 @@ class Rollouts(Callback):
         self._started = time.perf_counter()
         if self.curve is not None and trainer.is_global_zero:
             self.curve.resume(self.last_step)
-        self._play_once(trainer, module)
+        if self.last_step < 0:
+            self._play_once(trainer, module)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int

@@ -141,6 +141,8 @@ class Demonstrations(LightningDataModule):
                 f"--data.hidden_dimensions {too_large[0]}: an observation has {self.observation_dim} entries, 0 to "
                 f"{self.observation_dim - 1}."
             )
+        if len({*self.hidden_dimensions}) == self.observation_dim:
+            raise InputError(f"--data.hidden_dimensions: hides all {self.observation_dim} entries. Leave some to be seen.")
         self.source: StateDict = {}                                 # what was learnt from, for results
         self._loader: Batches | Nothing = Nothing()
         self._collected: Batch = ()                                 # added while learning: observations, actions, lengths

@@ -25,6 +25,11 @@ LOGS = Path("lightning_logs")
 CHECKPOINTS = Path("checkpoints")
 CONFIG_FILE = "config.yaml"
 RESULTS_FILE = "results.json"
+WHOLE = {
+    **{"config": dict, "run": str, "strategy": str, "global_step": int, "state_dict": dict, "callbacks": dict},
+    **{"loops": dict, "optimizer_states": list},
+}
+"""What a checkpoint holds, with its types."""
 
 
 def new_name(strategy: str, data: Sequence[str], seed: int) -> str:
@@ -41,8 +46,10 @@ def check_name(run: str, source: str) -> str:
         source: the flag or file that it comes from.
 
     Raises:
-        InputError: it is empty, begins with a dot, or holds a path's separators.
+        InputError: it is empty, begins with a dot, holds a path's separators, or what the terminal's encoding has broken.
     """
+    if any(0xD800 <= ord(letter) < 0xE000 for letter in run):
+        raise InputError(f"{source}: {run!r} is not of this terminal's encoding. Set LC_ALL=C.UTF-8, or use ASCII.")
     if not run or run.startswith(".") or {"/", "\\", "\0"} & set(run):
         raise InputError(
             f"{source}: {run!r} cannot name a run: wanted the name of one folder, without separators and without a dot in "
@@ -99,9 +106,9 @@ def open_checkpoint(path: str | Path, flag: str = "--ckpt_path") -> StateDict:
         ) from error
     if not isinstance(checkpoint, dict) or "config" not in checkpoint or "run" not in checkpoint:
         raise InputError(f"{flag} {path}: is not a checkpoint that lightning_bc fit has saved.")
-    if missing := [key for key in ("state_dict", "callbacks", "global_step", "strategy") if key not in checkpoint]:
+    if missing := [key for key in WHOLE if key not in checkpoint or checkpoint[key] == []]:
         raise InputError(f"{flag} {path}: is not whole: {', '.join(missing)} missing. Use another checkpoint.")
-    for key, kind in (("config", dict), ("state_dict", dict), ("callbacks", dict), ("global_step", int), ("run", str)):
+    for key, kind in WHOLE.items():
         if not isinstance(checkpoint[key], kind):
             found = type(checkpoint[key]).__name__
             raise InputError(f"{flag} {path}: is not whole: its {key} is a {found}, wanted {kind.__name__}.")

@@ -64,10 +64,15 @@ class Opened:
 
     @property
     def is_at_end(self) -> bool:
-        """Whether the run was to go no further."""
+        """Whether the run was to go no further: it has its length, or a callback such as EarlyStopping has ended it."""
         curve, saved = (self.content["callbacks"].get(name, {}) for name in ("Rollouts", "Checkpoints"))
         length = saved.get("run_length")
-        return length is not None and curve.get("last_position", 0) >= length
+        return saved.get("has_stopped", False) or (length is not None and curve.get("last_position", 0) >= length)
+
+    @property
+    def has_no_end(self) -> bool:
+        """Whether the run has no length."""
+        return self.content["callbacks"].get("Checkpoints", {}).get("run_length") is None
 
     @property
     def config(self) -> Config:

@@ -23,7 +23,7 @@ from lightning_bc.networks import InputSize, Network
 from lightning_bc.players import Memory, Memoryless, Player, Policy
 from lightning_bc.ranks import of_all_ranks, seed_of_rank
 from lightning_bc.strategies.contract import Metric, Needs, data_of
-from lightning_bc.strategies.optimizers import Cosine
+from lightning_bc.strategies.optimizers import Cosine, take_a_step
 from lightning_bc.strategies.recorded import Recorded, Update
 
 Metrics = dict[str, Tensor]
@@ -131,6 +131,7 @@ class Strategy(LightningModule, ABC):
         for name in [name for name, value in self.hparams.items() if callable(value)]:
             del self.hparams[name]  # built by hand, not from YAML: a checkpoint holds plain values alone
         self.observation_dim, self.action_dim = observation_dim, len(action_low)
+        take_a_step(optimizer)
         self.optimizer, self.schedule = optimizer, schedule
         self.border = Border(observation_dim, action_low, action_high)
         self._random_state: StateDict | None = None

@@ -4,14 +4,15 @@ They are not called as torch's are: ``--model.optimizer AdamW`` is found by its 
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import NonNegativeFloat, PositiveFloat
-from lightning_bc.errors import takes_state
+from lightning_bc.errors import InputError, takes_state
 
 
 class DefaultAdamW(torch.optim.AdamW):
@@ -44,6 +45,20 @@ class DefaultAdam(torch.optim.Adam):
 
     def __init__(self, params: Iterable[Tensor], lr: PositiveFloat = 5e-4, fused: bool = True) -> None:
         super().__init__(params, lr=lr, fused=fused)
+
+
+def take_a_step(optimizer: Callable[[list[nn.Parameter]], Optimizer]) -> None:
+    """Build the optimizer for a weight of its own and take one step.
+
+    Raises:
+        InputError: that cannot be done; the message is torch's.
+    """
+    weight = nn.Parameter(torch.zeros(2, 2))
+    weight.grad = torch.zeros_like(weight)
+    try:
+        optimizer([weight]).step()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"--model.optimizer: no step can be taken: {' '.join(str(error).split())}.") from error
 
 
 class Cosine(torch.optim.lr_scheduler.CosineAnnealingLR):
