@@ -163,6 +163,13 @@ def test_what_changes_the_policy_is_another_method(change):
     assert len(charts()[0].methods) == 2
 
 
+def test_a_clone_per_seed_makes_one_method():
+    for seed in range(2):
+        path = f"checkpoints/clone-{seed}/last.ckpt"
+        write_run(f"improved-{seed}", config=CONFIG | {"init_from": path, "seed_everything": seed}, seed=seed)
+    assert [len(method.runs) for method in charts()[0].methods] == [2]
+
+
 def test_other_data_are_another_row_and_labels_say_what_differs():
     data = {"path": "x.pt", "sha256": "0", "training_pairs": 1000, "actions": "sampled"}
     write_method("a", [1.0], data=data)

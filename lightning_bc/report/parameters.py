@@ -1,6 +1,7 @@
 """Which of a run's parameters differ from the defaults, read from the signatures of what its configuration names."""
 
 import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def changed_parameters(config: Chosen) -> Parameters:
         found |= _differing_arguments(callback)
     source = config.get("init_from")
     if source is not None and Path(source).stem in ("last", "best"):  # of a run, whose name says more
-        source = Path(source).parent.name
+        source = re.sub(rf"[-_]?(seed)?[-_]?{config.get('seed_everything')}$", "", Path(source).parent.name)  # one per seed
     others = {"init_from": source, "max_episode_steps": config.get("rollouts", {}).get("max_episode_steps")}
     return found | {name: value for name, value in others.items() if value is not None}
 
