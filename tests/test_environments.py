@@ -387,6 +387,85 @@ def test_observations_must_have_a_fixed_size(nested: str, monkeypatch: pytest.Mo
         environment_spaces(nested)
 
 
+class Vector(Nested):
+    """Observes a vector, which may be of another shape than its space says, as the test wants."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,))
+    answers: tuple = ()
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
+        return self.answers[0]
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        assert self.action_space.contains(action.astype(self.action_space.dtype)), action
+        return self.answers[1], 0.0, False, False, {}
+
+
+@pytest.fixture
+def vector(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The id of Vector, registered with the action space that the test gives, and a time limit of 2."""
+    gymnasium.register("Vector-v0", entry_point=lambda: Vector(request.param), max_episode_steps=2)
+    environment_spaces.cache_clear()
+    yield "Vector-v0"
+    del gymnasium.registry["Vector-v0"]
+    environment_spaces.cache_clear()
+
+
+GOOD = np.zeros(2, np.float32)
+
+
+@pytest.mark.filterwarnings("ignore")                               # gymnasium's, of the same
+@pytest.mark.parametrize("vector", [spaces.Box(-1.0, 1.0, (2,))], indirect=True)
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (((GOOD[:1], {}), GOOD), r"gave an observation of shape \(1,\), its space says \(2,\)"),
+        (((GOOD, {}), GOOD[:1]), r"gave an observation of shape \(1,\), its space says \(2,\)"),
+        (((GOOD, {}), 0.5), r"gave an observation of shape \(\), its space says \(2,\)"),
+        ((GOOD, GOOD), r"its reset returns a value of type ndarray, wanted \(observation, info\)"),
+        (((GOOD, {}, 0), GOOD), r"its reset returns a tuple of 3, wanted \(observation, info\)"),
+    ],
+    ids=["reset", "step", "number", "old reset", "three"],
+)
+def test_an_observation_of_another_size_is_refused(vector: str, answers: tuple, message: str, monkeypatch) -> None:
+    monkeypatch.setattr(Vector, "answers", answers)
+    environments = make(vector, 2)
+
+    def play() -> None:
+        environments.reset(seed=0)
+        environments.step(np.zeros((2, 2), np.float32))
+
+    with pytest.raises(InputError, match=f"Vector-v0: {message}"):
+        play()
+
+
+BOUNDS = np.array([-0.1, 0.3]), np.array([0.3, 1000.0])
+
+
+@pytest.mark.parametrize("vector", [spaces.Box(*BOUNDS, dtype=np.float64)], indirect=True)
+def test_no_action_goes_beyond_bounds_that_float32_does_not_hold(vector: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Vector, "answers", ((GOOD, {}), GOOD))
+    found = environment_spaces(vector)
+    assert (BOUNDS[0] <= found.action_low).all()
+    assert (found.action_high <= BOUNDS[1]).all()
+    np.testing.assert_allclose([found.action_low, found.action_high], BOUNDS, rtol=1e-7)
+    environments = make(vector, 2)
+    environments.reset(seed=0)
+    scale, bias = (found.action_high - found.action_low) / 2, (found.action_high + found.action_low) / 2
+    environments.step(np.stack([bias - scale, bias + scale]))       # whose products round further; asserts in Vector
+
+
+def test_bounds_that_float32_holds_stay_as_they_are() -> None:
+    for environment_id in ("HumanoidStandup-v5", "HalfCheetah-v5"):
+        found, space = environment_spaces(environment_id), gymnasium.make(environment_id).action_space
+        np.testing.assert_array_equal([found.action_low, found.action_high], [space.low, space.high])
+
+
+def test_an_environment_in_place_of_its_id_is_refused() -> None:
+    with pytest.raises(UnusableEnvironmentError, match="environment_id: is an environment, wanted its id"):
+        environment_spaces(gymnasium.make("Pendulum-v1"))
+
+
 def test_what_making_an_environment_raises_is_one_line() -> None:
     gymnasium.register("Broken-v0", entry_point=lambda: 1 / 0)
     with pytest.raises(UnusableEnvironmentError, match=r"Broken-v0: making it raised ZeroDivisionError.*environments.py"):
@@ -420,6 +499,7 @@ def test_an_id_without_a_version_is_the_latest() -> None:
     [
         pytest.param(spaces.Box(np.array([-1, 0.0]), np.array([1, 0.0])), "action bounds, 0, in dimension 1", id="equal"),
         pytest.param(spaces.Discrete(3), r"Discrete\(3\).*one-dimensional Box", id="discrete"),
+        pytest.param(spaces.Box(-3, 3, (2,), np.int32), r"int32\); a one-dimensional Box of continuous", id="integers"),
         pytest.param(spaces.Box(-1.0, 1.0, (2, 2)), "one-dimensional Box", id="matrix"),
         pytest.param(spaces.Box(-np.inf, np.inf, (2,)), "from -inf to inf; finite bounds are needed", id="unbounded"),
     ],

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lightning_bc.environments.batched import BatchedMujoco
 from lightning_bc.environments.gates import BatchedGates, gates_of
 from lightning_bc.environments.loading import quiet_model_loading
-from lightning_bc.environments.one_by_one import OneByOne
+from lightning_bc.environments.one_by_one import OneByOne, bounds_of
 from lightning_bc.environments.tasks import TASKS, task_of
 from lightning_bc.errors import InputError, raised_by
 
@@ -163,6 +163,9 @@ def environment_spaces(environment_id: str) -> EnvironmentSpaces:
         UnusableEnvironmentError: the environment is unknown or lacks a dependency, or its actions are not vectors of
             numbers within finite bounds.
     """
+    if not isinstance(environment_id, str):                         # from Python
+        kind = "an environment" if isinstance(environment_id, gymnasium.Env) else f"a {type(environment_id).__name__}"
+        raise UnusableEnvironmentError(f"environment_id: is {kind}, wanted its id, such as HalfCheetah-v5.")
     environment = _make_one(environment_id)
     observation_space, action_space, spec = environment.observation_space, environment.action_space, environment.spec
     environment.close()
@@ -174,7 +177,8 @@ def environment_spaces(environment_id: str) -> EnvironmentSpaces:
             "environment with a gymnasium.ObservationWrapper around it that gives vectors."
         ) from error
     parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {}
-    if not isinstance(action_space, spaces.Box) or len(action_space.shape) != 1:
+    is_continuous = np.issubdtype(action_space.dtype, np.floating)
+    if not isinstance(action_space, spaces.Box) or len(action_space.shape) != 1 or not is_continuous:
         raise UnusableEnvironmentError(
             f"{environment_id} has the action space {action_space}; a one-dimensional Box of continuous actions is "
             f"needed. Choose another environment, for example {', '.join(sorted(TASKS)[:3])}."
@@ -185,9 +189,9 @@ def environment_spaces(environment_id: str) -> EnvironmentSpaces:
             "bounds are needed, because policies answer in [-1, 1] and are scaled to them. Register the environment "
             "with gymnasium.wrappers.RescaleAction or ClipAction around it and finite bounds."
         )
-    low, high = action_space.low.astype(np.float32), action_space.high.astype(np.float32)
-    if (low == high).any():
-        dimension = int(np.flatnonzero(low == high)[0])
+    low, high = bounds_of(action_space)
+    if (low >= high).any():
+        dimension = int(np.flatnonzero(low >= high)[0])
         raise UnusableEnvironmentError(
             f"{environment_id} has equal action bounds, {low[dimension]:g}, in dimension {dimension} of its actions, so "
             "there is nothing to choose. Register the environment without that dimension."

@@ -28,6 +28,43 @@ from lightning_bc.environments.tasks import BoolArray, FloatArray
 from lightning_bc.errors import InputError, raised_by, takes_state
 
 
+class _Flattened(FlattenObservation):
+    """Observations as vectors, of the size that their space says."""
+
+    def __init__(self, env: gymnasium.Env, environment_id: str) -> None:
+        super().__init__(env)
+        self._id, self._shape = environment_id, self.observation_space.shape
+
+    def reset(self, *, seed: int | None = None, options: Infos | None = None) -> tuple[NDArray, Infos]:
+        """Start an episode: its first observation, and what else the environment says."""
+        answer: Any = self.env.reset(seed=seed, options=options)
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            found = f"a tuple of {len(answer)}" if isinstance(answer, tuple) else f"a value of type {type(answer).__name__}"
+            raise InputError(
+                f"{self._id}: its reset returns {found}, wanted (observation, info). Have it return observation, {{}}."
+            )
+        return self.observation(answer[0]), answer[1]
+
+    def observation(self, observation: Any) -> NDArray:
+        """One observation as a vector."""
+        flat = super().observation(observation)
+        if flat.shape != self._shape:
+            space, found, wanted = self.env.observation_space, flat.shape, self._shape
+            if isinstance(space, spaces.Box):
+                found, wanted = np.shape(observation), space.shape
+            raise InputError(f"{self._id}: gave an observation of shape {found}, its space says {wanted}")
+        return flat
+
+
+def bounds_of(space: spaces.Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Lower and upper bounds, (action_dim,) each; those that float32 does not hold are rounded inwards."""
+    low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+    return (
+        np.where(low < space.low, np.nextafter(low, np.float32(np.inf)), low),
+        np.where(high > space.high, np.nextafter(high, np.float32(-np.inf)), high),
+    )
+
+
 class OneByOne(VectorWrapper):
     """Gymnasium's SyncVectorEnv with the interface of :class:`BatchedMujoco`: for environments without a batched task.
 
@@ -57,10 +94,12 @@ class OneByOne(VectorWrapper):
                 num_envs,
                 vectorization_mode="sync",
                 vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
-                wrappers=[*limit, FlattenObservation],
+                wrappers=[*limit, partial(_Flattened, environment_id=environment_id)],
             )
         super().__init__(environments)
         self.environment_id = environment_id
+        action_space: Any = environments.single_action_space        # a Box, as was checked
+        self._bounds = bounds_of(action_space)
         shape = (num_envs, spaces.flatdim(self.single_observation_space))
         self._observations: NDArray = np.zeros(shape, self.single_observation_space.dtype)
         self._steps = 0                                             # environment steps, so that each save seeds anew
@@ -89,9 +128,13 @@ class OneByOne(VectorWrapper):
     def step(
         self, actions: NDArray, active: BoolArray | None = None
     ) -> tuple[NDArray, FloatArray, BoolArray, BoolArray, Infos]:
-        """Step the active sub-environments; arguments, returns and errors as :meth:`BatchedMujoco.step`."""
+        """Step the active sub-environments; arguments, returns and errors as :meth:`BatchedMujoco.step`.
+
+        Actions are clipped to the bounds, beyond which a policy's scale and bias may round.
+        """
         actions = np.asarray(actions)
         check_actions(actions, (self.num_envs, spaces.flatdim(self.single_action_space)))
+        actions = actions.clip(*self._bounds)
         if active is not None:
             check_mask("active", active, self.num_envs)
         rewards = np.zeros(self.num_envs)
