@@ -9,6 +9,11 @@ import numpy as np
 from lightning_bc.aliases import StateDict
 
 
+def decimals_of(scale: float) -> int:
+    """Decimals with which returns are shown: four figures of their ``scale``, and at most three decimals."""
+    return int(np.clip(3 - math.floor(math.log10(scale)), 0, 3)) if 0 < scale < math.inf else 0
+
+
 @dataclass(frozen=True)
 class References:
     """The two returns that fix the scale of scores.
@@ -40,6 +45,13 @@ class References:
     def has_expert(self) -> bool:
         """Whether an expert's return is known; without one, normalized returns are NaN."""
         return not math.isnan(self.expert_return)
+
+    def decimals(self, typical: float) -> int:
+        """Decimals of a return: see :func:`decimals_of`.
+
+        The scale is the distance between random and expert, and without an expert a ``typical`` return.
+        """
+        return decimals_of(abs(self.expert_return - self.random_return) if self.has_expert else abs(typical))
 
     def normalized(self, episode_return: Any) -> Any:
         """Bring a return (a number or an array) to the scale where random is 0 and the expert 1."""

@@ -72,12 +72,17 @@ class Evaluation:
         """Share of episodes below half of the expert's return, 0 to 1; NaN where no expert is known."""
         return self.metrics["failed_episodes"]
 
+    @property
+    def decimals(self) -> int:
+        """With how many decimals its returns are shown, 1 to 3."""
+        return max(1, self.references.decimals(max(abs(self.mean), self.std)))
+
     def __str__(self) -> str:
         known = f", normalized {self.normalized:.3f}" if math.isfinite(self.normalized) else ""
         known += f", failed episodes {self.failed:.0%}" if math.isfinite(self.failed) else ""
         kind = "deterministic" if self.deterministic else "sampled"
         return (
-            f"{self.environment_id}: return {self.mean:.1f} +- {self.std:.1f}{known} "
+            f"{self.environment_id}: return {self.mean:.{self.decimals}f} +- {self.std:.{self.decimals}f}{known} "
             f"({len(self.returns)} {self.bank}-bank episodes, {kind} actions)"
         )
 

@@ -185,7 +185,8 @@ class Checkpoints(Checkpoint):
         if best - last <= FAR * scale:
             return None
         return (
-            f"best              {path} had {best:.0f} on the selection bank, the last point has {last:.0f}; its score: "
+            f"best              {path} had {best:.{references.decimals(best)}f} on the selection bank, the last point has "
+            f"{last:.{references.decimals(best)}f}; its score: "
             f"python -m lightning_bc evaluate {shlex.quote(str(path))}"
         )
 

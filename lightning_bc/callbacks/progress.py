@@ -73,7 +73,8 @@ class Progress(ProgressBar):
             if (value := trainer.callback_metrics.get(f"train/{name}")) is not None:
                 shown[name.replace("_", " ")] = f"{float(value):.4g}"
         if self.rollouts.last_return is not None:
-            shown["return"] = f"{self.rollouts.last_return:.0f}"
+            decimals = data.references.decimals(self.rollouts.last_return)
+            shown["return"] = f"{self.rollouts.last_return:.{decimals}f}"
         elif self.rollouts.merit is not None:
             shown["held-out loss"] = f"{-self.rollouts.merit:.4g}"
         if data.expert_queries:

@@ -23,6 +23,7 @@ from lightning_bc.environments import Environments, environment_spaces, episode_
 from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, TEST_EPISODES, play
 from lightning_bc.errors import InputError
 from lightning_bc.files import owning, refuse_without_room, shipped
+from lightning_bc.references import decimals_of
 
 Actions = Literal["sampled", "deterministic", "exploratory"]
 
@@ -80,11 +81,13 @@ def collect(
                 kept.close(origin)
             else:
                 torch_file.write(path, kept.together(origin))
+    expert_return, random_return = np.mean(origin.expert_returns), np.mean(origin.random_returns)
+    decimals = decimals_of(abs(float(expert_return - random_return)))
     print(
         f"{path}: {pairs:,} pairs of {kept.episodes:,} episodes in {seconds:.0f} s "
-        f"({pairs / seconds:,.0f} pairs/s). Return of the demonstrations {origin.mean_return or 0:.0f} +- "
-        f"{origin.std_return or 0:.0f}; on the test bank the expert's mean action {np.mean(origin.expert_returns):.0f}, "
-        f"random actions {np.mean(origin.random_returns):.0f}."
+        f"({pairs / seconds:,.0f} pairs/s). Return of the demonstrations {origin.mean_return or 0:.{decimals}f} +- "
+        f"{origin.std_return or 0:.{decimals}f}; on the test bank the expert's mean action {expert_return:.{decimals}f}, "
+        f"random actions {random_return:.{decimals}f}."
     )
     return path
 

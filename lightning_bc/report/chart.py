@@ -182,9 +182,7 @@ class Chart:
     @property
     def decimals(self) -> int:
         """Decimals of a return: four figures of the distance between random and expert."""
-        reference = self.references
-        scale = abs(reference.expert_return - reference.random_return) if reference.has_expert else abs(self.best.score)
-        return int(np.clip(3 - math.floor(math.log10(scale)), 0, 3)) if scale > 0 else 0
+        return self.references.decimals(self.best.score)
 
     def show_return(self, value: float) -> str:
         """A return in words."""

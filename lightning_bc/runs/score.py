@@ -51,7 +51,8 @@ def score(
         )
     strategy.eval()
     with closing(make(environment_id, TEST_EPISODES)) as environments:
-        played = {deterministic: _play(strategy, environments, deterministic) for deterministic in (True, False)}
+        played = {True: _play(strategy, environments, deterministic=True)}
+        played[False] = _play(strategy, environments, deterministic=False) if strategy.stochastic else played[True]
     measured = {deterministic: measure_all(episodes, references) for deterministic, episodes in played.items()}
     best, sampled = measured[True], measured[False]
     return Results.from_dict(
@@ -138,18 +139,20 @@ def in_words(results: Results) -> str:
     if results.diverged:
         return f"no score: {results.diverged}"
     references = results.references
+    decimals = references.decimals(max(abs(results.score), results.score_std))
     normalized = sampled = failed = scale = ""
     if references.has_expert:
         normalized, sampled = (f", normalized {value:.3f}" for value in (results.normalized, results.sampled_normalized))
         failed = f", failed episodes {results.failed_episodes:.0%}"
-        scale = f"0 is random actions ({references.random_return:.0f}), 1 is {references.expert_return:.0f}, the "
+        random, expert = (f"{value:.{decimals}f}" for value in (references.random_return, references.expert_return))
+        scale = f"0 is random actions ({random}), 1 is {expert}, the "
     samples = (
-        f"with sampled actions {results.sampled_score:.0f}{sampled} (drawn from what the strategy models, noise included; "
-        "the score is that of the deterministic ones)\n"
+        f"with sampled actions {results.sampled_score:.{decimals}f}{sampled} (drawn from what the strategy models, noise "
+        "included; the score is that of the deterministic ones)\n"
     )
     same = results.sampled_returns == results.returns               # nothing is sampled, and there is nothing more to say
     return (
-        f"score {results.score:.0f} +- {results.score_std:.0f}{normalized}{failed} "
+        f"score {results.score:.{decimals}f} +- {results.score_std:.{decimals}f}{normalized}{failed} "
         "(100 test-bank episodes, deterministic actions)\n"
         f"{'' if same else samples}"
         f"{special_in_words(results)}scale: {scale}{references.expert_source}\n"

@@ -154,12 +154,13 @@ def _knows_expert(policy: Policy) -> bool:
 
 
 def _row(given: _Given, result: Evaluation, width: int) -> str:
+    decimals = result.decimals
     return _COLUMNS.format(
         width=width,
         policy=str(given.policy.path),
         step="" if given.step is None else given.step,
-        mean=f"{result.mean:.1f}",
-        std=f"{result.std:.1f}",
+        mean=f"{result.mean:.{decimals}f}",
+        std=f"{result.std:.{decimals}f}",
         normalized=f"{result.normalized:.3f}" if math.isfinite(result.normalized) else "",
         failed=f"{result.failed:.0%}" if math.isfinite(result.failed) else "",
         length=f"{result.lengths.mean():.0f}",

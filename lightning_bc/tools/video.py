@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,11 @@ from lightning_bc.api import load
 from lightning_bc.api.policy import environment_of
 from lightning_bc.bounds import PositiveInt
 from lightning_bc.demonstrations.experts import Expert, check_fits, load_expert
-from lightning_bc.environments import make, quiet_model_loading
+from lightning_bc.environments import environment_spaces, make, quiet_model_loading
 from lightning_bc.episodes import SELECTION_BANK, play
 from lightning_bc.errors import InputError, needs_extra
 from lightning_bc.files import new_file
+from lightning_bc.references import decimals_of
 
 SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".gif")
 """Of containers for H.264, and of animated pictures."""
@@ -81,8 +82,9 @@ def film(
         policies["expert"] = load_expert(expert, environment_id)
     path = new_file(output)
     returns = write_video(path, environment_id, policies, episodes, steps=steps)
+    decimals = _decimals(returns.values())
     for name, values in returns.items():
-        print(f"{name:8} return {', '.join(f'{value:.0f}' for value in values)}")
+        print(f"{name:8} return {', '.join(f'{value:.{decimals}f}' for value in values)}")
     print(f"video    {path}")
 
 
@@ -116,16 +118,19 @@ def write_video(
     if find_spec("imageio_ffmpeg") is None:
         raise needs_extra("a video", "video", "imageio-ffmpeg")
     seeds = SELECTION_BANK.seeds(episodes)
-    environments = [_drawing(environment_id) for _ in policies]
-    played = []                                                     # of each policy, the actions of each episode
+    environments, spaces = [_drawing(environment_id) for _ in policies], environment_spaces(environment_id)
+    bounds = spaces.action_low, spaces.action_high
+    played, earned = [], []                                         # of each policy, each episode's actions and return
     for policy in policies.values():
         plain = make(environment_id, 1)
         record = play(policy.player(), plain, seeds, record=True, device=device)
         plain.close()
         assert record.actions is not None
+        earned.append(record.returns)
         played.append([actions[:steps] for actions in np.split(record.actions, record.lengths.cumsum()[:-1])])
 
     returns: dict[str, list[float]] = {name: [] for name in policies}
+    decimals = _decimals(earned)
     rate = environments[0].metadata.get("render_fps", DEFAULT_FRAME_RATE)
     frames = sum(1 + max(map(len, episode)) for episode in zip(*played, strict=True))
     with (
@@ -138,9 +143,9 @@ def write_video(
         options: dict[str, Any] = {"loop": 0} if animated else {"macro_block_size": 2}
         with imageio.get_writer(unfinished, fps=rate, **options) as video:
             for seed, *actions in zip(seeds, *played, strict=True):
-                shots = map(_shots, environments, itertools.repeat(seed), actions)
+                shots = map(_shots, environments, itertools.repeat(seed), actions, itertools.repeat(bounds))
                 for now in _together(shots):
-                    frame = np.hstack([_labelled(*named) for named in zip(policies, now, strict=True)])
+                    frame = np.hstack([_labelled(name, shot, decimals) for name, shot in zip(policies, now, strict=True)])
                     video.append_data(_small(frame) if animated else frame)  # type: ignore[attr-defined]
                     bar.update()
                 for name, (_, total) in zip(policies, now, strict=True):
@@ -192,13 +197,15 @@ def _choose_renderer() -> None:
     )
 
 
-def _shots(environment: gymnasium.Env, seed: int, actions: np.ndarray) -> Iterator[Shot]:
-    """An episode, from its first moment to its last."""
+def _shots(
+    environment: gymnasium.Env, seed: int, actions: np.ndarray, bounds: tuple[np.ndarray, np.ndarray]
+) -> Iterator[Shot]:
+    """An episode, from its first moment to its last; actions are clipped to the ``bounds``, as where they were played."""
     environment.reset(seed=seed)
     total = 0.0
     yield _draw(environment), total
     for action in actions:
-        _, reward, *_ = environment.step(action)
+        _, reward, *_ = environment.step(action.clip(*bounds))
         total += np.asarray(reward, dtype=float).item()           # some give an array of one element
         yield _draw(environment), total
 
@@ -219,10 +226,15 @@ def _together(films: Iterable[Iterator[Shot]]) -> Iterator[list[Shot]]:
         yield now
 
 
-def _labelled(name: str, shot: Shot) -> np.ndarray:
+def _decimals(returns: Iterable[Sequence[float] | np.ndarray]) -> int:
+    """With how many decimals the returns of all policies' episodes are shown."""
+    return decimals_of(max(float(np.abs(values).max()) for values in returns))
+
+
+def _labelled(name: str, shot: Shot, decimals: int) -> np.ndarray:
     """The picture with the policy's name and its return so far."""
     image = Image.fromarray(shot[0])
-    label = f"{name}  {shot[1]:.0f}"
+    label = f"{name}  {shot[1]:.{decimals}f}"
     ImageDraw.Draw(image).text((12, 8), label, fill="white", stroke_fill="black", stroke_width=2, font_size=22)
     return np.asarray(image)
 
