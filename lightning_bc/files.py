@@ -33,10 +33,10 @@ def shipped(path: str | Path) -> Path:
 
 
 def new_file(output: str | Path) -> Path:
-    """``output`` as a path to write to: nothing lies there, and its folder has been made.
+    """``output`` as a path to write to: nothing lies there, and its folder has been made and takes files.
 
     Raises:
-        InputError: the file exists, or its folder cannot be made.
+        InputError: the file exists, its folder cannot be made, or no file can be made in it.
     """
     path = Path(output)
     if path.exists():
@@ -45,6 +45,11 @@ def new_file(output: str | Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{path}: its folder cannot be made ({error.strerror}). Choose another --output.") from error
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        words = f"no file can be made in its folder ({error.strerror})"
+        raise InputError(f"{path}: {words}. Choose another --output.") from error
     return path
 
 

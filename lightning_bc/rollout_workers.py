@@ -118,7 +118,8 @@ class Workers:
 def _killed() -> InputError:
     return InputError(
         "a rollout worker ended by itself: it was killed, perhaps for its memory, or crashed. Fewer take less memory: "
-        f"--rollouts.workers 1; {WAY_OUT}"
+        f"--rollouts.workers 1; {WAY_OUT} Each worker imports the script that starts it: one of your own needs "
+        'if __name__ == "__main__": before the line that trains.'
     )
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import deque
 from functools import partial
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -333,6 +334,8 @@ def test_what_cannot_be_evaluated_is_refused(checkpoint):
         lightning_bc.evaluate(policy, episodes=0)
     with pytest.raises(InputError, match='bank="train": wanted'):
         lightning_bc.evaluate(policy, bank="train")
+    with pytest.raises(InputError, match="environment_id: is an environment, wanted its id"):
+        lightning_bc.evaluate(policy, gymnasium.make("InvertedPendulum-v5"))
     with pytest.raises(InputError, match="policy: is a str"):
         lightning_bc.evaluate("last.ckpt", "InvertedPendulum-v5")
 
@@ -381,6 +384,35 @@ def test_arrays_of_ones_own_are_written_and_read(tmp_path):
     assert read.mean_return == 4.5
     with pytest.raises(InputError, match=r"mine\.npz: wanted a file that ends in \.pt"):
         lightning_bc.write_demonstrations(tmp_path / "mine.npz", mine)
+
+
+@pytest.mark.parametrize("name", ["mine.pt", "mine.shards"])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lengths": torch.tensor([4, 4])}, "episode_lengths must be positive integers that sum to the number of pairs, 9"),
+        ({"actions": torch.zeros(8, 1)}, "episode_lengths must be positive integers that sum to the number of pairs, 8"),
+        ({"observations": torch.full((9, 4), torch.nan)}, r"observations\[0\] holds NaN"),
+        ({"observations": torch.zeros(9)}, r"observations has shape \(9,\)"),
+        ({"rewards": torch.ones(10)}, "10 rewards for 9 pairs"),
+    ],
+    ids=["lengths", "actions", "nan", "vector", "rewards"],
+)
+def test_what_would_not_be_read_is_not_written(name, changes, words, tmp_path):
+    good = {"observations": torch.zeros(9, 4), "actions": torch.zeros(9, 1), "lengths": torch.tensor([4, 5])}
+    with pytest.raises(InputError, match=f"{name}: {words}"):
+        lightning_bc.write_demonstrations(tmp_path / name, lightning_bc.Trajectories(**good | changes))
+    assert not [*tmp_path.iterdir()]
+    double = good | {"observations": torch.zeros(9, 4, dtype=torch.float64)}
+    written = lightning_bc.write_demonstrations(tmp_path / name, lightning_bc.Trajectories(**double))
+    assert len(lightning_bc.read_demonstrations(written)) == 9
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder in which nobody can make a file")
+def test_a_folder_that_takes_no_file_is_refused():
+    mine = lightning_bc.Trajectories(torch.zeros(2, 4), torch.zeros(2, 1), torch.tensor([2]))
+    with pytest.raises(InputError, match=r"/proc/mine\.pt: no file can be made in its folder"):
+        lightning_bc.write_demonstrations("/proc/mine.pt", mine)
 
 
 def test_a_file_that_does_not_say_its_environment_asks_for_it(tmp_path):

@@ -194,6 +194,7 @@ def test_a_worker_that_ends_ends_the_run_in_one_line(data, capsys, monkeypatch):
     flags = "--rollouts.workers 1 --trainer.enable_progress_bar false"
     error = refused(capsys, "fit", "--model", "MSE", "--data.path", data, *BUDGET.split(), *flags.split())
     assert error.startswith("error: a rollout worker ended by itself: it was killed")
+    assert 'if __name__ == "__main__":' in error
 
 
 ORPHANS = """

@@ -33,6 +33,25 @@ def test_return_of_an_episode_is_the_sum_of_its_rewards():
     assert made(rewards=None).returns.isnan().all()
 
 
+@pytest.mark.parametrize(
+    ("lengths", "terminated", "known", "is_cut"),
+    [
+        ((4, 4, 4, 2), [False] * 4, {}, True),
+        ((4, 4, 4, 4), [False] * 4, {"time_limit": 1000}, False),   # each was cut off there
+        ((4, 4, 4, 2), [False, False, False, True], {}, False),
+        ((3, 4, 2, 1), [True, False, True, False], {}, True),
+        ((3, 4, 2, 1), [True, True, True, False], {}, False),       # it may have lasted until the time limit
+        ((3, 4, 2, 1), [True, True, True, False], {"time_limit": 10}, True),
+        ((4, 4, 4, 2), None, {"time_limit": 4}, False),             # it may have terminated
+        ((4, 4, 4, 2), None, {"can_terminate": False}, True),
+        ((2,), [False], {"time_limit": 4}, False),                  # there is no other
+    ],
+)
+def test_a_last_episode_is_known_to_be_cut_off_early(lengths, terminated, known, is_cut):
+    ends = None if terminated is None else torch.tensor(terminated)
+    assert made(lengths, terminated=ends).last_is_cut(**known) is is_cut
+
+
 def test_part_holds_whole_episodes_and_what_belongs_to_them():
     part = made(terminated=torch.tensor([True, False, True, False]), final_observations=final()).part(1, 3)
     assert steps(part) == [(1, 0), *((2, step) for step in range(6))]

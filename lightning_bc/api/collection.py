@@ -7,6 +7,7 @@ from lightning_bc.api.evaluation import Function, as_expert
 from lightning_bc.api.policy import Policy, load, without_gradients
 from lightning_bc.demonstrations.collect import Actions, Rounds, check_seed, demonstrate, with_reference_returns
 from lightning_bc.demonstrations.experts import Expert, expert_sha256
+from lightning_bc.demonstrations.readers import torch_file
 from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.demonstrations.writing import new_data, write
 from lightning_bc.environments import environment_spaces, limit_episodes
@@ -65,8 +66,8 @@ def write_demonstrations(path: str | Path, demonstrations: Trajectories) -> Path
     It is the counterpart of ``read_demonstrations``.
 
     Raises:
-        InputError: the file exists, has another ending, or its folder cannot be made.
+        InputError: the file exists, has another ending or cannot be made, or ``read_demonstrations`` would refuse it.
     """
     file = new_data(path)
-    write(file, demonstrations)
+    write(file, torch_file.checked(file, demonstrations))
     return file

@@ -297,7 +297,7 @@ class Demonstrations(LightningDataModule):
         """Returns of the random policy and of the expert; played or read at the first call."""
         if not self.has_simulator:
             return without_simulator.REFERENCES
-        files = self.material.files if self.paths else []
+        files = several.judged(self.material.files, self.spaces) if self.paths else []
         return references(self.environment_id, several.origin_of(files) if files else None, several.error_of(files))
 
     # What is made once, when it is first asked for

@@ -94,6 +94,26 @@ def check_alike(files: Sequence[Trajectories]) -> None:
     environment_of([file.origin for file in files])
 
 
+def judged(files: Sequence[Trajectories], spaces: EnvironmentSpaces | None = None) -> list[Trajectories]:
+    """The episodes of each file whose mean return is the demonstrator's: all but a last one that is cut off early.
+
+    Where a file states its mean return, these are all. What is left out is printed, unless the expert's returns are known.
+    """
+    limit, can_terminate = (None, None) if spaces is None else (spaces.max_episode_steps, spaces.can_terminate)
+    kept = []
+    for file in files:
+        if file.rewards is not None and file.origin.mean_return is None and file.last_is_cut(limit, can_terminate):
+            whole = len(file.lengths) - 1
+            if not any(one.origin.expert_returns for one in files):
+                rank_zero_only(print)(
+                    f"{file.origin.path}: its last episode was cut off after {int(file.lengths[-1])} steps; the mean return "
+                    f"is that of the other {whole:,}"
+                )
+            file = file.part(0, whole)
+        kept.append(file)
+    return kept
+
+
 def origin_of(files: Sequence[Trajectories]) -> Origin:
     """What is known of all ``files`` together.
 

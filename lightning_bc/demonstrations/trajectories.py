@@ -99,6 +99,24 @@ class Trajectories:
             return self.origin.mean_return
         return float(self.returns.mean()) if self.knows_episodes else math.nan
 
+    def last_is_cut(self, time_limit: int | None = None, can_terminate: bool | None = None) -> bool:
+        """Whether the last of several episodes is known to be cut off early, as where a recording was stopped.
+
+        It did not terminate, and is shorter than each other one that did not; if there is none, than the time limit.
+
+        Args:
+            time_limit: steps after which the environment cuts an episode off; None where that is not known.
+            can_terminate: whether the environment terminates at all; None where that is not known.
+        """
+        terminated = self.terminated
+        if terminated is None and can_terminate is False:
+            terminated = torch.zeros_like(self.lengths, dtype=torch.bool)
+        if terminated is None or terminated[-1] or not self.knows_episodes or len(self.lengths) < 2:
+            return False
+        others = self.lengths[:-1][~terminated[:-1]]
+        whole = int(others.min()) if len(others) else time_limit
+        return whole is not None and int(self.lengths[-1]) < whole
+
     @property
     def starts(self) -> Tensor:
         """The row of each episode's first step, (episodes,)."""

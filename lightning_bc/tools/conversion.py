@@ -12,7 +12,7 @@ from tqdm import tqdm
 from lightning_bc.demonstrations import Trajectories, peek, read, shards
 from lightning_bc.demonstrations.quality import Findings
 from lightning_bc.demonstrations.readers import torch_file
-from lightning_bc.demonstrations.several import check_alike, origin_of, paths_of, together
+from lightning_bc.demonstrations.several import check_alike, judged, origin_of, paths_of, together
 from lightning_bc.demonstrations.writing import new_data, writing
 from lightning_bc.environments import environment_spaces
 from lightning_bc.errors import InputError
@@ -46,7 +46,7 @@ def convert(files: list[str], output: str, env: str | None = None, data: DataFla
     else:
         heads = [part for file in bar for part in _read(file, env, data, whole=True)]
         check_alike(heads)
-        made = together(heads, origin_of(heads))
+        made = together(heads, origin_of(judged(heads)))
         torch_file.write(path, made)
         started = time.perf_counter()
         _check_same(read(path), made)
@@ -84,7 +84,7 @@ def _in_turn(path: Path, files: Iterable[str], env: str | None, data: DataFlags)
 
 def _without_steps(made: Trajectories) -> Trajectories:
     """What is known of episodes, without their steps, and so small."""
-    mean = made.mean_return
+    mean = judged([made])[0].mean_return
     return replace(
         made,
         observations=made.observations[:0].clone(),

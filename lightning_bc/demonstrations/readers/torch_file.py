@@ -4,6 +4,7 @@ Lists of episodes too: see :mod:`lightning_bc.demonstrations.readers._episodes`.
 """
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,20 @@ def peek(path: str) -> Origin:
 
 def write(path: str | Path, made: Trajectories) -> None:
     """Write trajectories whole or not at all; the counterpart of :func:`read`."""
+    files.write(path, _content(made))
+
+
+def checked(path: str | Path, made: Trajectories) -> Trajectories:
+    """The same as it is read once it is written at ``path``.
+
+    Raises:
+        InputError: it would be refused then.
+    """
+    return replace(_checks.trajectories(str(path), _content(made), sha256=""), origin=made.origin)
+
+
+def _content(made: Trajectories) -> dict[str, Any]:
+    """What a file holds of trajectories."""
     origin = made.origin
     stated = {key: getattr(origin, key) for key in _checks.METADATA}
     content = {
@@ -58,7 +73,7 @@ def write(path: str | Path, made: Trajectories) -> None:
         "expert_returns": torch.tensor(origin.expert_returns, dtype=torch.float64) if origin.expert_returns else None,
         "metadata": {key: value for key, value in stated.items() if value is not None},
     }
-    files.write(path, {key: value for key, value in content.items() if value is not None})
+    return {key: value for key, value in content.items() if value is not None}
 
 
 def _load(path: str, mmap: bool) -> Any:
