@@ -14,9 +14,10 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from lightning_bc import __version__
-from lightning_bc.errors import InputError, in_a_line, needs_extra
+from lightning_bc.errors import InputError, UnknownStrategyError, in_a_line, needs_extra
 from lightning_bc.stopping import NUMBERS, STOPPING, StoppedError
 
 DEBUG = "--debug"
@@ -62,11 +63,26 @@ def _flags_of(
                 parser.add_argument(name_of_it, type=str, nargs=nargs, help=words)
             skip: set[str | int] | None = None if positional is None else {name_of_it}
             parser.add_function_arguments(command, as_group=False, skip=skip)
-            command(**parser.instantiate(parser.parse_args(with_lists(args))).as_dict())
+            _knowing_own(partial(command, **parser.instantiate(parser.parse_args(with_lists(args))).as_dict()))
 
         return run
 
     return load
+
+
+def _knowing_own(command: Callable[[], object], imported: frozenset[str] = frozenset()) -> None:
+    """Call ``command``; where a checkpoint's strategy is not known, again once its run's own configuration has named it.
+
+    Commands load policies before they do anything.
+    """
+    try:
+        command()
+    except UnknownStrategyError as error:
+        from lightning_bc.runs.own_strategy import import_own
+
+        if error.strategy in imported or not import_own(error):
+            raise
+        _knowing_own(command, imported | {error.strategy})
 
 
 @contextmanager

@@ -132,7 +132,7 @@ def play(
             observations, rewards, terminated, truncated, infos = environments.step(actions, active)
             earned += rewards                                       # 0 where nothing was stepped
             if record:
-                answers = labelled[0] if labelled else played
+                answers = np.asarray(labelled[0] if labelled else played, np.float32)  # a policy may compute in float64
                 steps.append((episode[rows], seen, answers, rewards[rows].astype(np.float32)))
             if on_step is not None:
                 on_step(len(rows))

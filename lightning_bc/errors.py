@@ -21,6 +21,20 @@ class InputError(ValueError):
     """
 
 
+class UnknownStrategyError(InputError):
+    """A checkpoint is of a strategy that nobody has imported.
+
+    Args:
+        message: for a person.
+        run: the name of the checkpoint's run; None where it does not say.
+        strategy: the class name.
+    """
+
+    def __init__(self, message: str, run: str | None, strategy: str) -> None:
+        super().__init__(message)
+        self.run, self.strategy = run, strategy
+
+
 class OtherVersionError(InputError):
     """A checkpoint lacks what this version keeps there; :func:`naming` puts its file in front."""
 

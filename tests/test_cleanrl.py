@@ -1,10 +1,11 @@
 """Actors under CleanRL's names against the strategies that they come from, and what CleanRL's class cannot hold."""
 
 import functools
+import re
 
 import pytest
 import torch
-from conftest import BUDGET, INTERACTIVE_BUDGET, build_strategy, fit, refused, write_pendulum
+from conftest import BUDGET, INTERACTIVE_BUDGET, build_strategy, fit, refused, write_pairs, write_pendulum
 from learners import LEARNERS, each
 
 from lightning_bc.cli import main
@@ -128,6 +129,17 @@ def test_what_cleanrls_class_cannot_hold_is_refused(strategy, flags, words, tmp_
     error = refused(capsys, *EXPORT, "--ckpt_path", checkpoint, "--output", "expert.pt")
     assert checkpoint in error
     assert words in error
+    assert not (tmp_path / "expert.pt").exists()
+
+
+def test_an_actor_that_rounds_otherwise_than_the_policy_is_refused(tmp_path, monkeypatch, capsys):
+    """The first layer takes 100,000 + x as it is, of which float32 keeps less of x than the policy's x."""
+    monkeypatch.chdir(tmp_path)
+    observations = torch.randn(120, 4, generator=torch.Generator().manual_seed(0)) + torch.tensor([1e5, 0.0, 0.0, 0.0])
+    about = {"metadata": {"environment_id": "InvertedPendulum-v5"}, "observations": observations}
+    run = fit(write_pairs("far.pt", (10,) * 12, 4, 1, **about), "MSE", BUDGET + TWO_LAYERS)
+    error = refused(capsys, *EXPORT, "--ckpt_path", run, "--output", "expert.pt")
+    assert re.search(r"up to 0\.0\d+ from the policy's.* wanted at most 1e-05.* use --format folder", error)
     assert not (tmp_path / "expert.pt").exists()
 
 

@@ -318,7 +318,7 @@ def test_a_strategy_that_acts_updates_without_leaving_its_device(cls, monkeypatc
 
 def test_the_page_for_newcomers_shows_a_strategy_that_passes():
     """The example of docs/your-strategy.md is found, learns and acts like those that are here."""
-    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "your-strategy.md").read_text(), flags=re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "your-strategy.md").read_text(), flags=re.DOTALL)
     module = types.ModuleType("a_newcomers_strategy")
     exec(code, vars(module))
     (cls,) = (value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == module.__name__)

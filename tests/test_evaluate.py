@@ -5,12 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import actor_state, fit, refused, write_pendulum
+import torch
+from conftest import BUDGET, SMALL, actor_state, build_strategy, fit, refused, write_pendulum
 
 import lightning_bc
 from lightning_bc.cli import main
 from lightning_bc.files import write
 from lightning_bc.report.evaluations import read_evaluations
+from lightning_bc.strategies import Gaussian
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,22 @@ def test_what_is_not_known_is_left_blank(folder, monkeypatch, capsys):
     assert len(capsys.readouterr().out.splitlines()[1].split()) == 4  # name, return, deviation, steps
     entry = json.loads((folder / "alone.json").read_text())["evaluations"][0]
     assert entry["references"] is entry["metrics"]["normalized_return"] is entry["metrics"]["failed_episodes"] is None
+
+
+def test_a_run_in_float64_earns_again_what_its_score_says_and_demonstrates_in_float32(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = fit(write_pendulum("pendulum.pt"), "Gaussian", f"{BUDGET} {SMALL} --trainer.precision 64-true")
+    main(["evaluate", run, "--episodes", "3", "--output", "again.json"])
+    wanted = json.loads(Path("lightning_logs", run, "results.json").read_text())["returns"]
+    assert json.loads(Path("again.json").read_text())["evaluations"][0]["returns"] == wanted
+    given = build_strategy(Gaussian, 4, [-3.0], [3.0], hidden_sizes=(16, 16))
+    for policy in (lightning_bc.load(run), lightning_bc.load(run, given)):
+        assert policy.strategy.network.layers[0].weight.dtype == torch.float64
+    collect = ["collect", "--env", "InvertedPendulum-v5", "--expert", f"checkpoints/{run}/last.ckpt", "--pairs", "50"]
+    main([*collect, "--output", "pairs.pt"])
+    assert torch.load("pairs.pt")["actions"].dtype == torch.float32
+    main(["export", "--ckpt_path", run, "--output", "policy"])      # whose format holds float32
+    assert lightning_bc.load("policy").strategy.network.layers[0].weight.dtype == torch.float32
 
 
 def test_the_other_bank_and_samples(folder, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import inspect
 import math
 import pickle
 
@@ -13,7 +14,8 @@ from torch.nn import functional as F
 
 from lightning_bc.errors import InputError
 from lightning_bc.networks import LSTM, MLP, InputSize, Network, ResidualMLP, SequenceNetwork, Transformer
-from lightning_bc.strategies import MSE, FlowMatching, GaussianMixture, MeanFlow
+from lightning_bc.strategies import MSE, FlowMatching, GaussianMixture, MeanFlow, strategies
+from lightning_bc.strategies.output_sizes import refuse_other_sizes
 
 ACTIVATIONS = {
     "relu": lambda x: np.maximum(x, 0),
@@ -196,3 +198,48 @@ def test_the_size_of_an_input_is_copied_with_what_it_holds():
     size = InputSize(3, 4, 5)
     for copied in (copy.deepcopy(size), pickle.loads(pickle.dumps(size))):
         assert (copied, copied.history, copied.observation_dim) == (17, 3, 4)
+
+
+class Watched(torch.nn.Module):
+    """Batch normalisation, noise and a layer that is never to train; ``missing`` of its outputs are."""
+
+    def __init__(self, input_size, output_size, missing=0):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.BatchNorm1d(input_size), torch.nn.Dropout(0.5), torch.nn.Linear(input_size, output_size - missing)
+        )
+        self.layers[1].eval()
+
+    def forward(self, inputs):
+        return self.layers(inputs + 1e-3 * torch.randn_like(inputs))
+
+
+TAKING_NETWORKS = {
+    name: cls
+    for name, cls in strategies().items()
+    if "network" in inspect.signature(cls).parameters and name != "MeanFlow"  # which refuses most networks of one's own
+}
+
+
+@pytest.mark.parametrize("cls", TAKING_NETWORKS.values(), ids=TAKING_NETWORKS)
+def test_a_network_that_answers_with_too_few_numbers_is_refused(cls):
+    wrong = build_strategy(cls, network=functools.partial(Watched, missing=1))
+    with pytest.raises(InputError, match=r"Watched: the network answers .* with \(2, \d+\), wanted \(2, \d+\)"):
+        wrong.setup("fit")
+
+    right = build_strategy(cls, network=Watched)
+    before, weights = torch.get_rng_state(), copy.deepcopy(right.state_dict())
+    refuse_other_sizes(right, right.hparams)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(value, weights[name]) for name, value in right.state_dict().items())
+    assert right.actor.training
+    assert not right.actor.layers[1].training
+
+
+def test_a_network_that_does_not_take_zeros_is_left_alone():
+    class Failing(torch.nn.Linear):
+        def forward(self, inputs):
+            raise RuntimeError("not now")
+
+    strategy = build_strategy(MSE, network=Failing)
+    refuse_other_sizes(strategy, strategy.hparams)

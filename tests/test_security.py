@@ -1,11 +1,15 @@
 """What SECURITY.md promises: files that are read choose neither code nor places, whichever command reads them."""
 
+import gc
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import REPOSITORY, fit, refused, write_pendulum
+
+from lightning_bc.cli import main
 
 COMMANDS = {
     "resume": "fit --model MSE --data.path pendulum.pt --ckpt_path bomb.pt",
@@ -67,6 +71,48 @@ def test_a_checkpoint_cannot_have_a_module_imported(command, network, checkpoint
     with pytest.warns(UserWarning, match="config") if "export" not in command else nullcontext():
         assert "canary" in refused(capsys, *command.split(), "--ckpt_path", "other.ckpt")
     assert not Path("imported").exists()
+
+
+OWN = """
+from pathlib import Path
+
+from lightning_bc.strategies import MSE
+
+Path("imported").touch()
+
+
+class Own(MSE):
+    pass
+"""
+
+
+def test_a_strategy_of_ones_own_is_imported_only_where_the_runs_own_configuration_names_it(
+    checkpoint, data, capsys, monkeypatch
+):
+    Path("own_module.py").write_text(OWN)
+    monkeypatch.syspath_prepend(".")
+    hyper_parameters = checkpoint["hyper_parameters"] | {"_class_path": "own_module.Own"}
+    config = checkpoint["config"] | {"model": {"class_path": "own_module.Own"}}
+    torch.save(checkpoint | {"strategy": "Own", "hyper_parameters": hyper_parameters, "config": config}, "own.ckpt")
+    export = ("export", "--ckpt_path", "own.ckpt", "--output", "policy")
+    assert "import the module that defines it first" in refused(capsys, *export)
+    own = Path("lightning_logs", checkpoint["run"], "config.yaml")
+    own.parent.mkdir(parents=True, exist_ok=True)
+    for named in ("class_path: own_module.Other", "class_path: MSE", "class_path: 3"):
+        own.write_text(f"model:\n  {named}\n")
+        assert "import the module that defines it first" in refused(capsys, *export)
+    assert not Path("imported").exists()
+
+    own.write_text("model:\n  class_path: no_such_module.Own\n")
+    error = refused(capsys, *export)
+    assert str(own) in error
+    assert "no_such_module cannot be imported here" in error
+
+    own.write_text("model:\n  class_path: own_module.Own\n")
+    main([*export])
+    assert Path("policy/policy.json").is_file()
+    del sys.modules["own_module"]
+    gc.collect()                                                    # tests that follow find the strategies of the package
 
 
 def test_every_test_that_is_named_exists():

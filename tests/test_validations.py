@@ -76,6 +76,29 @@ class Normalised(torch.nn.Sequential):
         self[1].eval()
 
 
+def test_passes_of_a_torchscript_network_are_counted():
+    strategy = build_strategy(strategies()["MSE"], network=lambda *sizes: torch.jit.script(torch.nn.Linear(*sizes)))
+    assert strategy.network_calls() == [1]
+
+
+def test_explained_variance_is_that_of_float64_and_leaves_out_what_does_not_vary():
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(6000, 4, generator=generator)
+    targets = torch.tensor([0.0, 0.9, 0.7, 0.5]) + torch.tensor([0.5, 6e-5, 1e-9, 0.0]) * noise  # the last two are constant
+    predictions = targets + 3e-5 * torch.randn(6000, 4, generator=generator)
+    strategy = build_strategy(strategies()["MSE"])
+    metric = strategy.validation_metrics["explained_variance"]
+    strategy.float().to(torch.float32)                              # the sums stay in float64
+    for part in range(0, 6000, 1000):
+        metric.update(predictions[part : part + 1000], targets[part : part + 1000])
+    wanted = 1 - (targets - predictions).double().var(0) / targets.double().var(0)
+    assert 0.7 < wanted[1] < 0.8
+    assert float(metric.compute()) == pytest.approx(wanted[:2].mean().item(), abs=1e-6)
+    metric.reset()
+    metric.update(predictions[:, 2:], targets[:, 2:])
+    assert metric.compute().isnan()
+
+
 def test_passes_are_counted_without_training_and_every_module_goes_on_as_before():
     strategy = build_strategy(strategies()["MSE"], network=Normalised)
     seen = strategy.network[0].num_batches_tracked.clone()

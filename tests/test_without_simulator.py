@@ -15,6 +15,7 @@ from lightning_bc.cli import main
 from lightning_bc.demonstrations import Demonstrations
 from lightning_bc.errors import InputError
 from lightning_bc.runs.curve import read_curve
+from lightning_bc.runs.held_out import read_results
 
 FLAGS = (
     "--rollouts.episodes 0 --rollouts.eval_freq 2 --data.batch_size 16 --model.network.hidden_sizes [8] "
@@ -25,7 +26,7 @@ FLAGS = (
 def write_robot(path="robot.pt", **changes):
     """Four episodes of a robot with three sensors and two joints, whose second joint stands still."""
     observations = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
-    actions = torch.stack([100 + 20 * observations[:, 0].tanh(), torch.full((40,), 7.0)], dim=1)
+    actions = changes.pop("actions", torch.stack([100 + 20 * observations[:, 0].tanh(), torch.full((40,), 7.0)], dim=1))
     none = dict.fromkeys(("mean_reward", "std_reward", "random_returns", "expert_returns"))
     return write_pairs(path, (10,) * 4, 3, 2, observations=observations, actions=actions, **none, **changes)
 
@@ -108,6 +109,17 @@ def test_the_report_has_a_table_of_such_runs_and_no_chart(robot, tmp_path, capsy
         assert "These runs have no return" in words
         assert "robot.pt, 3 episodes, 30 pairs" in words
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["held_out.csv", "report.html", "report.md"]
+
+
+def test_where_no_action_varies_there_is_no_variance_to_explain_and_training_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fit(write_robot(actions=torch.tensor([3.0, 7.0]).expand(40, 2)), "still")
+    curve = read_curve(Path("lightning_logs/still/curve.csv"))
+    assert curve["step"].tolist() == [0, 2, 4, 6]
+    assert np.isnan(curve["validation/explained_variance"]).all()
+    results = read_results(Path("lightning_logs/still/results.json"))
+    assert np.isnan(results.held_out["explained_variance"])
+    assert results.diverged is None
 
 
 def test_what_plays_asks_for_an_environment(robot, capsys):

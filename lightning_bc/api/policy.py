@@ -22,6 +22,7 @@ from lightning_bc.references import References
 from lightning_bc.runs import folders
 from lightning_bc.runs.weights import check_weights
 from lightning_bc.strategies import Strategy, strategy_of_checkpoint
+from lightning_bc.strategies.registry import take_weights
 
 
 class Policy:
@@ -196,8 +197,7 @@ def load(
         if theirs != ours:
             raise InputError(f"{file}: is a checkpoint of {theirs}, and the given strategy is a {ours}.")
         check_weights(str(file), strategy, content["state_dict"])
-        strategy.load_state_dict(content["state_dict"])
-        actor: Expert = strategy
+        actor: Expert = take_weights(strategy, content["state_dict"])
     else:
         actor = load_expert(file, environment_id)
     if isinstance(actor, nn.Module):

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
+from torch.nn.modules.module import register_module_forward_hook
 from torch.optim import Optimizer
 
 from lightning_bc.acting import CannotBeFrozenError, Frozen, freeze
@@ -24,6 +25,7 @@ from lightning_bc.players import Memory, Memoryless, Player, Policy
 from lightning_bc.ranks import of_all_ranks, seed_of_rank
 from lightning_bc.strategies.contract import Metric, Needs, data_of
 from lightning_bc.strategies.optimizers import Cosine, take_a_step
+from lightning_bc.strategies.output_sizes import refuse_other_sizes
 from lightning_bc.strategies.recorded import Recorded, Update
 
 Metrics = dict[str, Tensor]
@@ -286,7 +288,14 @@ class Strategy(LightningModule, ABC):
     def network_calls(self) -> list[int]:
         """How its network is called while one observation is answered deterministically: the number of rows of each call."""
         rows: list[int] = []
-        hook = self.actor.register_forward_hook(lambda _, inputs, __: rows.append(inputs[0].shape[:-1].numel()))
+        actor = self.actor
+
+        def count(module: torch.nn.Module, inputs: tuple[Tensor, ...], _: Any) -> None:
+            if module is actor:
+                rows.append(inputs[0].shape[:-1].numel())
+
+        is_script = isinstance(actor, torch.jit.ScriptModule)       # which takes no hook of its own
+        hook = (register_module_forward_hook if is_script else actor.register_forward_hook)(count)
         try:
             with evaluating(self):                                  # where it trains, batch normalisation wants several rows
                 self(self.zero_observations(1))
@@ -301,6 +310,15 @@ class Strategy(LightningModule, ABC):
         if self.temporal_ensembling is not None and not replan:
             return Ensembling(policy, self.history, self.chunk, self.temporal_ensembling)
         return Memory(policy, self.history, 1 if replan else self.chunk)
+
+    def setup(self, stage: str) -> None:
+        """Before training, look whether networks answer with as many numbers as they must: see :func:`refuse_other_sizes`.
+
+        Raises:
+            InputError: one does not.
+        """
+        if stage == "fit":
+            refuse_other_sizes(self, self.hparams)
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the schedule over the run's length."""

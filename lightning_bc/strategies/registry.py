@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_bc.aliases import StateDict
-from lightning_bc.errors import InputError
+from lightning_bc.errors import InputError, UnknownStrategyError
 from lightning_bc.files import refuse_damaged
 from lightning_bc.networks import networks
 from lightning_bc.strategies.base import Strategy
@@ -65,14 +65,21 @@ def strategy_of_checkpoint(path: str | Path, checkpoint: StateDict) -> type[Stra
     read from the file; only classes that are already imported are accepted, so that a file cannot choose what runs.
 
     Raises:
-        InputError: if it is no checkpoint of a known strategy.
+        InputError: if it is no checkpoint of a known strategy; an :class:`UnknownStrategyError` if it names another.
     """
     name = checkpoint.get("strategy")
     cls = strategies().get(str(name))
     if cls is None:
-        raise InputError(
-            f"{path}: is a checkpoint of {name or 'something else'}, which is not a known strategy. "
-            f"Known: {', '.join(strategies())}."
+        known = f"which is not a known strategy. Known: {', '.join(strategies())}."
+        if not isinstance(name, str):
+            raise InputError(f"{path}: is a checkpoint of something else, {known}")
+        run = checkpoint.get("run")
+        raise UnknownStrategyError(
+            f"{path}: is a checkpoint of {name}, {known} A checkpoint does not choose what is imported: if the strategy is "
+            "yours, import the module that defines it first, or give the command in the folder in which fit trained it, "
+            "where lightning_logs/RUN/config.yaml names it.",
+            run if isinstance(run, str) else None,
+            name,
         )
     return cls
 
@@ -113,6 +120,14 @@ def check_shapes(
             )
 
 
+def take_weights(strategy: Strategy, weights: Mapping[str, Tensor]) -> Strategy:
+    """``strategy`` with ``weights`` as they are: those of a run with --trainer.precision 64-true are float64."""
+    if all(value.dtype == torch.float64 for value in weights.values() if value.is_floating_point()):
+        strategy.double()
+    strategy.load_state_dict(weights)
+    return strategy
+
+
 def load_strategy(path: str | Path) -> Strategy:
     """Rebuild the strategy that a checkpoint holds, whichever it is.
 
@@ -138,7 +153,8 @@ def load_strategy(path: str | Path) -> Strategy:
             "strategy in Python as it was, and load the weights with lightning_bc.load(path, strategy)."
         )
     try:
-        return cls.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+        strategy = cls.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+        return take_weights(strategy, checkpoint["state_dict"])
     except InputError as error:                                     # of a constructor: as if a flag had said it
         raise InputError(f"{path}: {cls.__name__} cannot be built from it: {error}") from error
     except Exception as error:                                      # of Lightning, constructors and torch; there are many

@@ -1,14 +1,16 @@
 """The ``export`` command: a checkpoint as a folder that acts without Lightning, or as an actor of CleanRL."""
 
+import math
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from lightning_bc.api import Policy, load
 from lightning_bc.api.policy import is_checkpoint
 from lightning_bc.bounds import NonNegativeInt
-from lightning_bc.demonstrations.experts import exported
+from lightning_bc.demonstrations.experts import CleanRLActor, exported
 from lightning_bc.errors import InputError
 from lightning_bc.files import creating, new_file, write, write_text
 from lightning_bc.strategies import Strategy
@@ -66,13 +68,32 @@ def _load(ckpt_path: str) -> tuple[Policy, Strategy]:
     policy = load(ckpt_path)
     if not isinstance(policy.strategy, Strategy):
         raise InputError(f"--ckpt_path {path}: is not the checkpoint of a strategy.")
-    return policy, policy.strategy
+    return policy, policy.strategy.float()                          # the formats hold float32
 
 
 def _write_cleanrl(path: Path, strategy: Strategy) -> None:
     state = cleanrl_state(strategy)
+    _check_cleanrl(state, strategy)
     write(path, state)
     print(f"{path}: the state dict of a CleanRL {'SAC' if 'fc_logstd.weight' in state else 'TD3'} actor")
+
+
+def _check_cleanrl(state: dict[str, Tensor], strategy: Strategy) -> None:
+    """That CleanRL's class acts as the policy does.
+
+    Raises:
+        InputError: it does not: a first layer that takes observations as they are rounds large ones before it centres them.
+    """
+    observations = onnx_graphs.random_observations(strategy, 256)
+    with torch.inference_mode():
+        actions, wanted = CleanRLActor(state)(observations), strategy(observations)
+    difference = float(((actions - wanted).abs() / strategy.border.action_scale).max().nan_to_num(math.inf))
+    if not difference <= onnx_graphs.TOLERANCE:
+        raise InputError(
+            f"as a CleanRL actor its actions are up to {difference:.2g} from the policy's, where bounds are -1 and 1; "
+            f"wanted at most {onnx_graphs.TOLERANCE:g}. Normalisation becomes part of the first layer, which rounds "
+            "observations that are far from 0 compared with how much they vary. Nothing was exported; use --format folder."
+        )
 
 
 def _write_folder(path: Path, policy: Policy, strategy: Strategy, onnx: bool, episodes: int) -> None:

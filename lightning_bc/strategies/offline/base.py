@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
-from torchmetrics import ExplainedVariance, MeanAbsoluteError, MeanMetric, MeanSquaredError
+from torchmetrics import MeanAbsoluteError, MeanMetric, MeanSquaredError
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.episodes import forked_random_state
@@ -18,6 +18,7 @@ from lightning_bc.ranks import mean_over_ranks, weights_of_shares
 from lightning_bc.strategies.base import Metrics, Schedule, Strategy
 from lightning_bc.strategies.contract import Metric, data_of
 from lightning_bc.strategies.offline.averaging import Averages
+from lightning_bc.strategies.offline.explained_variance import ExplainedVariance
 from lightning_bc.strategies.offline.squashing import Squashing
 from lightning_bc.strategies.recorded import Update
 
@@ -27,7 +28,11 @@ Batch = tuple[Tensor, ...]
 VALIDATION: Mapping[str, Metric] = {
     "loss": Metric("that of `train/loss`", "the same loss, mean over the held-out pairs"),
     "action_mean_squared_error": Metric("squared", "mean over pairs and dimensions of (a - p)^2"),
-    "explained_variance": Metric("1", "mean over dimensions of 1 - Var(a - p) / Var(a); 1 is perfect"),
+    "explained_variance": Metric(
+        "1",
+        "mean of 1 - Var(a - p) / Var(a) over the dimensions whose held-out actions vary (standard deviation above 1e-6 of "
+        "the mean's magnitude); 1 is perfect, NaN means that none varies",
+    ),
     "action_mean_absolute_error": Metric("the actions' own", "mean over pairs and dimensions of abs(a - p), unscaled"),
     "action_root_mean_squared_error": Metric("the actions' own", "sqrt of the mean of (a - p)^2, unscaled"),
 }
@@ -93,6 +98,7 @@ class OfflineStrategy(Strategy):
 
     def setup(self, stage: str) -> None:
         """Take statistics from the training pairs; on resume a checkpoint's replace them."""
+        super().setup(stage)
         if stage == "fit":
             data = data_of(self.trainer)
             self.border.take(*data.observation_moments)
