@@ -22,7 +22,7 @@ from lightning_bc.errors import InputError
 from lightning_bc.runs.plan import Fit, Study, canonical
 from lightning_bc.runs.results import Results
 from lightning_bc.stopping import StoppedError
-from lightning_bc.study import command
+from lightning_bc.study import command, process
 from lightning_bc.study.command import estimate
 from lightning_bc.study.engine import Local, run_all
 
@@ -167,6 +167,17 @@ def test_fits_are_run_once_and_what_fails_is_named_while_the_rest_goes_on(fake, 
     assert sorted(begun()[9:]) == sorted(fit.name for fit in read(Path("study.yaml").read_text()).fits[8:])
 
 
+def test_a_fit_that_another_study_has_done_by_then_has_not_failed(fake, monkeypatch, capsys):
+    monkeypatch.setattr(command, "refuse", lambda fits: [])
+    done = "mkdir -p lightning_logs/{0}; cp results.json lightning_logs/{0}/results.json; exit 2"
+    monkeypatch.setattr(Fit, "command", lambda fit: ["sh", "-c", done.format(fit.name)])
+    read("rows: {a: --model MSE}\nseeds: 1")
+    main(["study", "study.yaml"])
+    printed = capsys.readouterr().err
+    assert "exit status 2" in printed                               # as when it was refused: another process has the run
+    assert "failed: a, seed 0" not in printed
+
+
 def test_a_dry_run_prints_every_command_and_how_long_the_missing_ones_take(fake, capsys):
     study = read(MODELS)
     run_all(Local(1), study.fits[:1], 1)
@@ -269,6 +280,35 @@ def test_a_signal_stops_the_fits_which_save_and_says_what_goes_on(number, monkey
     assert Path("saved").exists()
     assert "stopped; this goes on where it stopped: python -m lightning_bc study study.yaml" in capsys.readouterr().err
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize(("patience", "signals"), [(0.2, 1), (60, 2)], ids=["for a while", "until a second signal"])
+def test_a_fit_that_does_not_answer_a_signal_is_waited_for(patience, signals, monkeypatch, capsys):
+    deaf = "trap '' TERM; echo $$ > began.partial; mv began.partial began; while true; do sleep 0.05; done"
+    monkeypatch.setattr(process, "PATIENCE", patience)
+    monkeypatch.setattr(command, "refuse", lambda fits: [])
+    monkeypatch.setattr(Fit, "command", lambda fit: ["sh", "-c", deaf])
+    read("rows: {a: --model MSE}\nseeds: 1")
+    end, is_ending = process.end, threading.Event()
+    monkeypatch.setattr("lightning_bc.study.engine.end", lambda children: (is_ending.set(), end(children)))
+
+    def send():
+        while not Path("began").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+        if signals > 1:
+            is_ending.wait()
+            time.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=send).start()
+    started = time.monotonic()
+    with pytest.raises(SystemExit) as exit_info:
+        main(["study", "study.yaml"])
+    assert exit_info.value.code == 128 + signal.SIGTERM
+    assert time.monotonic() - started < 30
+    assert not Path(f"/proc/{Path('began').read_text().strip()}").exists()
+    assert "stopped; this goes on where it stopped" in capsys.readouterr().err
 
 
 class InThisProcess:

@@ -19,7 +19,7 @@ from lightning_bc.runs.plan import Fit, Study
 from lightning_bc.runs.store import Line, measured, read_store
 from lightning_bc.stopping import StoppedError
 from lightning_bc.study.engine import Engine, Local, run_all
-from lightning_bc.study.process import DIE_TOGETHER
+from lightning_bc.study.process import DIE_TOGETHER, end
 from lightning_bc.study.settled import Settled
 
 DESCRIPTION = """Run every fit that a file of studies/ asks for: rows x columns x seeds.
@@ -116,7 +116,7 @@ def study(args: Sequence[str]) -> int:
     diverged = [fit for fit in fits if fit.is_done() and read_results(folders.results_path(fit.name)).diverged]
     for fit in diverged:
         print(f"diverged: {fit.place}: {folders.LOGS / fit.name}", file=sys.stderr)
-    failed = [fit for fit in failed if fit not in diverged]
+    failed = [fit for fit in failed if not fit.is_done()]           # another process may have had it, and done it since
     for fit in failed:
         print(f"failed: {fit.place}: {shlex.join(fit.arguments())}", file=sys.stderr)
     if failed:
@@ -149,8 +149,7 @@ def collect(demonstrations: Mapping[str, Sequence[str]]) -> None:
             try:
                 status = process.wait()
             except StoppedError:
-                process.terminate()                                 # and it leaves nothing behind
-                process.wait()
+                end([process])                                      # and it leaves nothing behind
                 raise
             if status:
                 raise InputError(f"{file}: could not be collected, by {shlex.join(command[1:])}")

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from lightning_bc.runs import folders
 from lightning_bc.runs.held_out import HeldOutResults, read_results
 from lightning_bc.runs.plan import Fit
 from lightning_bc.stopping import NUMBERS, StoppedError
-from lightning_bc.study.process import failure, start
+from lightning_bc.study.process import end, failure, start
 
 TASKSET = shutil.which("taskset")
 
@@ -59,7 +60,6 @@ def run_all(
         StoppedError: a signal came; the fits that were running go on from their checkpoints.
     """
     events: SimpleQueue[tuple[Fit, str | None] | int] = SimpleQueue()   # may be put to in a signal handler
-    before = {number: signal.signal(number, lambda number, _: events.put(number)) for number in NUMBERS}
 
     def follow(fit: Fit, wait: Callable[[], str | None]) -> None:
         try:
@@ -69,44 +69,54 @@ def run_all(
 
     failed, running, ran, left, started, coming = list[Fit](), 0, 0, total, time.monotonic(), iter(fits)
     try:
-        while True:
-            while running < engine.slots and (fit := next(coming, None)) is not None:
-                if fit.is_done():
-                    left -= 1
-                    told(fit, None)
-                    continue
-                running += 1
-                try:
-                    threading.Thread(target=follow, args=(fit, engine.start(fit)), daemon=True).start()
-                except (OSError, InputError) as error:              # a full disk, a lost file: the rest goes on
-                    events.put((fit, str(error)))
-            if not running:
-                break
-            event = events.get()
-            if isinstance(event, int):
-                raise StoppedError(event)
-            fit, last_lines = event
-            running, ran, left = running - 1, ran + 1, left - 1
-            if last_lines is not None:
-                failed.append(fit)
-                print(f"failed: {fit.name} ({fit.place})\n{last_lines}", file=sys.stderr, flush=True)
-            told(fit, last_lines)
-            words = [f"{fit.name} {_score(fit)}; {total - left - len(failed)} of {total} done"]
-            words += [f"{len(failed)} failed"] if failed else []
-            if left:
-                seconds = (time.monotonic() - started) / ran * left
-                words += [f"{min(left, engine.slots)} running", f"about {show_duration(seconds)} left"]
-            print(", ".join(words), flush=True)
+        with _signals_to(events.put):
+            while True:
+                while running < engine.slots and (fit := next(coming, None)) is not None:
+                    if fit.is_done():
+                        left -= 1
+                        told(fit, None)
+                        continue
+                    running += 1
+                    try:
+                        threading.Thread(target=follow, args=(fit, engine.start(fit)), daemon=True).start()
+                    except (OSError, InputError) as error:          # a full disk, a lost file: the rest goes on
+                        events.put((fit, str(error)))
+                if not running:
+                    break
+                event = events.get()
+                if isinstance(event, int):
+                    raise StoppedError(event)
+                fit, last_lines = event
+                running, ran, left = running - 1, ran + 1, left - 1
+                if last_lines is not None:
+                    failed.append(fit)
+                    print(f"failed: {fit.name} ({fit.place})\n{last_lines}", file=sys.stderr, flush=True)
+                told(fit, last_lines)
+                words = [f"{fit.name} {_score(fit)}; {total - left - len(failed)} of {total} done"]
+                words += [f"{len(failed)} failed"] if failed else []
+                if left:
+                    seconds = (time.monotonic() - started) / ran * left
+                    words += [f"{min(left, engine.slots)} running", f"about {show_duration(seconds)} left"]
+                print(", ".join(words), flush=True)
     except BaseException:
-        engine.stop()
+        with suppress(KeyboardInterrupt):                           # of a second signal: the engine then waits no longer
+            engine.stop()
         raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     while not events.empty():
         if isinstance(event := events.get(), int):                  # a signal that came behind the last fit's end
             raise StoppedError(event)
     return failed
+
+
+@contextmanager
+def _signals_to(put: Callable[[int], None]) -> Iterator[None]:
+    """Inside the block ``put`` is called with the number of each signal."""
+    before = {number: signal.signal(number, lambda number, _: put(number)) for number in NUMBERS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _score(fit: Fit) -> str:
@@ -149,8 +159,5 @@ class Local:
         return lambda: failure(child.wait(), logs)
 
     def stop(self) -> None:
-        """Ask the fits that run to end, as after SIGTERM, and wait for them."""
-        for child in self._children.values():
-            child.terminate()
-        for child in self._children.values():
-            child.wait()
+        """End the fits that run, also one that does not answer; they go on from their checkpoints."""
+        end(self._children.values())

@@ -1,12 +1,17 @@
-"""The process of a fit: how it is started, what it prints, how it failed. Needs the standard library alone."""
+"""The process of a fit: how it is started and ended, what it prints, how it failed. Needs the standard library alone."""
 
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 OUTPUT = "output.txt"
 LAST_LINES = 20
+PATIENCE = 10.0
+"""Seconds for a process that was asked to end; then it is killed: what it has saved until then is whole."""
+
 # A fit must not outlive who started it: the same command given again goes on with it. Linux's setpriv sees to that.
 DIE_TOGETHER = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
 
@@ -31,6 +36,22 @@ def start(
             cwd=folder,
             start_new_session=True,
         )
+
+
+def end(children: Collection[subprocess.Popen[bytes]]) -> None:
+    """Ask processes to end, by SIGTERM; kill those that still run after ``PATIENCE``, or when a signal ends the waiting."""
+    deadline = time.monotonic() + PATIENCE
+    try:
+        for child in children:
+            child.terminate()
+        for child in children:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(max(0.0, deadline - time.monotonic()))
+    finally:
+        for child in children:
+            child.kill()
+        for child in children:
+            child.wait()
 
 
 def failure(status: int, logs: Path) -> str | None:
