@@ -45,7 +45,18 @@ _NESTED = re.compile(r"Given value: NestedArg\(key='([\w.]+)'")
 _NO_FILE = re.compile(r"File does not exist: '(.*?)'")
 _REQUIRED = re.compile(r"arguments are required: (?:\w+\.)?(.*)")
 
+_BESIDES = re.compile(r"^( *)- Problem with given class_path 'lightning\.Callback':\n(?:\1 .*\n)*", re.MULTILINE)
+"""jsonargparse tries a list of callbacks first, and then a callback alone; the second says nothing of what was given."""
+
+_IS_ABSTRACT = "Expected an instantiatable class, but is abstract"
+
 _IN_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+
+_WANTED = {
+    "seed_everything": f"a whole number, 0 to {2**32 - 1}",
+    "trainer.gradient_clip_val": "a finite number above 0",
+}
+"""In words, of flags whose types say less."""
 
 
 NEEDS_CHECKPOINT = (
@@ -83,6 +94,7 @@ class Parser(LightningArgumentParser):
         commands = [] if subparsers is None else list(subparsers.choices.values())
         if commands:                                                # files are checked by the parser of all commands
             flags = [action.dest for parser in commands for action in parser._actions]
+        message = _BESIDES.sub("", message)
         if names := [one or other for one, other in _UNRECOGNIZED.findall(message)]:
             chosen = next((one.strategy for one in (self, *commands) if one.strategy), "")
             return "\n".join(_unknown(name, [*flags, *_model_flags(chosen)], "--") for name in names)
@@ -94,8 +106,9 @@ class Parser(LightningArgumentParser):
             return _not_accepted(name, cls.rpartition(".")[2])
         if found := _UNKNOWN_CLASS.search(message):
             known = [cls.__name__ for cls in networks()]
-            fitting = {"model": [*strategies()], "network": known}.get(key.rpartition(".")[2], [])
-            return _unknown(found[1], [*strategies(), *known, "AdamW", "Adam"], instead=fitting)
+            return _unknown(found[1], [*strategies(), *known, "AdamW", "Adam"], instead=_choices(key))
+        if _IS_ABSTRACT in message and (given := _GIVEN.search(message)) and (possible := _choices(key)):
+            return f"--{key} {given[1]}: is a base class; wanted one of {', '.join(possible)}."
         if key and (found := _BOUND.search(message)):
             return f"--{key} {found[1]}: {found[2].rstrip('.')}."
         if key == "model" and not _CLASS.search(message) and (found := _NESTED.search(message)):
@@ -103,10 +116,18 @@ class Parser(LightningArgumentParser):
         if key and (found := _TYPE.search(message)):
             kind, choices, value = found.groups()
             wanted = _IN_WORDS.get(kind, kind) if kind else " or ".join(re.findall(r"'(.*?)'", choices))
+            wanted = "a number" if kind == "int" and "Expected a <class 'float'>" in message else wanted
+            wanted = _WANTED.get(key, wanted)
             given = _GIVEN.search(message)
             value = value or (given[1] if given else "")
-            return f"--{key} {value}: wanted {wanted}."
+            return f"--{key} {'null' if value == 'None' else value}: wanted {wanted}."
         return message
+
+
+def _choices(key: str) -> list[str]:
+    """What a flag that takes a strategy or a network can name."""
+    known = {"model": [*strategies()], "network": [cls.__name__ for cls in networks()]}
+    return known.get(key.rpartition(".")[2], [])
 
 
 def ready_configurations() -> str:

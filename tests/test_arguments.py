@@ -137,6 +137,10 @@ def test_fit_alone_names_the_ready_configurations(capsys, monkeypatch, tmp_path)
     assert "nowhere.yaml: no such file" in refused(capsys, "fit", "--config", "nowhere.yaml")
 
 
+STOP_EARLY = "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor=rollout/return_mean"
+DAGGER = "--trainer.callbacks+=lightning_bc.callbacks.DAgger --trainer.callbacks.expert=test_callables:expert"
+
+
 @pytest.mark.parametrize(
     ("flags", "wanted"),
     [
@@ -148,6 +152,15 @@ def test_fit_alone_names_the_ready_configurations(capsys, monkeypatch, tmp_path)
         ("--data.batch_size x", "--data.batch_size x: wanted a whole number"),
         ("--data.episodes x", "--data.episodes x: wanted a whole number"),
         ("--trainer.max_steps 1.5", "--trainer.max_steps 1.5: wanted a whole number."),
+        ("--trainer.gradient_clip_val nan", "--trainer.gradient_clip_val nan: wanted a finite number above 0."),
+        ("--trainer.gradient_clip_val inf", "--trainer.gradient_clip_val inf: wanted a finite number above 0."),
+        ("--trainer.limit_val_batches x", "--trainer.limit_val_batches x: wanted a number."),
+        ("--seed_everything null", "--seed_everything null: wanted a whole number, 0 to 4294967295."),
+        ("--model OfflineStrategy", "--model OfflineStrategy: is a base class; wanted one of ACT, AIRL, Autoregressive,"),
+        (f"{STOP_EARLY} --trainer.callbacks.patience=x", "--trainer.callbacks.patience x: wanted a whole number."),
+        (f"{STOP_EARLY} --trainer.callbacks.patienc=3", "unknown: --trainer.callbacks.patienc. "),
+        (f"{DAGGER} --trainer.callbacks.rounds=-1", "--trainer.callbacks.rounds -1: wanted a whole number, at least 1."),
+        (f"{DAGGER} --trainer.callbacks.beta=nan", "--trainer.callbacks.beta nan: wanted 0 to 1."),
         ("--model.lr 1e-3", "unknown: --model.lr. Nearest known: --model.optimizer.lr."),
         ("--model.optimizer.weightdecay 1", "unknown: --model.optimizer.weightdecay. Nearest known: --model.optimizer.weig"),
         ("--data.batchsize 3", "unknown: --data.batchsize. Nearest known: --data.batch_size."),
