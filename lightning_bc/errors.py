@@ -73,6 +73,10 @@ class NotFiniteError(InputError):
     """A policy answers something that is no finite number."""
 
 
+class ExitedError(RuntimeError):
+    """A program of the user's, such as an environment, has called ``sys.exit`` in the midst of a command."""
+
+
 class DivergedError(ArithmeticError):
     """Training has come to something that is no finite number.
 
@@ -96,6 +100,7 @@ _WRITABLE = "Give the command in a folder that can be written, or name another o
 WAYS_OUT = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _MAKE_ROOM),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _WRITABLE),
+    errno.EISDIR: "Move that folder away, or name another file.",
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "Raise the limit on open files (ulimit -n), or start fewer processes."),
 }
 """Of errors of the operating system, by their number."""
@@ -113,12 +118,13 @@ def in_a_line(error: BaseException) -> str | None:
     An error of the operating system counts also behind another one: torch's writer of checkpoints, for example, has one of
     its own when the disk is full.
     """
-    if isinstance(error, InputError | DivergedError):
+    if isinstance(error, InputError | DivergedError | ExitedError):
         return str(error)
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and (cause is error or cause.errno in WAYS_OUT):
-            where = "" if cause.filename is None else f"{cause.filename}: "
+            path = cause.filename2 or cause.filename                # the second is where a file was to be moved
+            where = "" if path is None else f"{path}: "
             is_full = cause.errno is None and str(cause).endswith("written")  # NumPy's: "120000 requested and 23520 written"
             number = errno.ENOSPC if is_full else cause.errno or 0
             words = os.strerror(number) if is_full else cause.strerror or str(cause) or type(cause).__name__
@@ -131,11 +137,12 @@ def in_a_line(error: BaseException) -> str | None:
     return f"{library}: {type(error).__name__}: {words}. With --debug it is shown where."
 
 
-def raised_by(error: Exception) -> str:
+def raised_by(error: Exception | SystemExit) -> str:
     """What a program of the user's has raised, and where."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     words = " ".join(str(error).split())[:400]
-    return f"raised {type(error).__name__}: {words} ({place.filename}, line {place.lineno})"
+    words = f"called sys.exit({words})" if isinstance(error, SystemExit) else f"raised {type(error).__name__}: {words}"
+    return f"{words} ({place.filename}, line {place.lineno})"
 
 
 def refuse_unknown(source: str, keys: Collection[object], known: Collection[str]) -> None:

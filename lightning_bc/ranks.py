@@ -20,11 +20,11 @@ from lightning.pytorch.strategies.launchers import subprocess_script
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from lightning_bc.errors import DivergedError, InputError
+from lightning_bc.errors import DivergedError, ExitedError, InputError
 
 _Answer = TypeVar("_Answer")
 
-_SHARED = (InputError, DivergedError, SIGTERMException)
+_SHARED = (InputError, DivergedError, ExitedError, SIGTERMException)
 """What the other ranks raise as rank zero does."""
 
 LAUNCHER = "LIGHTNING_BC_LAUNCHER"
@@ -158,7 +158,7 @@ def ending_together(trainer: Trainer, way_on: Callable[[], str]) -> Iterator[Non
     threading.Thread(target=_watch, args=(trainer, way_on, over), daemon=True).start()
     try:
         yield
-    except (DivergedError, SIGTERMException):
+    except (DivergedError, ExitedError, SIGTERMException):
         raise
     except Exception as error:
         lost = None

@@ -22,7 +22,7 @@ import torch
 
 from lightning_bc.environments import Environments, episode_limit, limit_episodes, make
 from lightning_bc.episodes import Episodes, play
-from lightning_bc.errors import InputError
+from lightning_bc.errors import ExitedError, InputError
 from lightning_bc.players import Player
 
 HANGS_AFTER = 120.0
@@ -88,6 +88,7 @@ class Workers:
 
         Raises:
             InputError: a worker failed, was killed or hangs.
+            ExitedError: the environment has called ``sys.exit`` in one.
         """
         steps, since = self._steps.value, time.monotonic()
         while True:
@@ -97,9 +98,9 @@ class Workers:
                 look()
             except BrokenProcessPool as error:
                 raise _killed() from error
-            except InputError:
+            except (InputError, ExitedError):
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise InputError(f"a rollout worker failed: {type(error).__name__}: {error}. {WAY_OUT}") from error
             if self._steps.value != steps:
                 steps, since = self._steps.value, time.monotonic()

@@ -1,6 +1,7 @@
 """What of Lightning's Trainer is set here, what it may be told, and what is refused before anything is built."""
 
 import logging
+import math
 import warnings
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
@@ -237,8 +238,8 @@ def _refuse_clipping(trainer: Any, strategy: type[Strategy]) -> None:
         return
     if strategy.learns_by_acting:
         raise InputError(f"--trainer.gradient_clip_val {clip}: {strategy.__name__} does not clip. Leave it away.")
-    if clip <= 0:
-        raise InputError(f"--trainer.gradient_clip_val {clip:g}: wanted above 0, or leave it away.")
+    if not 0 < clip < math.inf:
+        raise InputError(f"--trainer.gradient_clip_val {clip:g}: wanted a finite number above 0, or leave it away.")
     if trainer.gradient_clip_algorithm not in (None, "norm"):
         raise InputError(f"--trainer.gradient_clip_algorithm {trainer.gradient_clip_algorithm}: wanted norm.")
     if str(trainer.precision).startswith("16"):

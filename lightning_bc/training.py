@@ -1,8 +1,10 @@
 """``fit``, ``validate`` and ``test``, from LightningCLI: with run folders, and resuming that never ignores a flag."""
 
 import os
+import re
 import shlex
 import signal
+import traceback
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -32,10 +34,11 @@ from lightning_bc.demonstrations.collect import default_path
 from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
 from lightning_bc.demonstrations.module import Demonstrations
 from lightning_bc.demonstrations.several import paths_of
-from lightning_bc.errors import DivergedError, InputError, naming, needs_extra
+from lightning_bc.errors import DivergedError, ExitedError, InputError, naming, needs_extra, raised_by
 from lightning_bc.files import owning
 from lightning_bc.fit_help import page
 from lightning_bc.loggers import loggers_of, views
+from lightning_bc.networks import Network, networks
 from lightning_bc.ranks import STOP, ending_together
 from lightning_bc.runs import folders as runs
 from lightning_bc.runs import resume, settle
@@ -55,6 +58,9 @@ USED = {
     "test": ("model", "env"),
 }
 """The parts of a configuration that a command uses: a policy may be tested however it was trained."""
+
+TOO_LARGE = re.compile("allocate memory|out of memory|Storage size calculation overflowed")
+"""In torch's errors where a tensor is larger than the memory."""
 
 
 class FinishedError(Exception):
@@ -76,6 +82,27 @@ def run(command: str, args: list[str]) -> int:
             raise
         raise StoppedError(STOPPING.number) from end
     return 0
+
+
+def is_interruption(end: SystemExit) -> bool:
+    """Whether Lightning has made this exit of an interruption."""
+    return isinstance(end.__context__, KeyboardInterrupt)
+
+
+def refused_by_constructor(error: BaseException) -> InputError | None:
+    """What the constructor of a callback, strategy or network has raised, under its flag; None if none of them has."""
+    if not isinstance(error, ValueError | TypeError | RuntimeError):
+        return None
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "__init__"]
+    built = [made for frame in frames if isinstance(made := frame.f_locals.get("self"), Callback | Strategy | Network)]
+    if not built:
+        return None
+    made = next((made for made in built if type(made) in networks()), built[0])
+    flag = "trainer.callbacks" if isinstance(made, Callback) else "model.network" if isinstance(made, Network) else "model"
+    named = f"--{flag} {type(made).__name__}"
+    if TOO_LARGE.search(str(error)):
+        return InputError(f"{named}: its weights do not fit the memory of this machine. Set fewer or smaller layers.")
+    return InputError(f"{named}: making it {raised_by(error)}. With --debug all of it is shown.")
 
 
 class CommandLine(LightningCLI):
@@ -204,13 +231,17 @@ class CommandLine(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:
             cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, InputError):
+            refusal: InputError | None = None
+            while cause is not None and not isinstance(cause, InputError | MisconfigurationException):
                 if isinstance(cause, ModuleNotFoundError) and "wandb" in str(cause):
                     raise needs_extra("WandbLogger", "wandb") from error
+                refusal = refusal or refused_by_constructor(cause)
                 cause = cause.__cause__
-            if cause is None:
+            if cause is not None:
+                raise cause from None
+            if refusal is None:
                 raise
-            raise cause from None
+            raise refusal from error
         settle.refuse_other_processes(os.environ, self.trainer.num_devices * self.trainer.num_nodes)
         if self.command == "fit":
             trainer_flags.refuse_devices(self.trainer, type(self.model))
@@ -263,6 +294,8 @@ class CommandLine(LightningCLI):
             with closing(self.owner):
                 self._train_and_score(model, datamodule)
         except (KeyboardInterrupt, SystemExit, SIGTERMException) as stopped:  # Lightning makes an exit of an interruption
+            if isinstance(stopped, SystemExit) and STOPPING.number is None and not is_interruption(stopped):
+                raise ExitedError(f"training {raised_by(stopped)}. Of this run, {self._way_on()}") from stopped
             rank_zero_only(print)(f"\nstopped; {self._way_on()}")
             usual = signal.SIGTERM if isinstance(stopped, SIGTERMException) else signal.SIGINT
             raise StoppedError(STOPPING.number or usual, is_told=True) from stopped

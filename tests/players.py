@@ -1,5 +1,6 @@
 """Players that test_rollout_workers.py sends to another process; it imports this file and not the tests."""
 
+import sys
 import time
 
 from lightning_bc.players import Memoryless
@@ -13,4 +14,8 @@ def hang(observations):
     time.sleep(60)
 
 
-FAILING, HANGING = Memoryless(fail), Memoryless(hang)
+def leave(observations):
+    sys.exit(3)
+
+
+FAILING, HANGING, LEAVING = Memoryless(fail), Memoryless(hang), Memoryless(leave)

@@ -1,6 +1,8 @@
 """The command line as its users meet it, on InvertedPendulum-v5, whose episodes are short."""
 
 import json
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -264,10 +266,27 @@ def test_an_environment_that_contradicts_the_data_is_refused(data, capsys):
 def test_a_torn_checkpoint_is_refused(data, capsys):
     run = fit(data)
     path = Path(f"checkpoints/{run}/last.ckpt")
-    path.write_bytes(path.read_bytes()[:1000])
-    error = refused(capsys, "test", "--config", f"lightning_logs/{run}/config.yaml", "--ckpt_path", str(path))
-    assert str(path) in error
-    assert "cannot be read" in error
+    for size in (1000, 0):
+        path.write_bytes(path.read_bytes()[:size])
+        for named in (["--config", f"lightning_logs/{run}/config.yaml", "--ckpt_path", str(path)], ["--run", run]):
+            error = refused(capsys, "test", *named)
+            assert error.startswith(f"error: {path}: cannot be read")
+            assert "Beside it lies best.ckpt." in error
+
+
+class Leaving(Callback):
+    """Ends the process after the first step."""
+
+    def on_train_batch_end(self, *_):
+        sys.exit(0)
+
+
+def test_a_program_that_ends_the_process_is_no_interruption(data, capsys):
+    with pytest.raises(SystemExit) as end:
+        fit(data, flags=f"{BUDGET} --trainer.callbacks test_cli.Leaving")
+    assert end.value.code == 1
+    error = capsys.readouterr().err
+    assert re.search(r"error: training called sys.exit\(0\) \(.*test_cli.py, line \d+\). Of this run, ", error)
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test"])

@@ -1,6 +1,7 @@
 """Batched physics against gymnasium's own environments, and what both kinds of environments promise."""
 
 import io
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ from lightning_bc.environments import (
 )
 from lightning_bc.environments.loading import stop_clock
 from lightning_bc.environments.make import _limits
-from lightning_bc.errors import InputError
+from lightning_bc.errors import ExitedError, InputError
 
 REWARD_TOLERANCE = {
     # Everything else is exactly equal; these rewards were too, but rest on routines that another build may round
@@ -379,6 +380,13 @@ def test_what_an_environment_raises_is_one_line_that_says_where(nested: str, wha
     with pytest.raises(InputError, match=rf"Nested-v0: {what} raised RuntimeError: motor fault \(.*environments.py, line"):
         environments.step(np.ones((2, 2), np.float32)) if what == "step" else environments.reset()
 
+    def leave(*_: object, **__: object) -> None:
+        sys.exit(3)
+
+    monkeypatch.setattr(Nested, what, leave)
+    with pytest.raises(ExitedError, match=rf"Nested-v0: {what} called sys.exit\(3\) \(.*environments.py, line"):
+        environments.step(np.ones((2, 2), np.float32)) if what == "step" else environments.reset()
+
 
 @pytest.mark.parametrize("nested", [spaces.Box(-1.0, 2.0, (2,))], indirect=True)
 def test_observations_must_have_a_fixed_size(nested: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -467,10 +475,11 @@ def test_an_environment_in_place_of_its_id_is_refused() -> None:
 
 
 def test_what_making_an_environment_raises_is_one_line() -> None:
-    gymnasium.register("Broken-v0", entry_point=lambda: 1 / 0)
-    with pytest.raises(UnusableEnvironmentError, match=r"Broken-v0: making it raised ZeroDivisionError.*environments.py"):
-        make("Broken-v0", 1)
-    del gymnasium.registry["Broken-v0"]
+    for broken, words in ((lambda: 1 / 0, "raised ZeroDivisionError"), (lambda: sys.exit(3), r"called sys.exit\(3\)")):
+        gymnasium.register("Broken-v0", entry_point=broken)
+        with pytest.raises(UnusableEnvironmentError, match=rf"Broken-v0: making it {words}.*environments.py"):
+            make("Broken-v0", 1)
+        del gymnasium.registry["Broken-v0"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY, assert_equal_weights, build_strategy, flags_of, import_from, is_interactive, refused
-from players import FAILING, HANGING
+from players import FAILING, HANGING, LEAVING
 
 from lightning_bc import rollout_workers
 from lightning_bc.callbacks import Checkpoints, background
@@ -57,6 +57,8 @@ def test_a_worker_plays_the_same_episodes_bit_by_bit(workers, name, options):
 def test_a_worker_that_fails_is_named_and_the_next_point_is_played(workers):
     with pytest.raises(InputError, match=r"a rollout worker failed: ZeroDivisionError: no idea.*--rollouts\.workers 0"):
         workers.result(workers.submit(FAILING, SEEDS, record=False), nothing)
+    with pytest.raises(InputError, match="a rollout worker failed: SystemExit: 3"):
+        workers.result(workers.submit(LEAVING, SEEDS, record=False), nothing)
     strategy = build_strategy(strategies()["MSE"], 4, [-3.0], [3.0]).eval()
     future = workers.submit(strategy.remembering(strategy.frozen()), SEEDS, record=False)
     assert len(workers.result(future, nothing).episodes.returns) == 3

@@ -101,6 +101,7 @@ LIBRARY = type("ProblemError", (Exception,), {"__module__": "optuna.exceptions"}
         (RuntimeError("unexpected pos"), OSError(28, "No space left on device"), 1, "No space left on device. What was"),
         (OSError("120000 requested and 23520 written"), None, 1, "No space left on device. What was there before is whole."),
         (OSError(30, "Read-only file system", "b"), None, 1, "b: Read-only file system. Give the command in a folder that"),
+        (IsADirectoryError(21, "Is a directory", ".a.partial", None, "a"), None, 1, "a: Is a directory. Move that folder"),
         (LIBRARY("a\nproblem."), None, 1, "optuna: ProblemError: a problem. With --debug it is shown where."),
     ],
 )

@@ -12,6 +12,7 @@ import torch
 import yaml
 from conftest import write_pairs
 from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_arguments import refused
 
@@ -501,7 +502,7 @@ def test_gradients_are_clipped(data, monkeypatch):
         ("--trainer.max_epochs -1", "--model.schedule constant"),
         ("--trainer.max_steps -5", "--trainer.max_steps -5: wanted at least 1, or -1 for no end"),
         ("--trainer.max_epochs -1 --trainer.max_time 00:00:00:01", "--model.schedule constant"),
-        ("--trainer.gradient_clip_val -1", "--trainer.gradient_clip_val -1: wanted above 0"),
+        ("--trainer.gradient_clip_val -1", "--trainer.gradient_clip_val -1: wanted a finite number above 0"),
         ("--trainer.gradient_clip_val 1 --trainer.gradient_clip_algorithm value", "wanted norm"),
         ("--model SAC --trainer.gradient_clip_val 1", "SAC does not clip"),
         ("--model SAC --trainer.precision 16-mixed", "--trainer.precision 16-mixed: SAC has several optimizers"),
@@ -552,6 +553,37 @@ def test_a_plain_command_in_an_allocation_of_several_tasks_is_one_process():
             patch.setenv(name, value)
         assert not SLURMEnvironment.detect()
     settle_scheduler({})
+
+
+class Odd(Callback):
+    """Refuses a number in its constructor."""
+
+    def __init__(self, number: int = 0) -> None:
+        raise ValueError(f"number {number}: wanted an even one")
+
+
+MODE = "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor=rollout/return_mean --trainer.callbacks.mode=sideways"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (MODE, "Lightning refuses these settings: `mode` can be min, max, got sideways"),
+        (
+            "--trainer.callbacks+=test_training.Odd --trainer.callbacks.number=3",
+            "--trainer.callbacks Odd: making it raised ValueError: number 3: wanted an even one",
+        ),
+        ("--model.network.hidden_sizes [-3]", "--model.network MLP: making it raised RuntimeError: Trying to create"),
+        (
+            "--model.network.hidden_sizes [1000000,10000000000000]",
+            "--model.network MLP: its weights do not fit the memory of this machine.",
+        ),
+    ],
+)
+def test_what_a_constructor_refuses_is_one_line(flags, words, data, capsys):
+    error = refused(capsys, "fit", "--model", "MSE", "--data.path", data, *flags.split())
+    assert error.startswith(words)
+    assert "\n" not in error
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from lightning_bc.environments.loading import quiet_model_loading
 from lightning_bc.environments.one_by_one import OneByOne, bounds_of
 from lightning_bc.environments.tasks import TASKS, task_of
 from lightning_bc.errors import InputError, raised_by
+from lightning_bc.stopping import STOPPING
 
 NEVER_TERMINATE = frozenset(
     {
@@ -232,7 +233,8 @@ def _make_one(environment_id: str) -> gymnasium.Env:
             f"{environment_id!r} is not an environment that Gymnasium can make: {error}{_nearest_ids(environment_id)} "
             "An environment of another package needs its module: module:Id-v0."
         ) from error
-    except Exception as error:                                      # whatever the user's program raises
+    except (Exception, SystemExit) as error:                        # whatever the user's program raises
+        STOPPING.look()
         raise UnusableEnvironmentError(
             f"{environment_id}: making it {raised_by(error)}. With --debug all of it is shown."
         ) from error

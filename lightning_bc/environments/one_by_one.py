@@ -25,7 +25,8 @@ from lightning_bc.environments.arguments import (
 )
 from lightning_bc.environments.loading import quiet_model_loading, was_unstable
 from lightning_bc.environments.tasks import BoolArray, FloatArray
-from lightning_bc.errors import InputError, raised_by, takes_state
+from lightning_bc.errors import ExitedError, InputError, raised_by, takes_state
+from lightning_bc.stopping import STOPPING
 
 
 class _Flattened(FlattenObservation):
@@ -170,6 +171,9 @@ class OneByOne(VectorWrapper):
         except Exception as error:
             words = f"{self.environment_id}: {what} {raised_by(error)}"
             raise InputError(f"{words}. With --debug all of it is shown.") from error
+        except SystemExit as error:
+            STOPPING.look()                                         # it may be how the environment answers a signal
+            raise ExitedError(f"{self.environment_id}: {what} {raised_by(error)}.") from error
 
     def _number(self, reward: Any) -> float:
         """A reward, also one in an array of one element, as environments that compute in batches give it."""

@@ -80,39 +80,40 @@ def config_path(run: str) -> Path:
     return LOGS / run / CONFIG_FILE
 
 
-def open_checkpoint(path: str | Path, flag: str = "--ckpt_path") -> StateDict:
+def open_checkpoint(path: str | Path, flag: str = "") -> StateDict:
     """What a checkpoint holds, on the CPU; nothing in the file is run.
 
     Args:
-        flag: by which it was named.
+        flag: by which it was named, where that is neither --ckpt_path nor --run.
 
     Raises:
         InputError: there is no such file, it cannot be read, or ``fit`` has not saved it.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{flag} {path}: no such file. Checkpoints lie in {CHECKPOINTS}/RUN/last.ckpt.")
+        raise InputError(f"{flag or '--ckpt_path'} {path}: no such file. Checkpoints lie in {CHECKPOINTS}/RUN/last.ckpt.")
+    named = f"{flag} {path}".lstrip()
+    others = [other.name for other in sorted(path.parent.glob("*.ckpt")) if other != path]
+    way_out = f" Beside it lies {', '.join(others)}." if others else ""
     try:
         refuse_damaged(path)
     except InputError as error:
-        others = [other.name for other in sorted(path.parent.glob("*.ckpt")) if other != path]
-        words = f" Beside it lies {', '.join(others)}." if others else ""
-        raise InputError(f"{flag} {error}{words}") from error
+        raise InputError(f"{flag} {error}{way_out}".lstrip()) from error
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(
-            f"{flag} {path}: cannot be read ({type(error).__name__}). It is truncated, or not a checkpoint."
+            f"{named}: cannot be read ({type(error).__name__}). It is truncated, or not a checkpoint.{way_out}"
         ) from error
     if not isinstance(checkpoint, dict) or "config" not in checkpoint or "run" not in checkpoint:
-        raise InputError(f"{flag} {path}: is not a checkpoint that lightning_bc fit has saved.")
+        raise InputError(f"{named}: is not a checkpoint that lightning_bc fit has saved.")
     if missing := [key for key in WHOLE if key not in checkpoint or checkpoint[key] == []]:
-        raise InputError(f"{flag} {path}: is not whole: {', '.join(missing)} missing. Use another checkpoint.")
+        raise InputError(f"{named}: is not whole: {', '.join(missing)} missing. Use another checkpoint.")
     for key, kind in WHOLE.items():
         if not isinstance(checkpoint[key], kind):
             found = type(checkpoint[key]).__name__
-            raise InputError(f"{flag} {path}: is not whole: its {key} is a {found}, wanted {kind.__name__}.")
-    check_name(checkpoint["run"], f"{flag} {path}")
+            raise InputError(f"{named}: is not whole: its {key} is a {found}, wanted {kind.__name__}.")
+    check_name(checkpoint["run"], named)
     return checkpoint
 
 
