@@ -1,6 +1,7 @@
 """The command line's parser: its own help, and one line for what it refuses, with the nearest known name."""
 
 import difflib
+import importlib
 import inspect
 import itertools
 import json
@@ -14,7 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_bc.errors import InputError
 from lightning_bc.files import shipped
 from lightning_bc.networks import Network, networks
-from lightning_bc.strategies import strategies
+from lightning_bc.strategies import Strategy, strategies
 from lightning_bc.strategies.optimizers import DefaultAdam, DefaultAdamW
 from lightning_bc.strategies.registry import known_classes
 from lightning_bc.texts import yaml_of
@@ -51,6 +52,8 @@ _BESIDES = re.compile(r"^( *)- Problem with given class_path 'lightning\.Callbac
 _IS_ABSTRACT = "Expected an instantiatable class, but is abstract"
 
 _IN_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+
+_BASES = {"model": Strategy, "network": Network}
 
 _WANTED = {
     "seed_everything": f"a whole number, 0 to {2**32 - 1}",
@@ -120,8 +123,20 @@ class Parser(LightningArgumentParser):
             wanted = _WANTED.get(key, wanted)
             given = _GIVEN.search(message)
             value = value or (given[1] if given else "")
+            if (base := _BASES.get(key.rpartition(".")[2])) and "." in value:
+                return f"--{key} {value}: {_why_not(value, base)}"
             return f"--{key} {'null' if value == 'None' else value}: wanted {wanted}."
         return message
+
+
+def _why_not(path: str, base: type) -> str:
+    """Why a class that is named by its import path cannot be used where a ``base`` is wanted."""
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except Exception as error:                                      # of the user's module, whatever it does
+        return f"{module} cannot be imported ({type(error).__name__}: {error})."
+    return f"{module} has no {name}." if found is None else f"is no subclass of {base.__module__}.{base.__name__}."
 
 
 def _choices(key: str) -> list[str]:

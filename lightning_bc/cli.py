@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from lightning_bc import __version__
-from lightning_bc.errors import InputError, UnknownStrategyError, in_a_line, needs_extra
+from lightning_bc.errors import InputError, NotImportedError, in_a_line, needs_extra
 from lightning_bc.stopping import NUMBERS, STOPPING, StoppedError
 
 DEBUG = "--debug"
@@ -71,18 +71,18 @@ def _flags_of(
 
 
 def _knowing_own(command: Callable[[], object], imported: frozenset[str] = frozenset()) -> None:
-    """Call ``command``; where a checkpoint's strategy is not known, again once its run's own configuration has named it.
+    """Call ``command``; where a checkpoint's class is not known, again once its run's own configuration has named it.
 
     Commands load policies before they do anything.
     """
     try:
         command()
-    except UnknownStrategyError as error:
-        from lightning_bc.runs.own_strategy import import_own
+    except NotImportedError as error:
+        from lightning_bc.runs.own_classes import import_own
 
-        if error.strategy in imported or not import_own(error):
+        if error.names <= imported or not import_own(error):
             raise
-        _knowing_own(command, imported | {error.strategy})
+        _knowing_own(command, imported | error.names)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import errno
 import functools
 import os
 import traceback
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
@@ -21,18 +21,18 @@ class InputError(ValueError):
     """
 
 
-class UnknownStrategyError(InputError):
-    """A checkpoint is of a strategy that nobody has imported.
+class NotImportedError(InputError):
+    """A checkpoint is of a strategy or a network that nobody has imported.
 
     Args:
         message: for a person.
         run: the name of the checkpoint's run; None where it does not say.
-        strategy: the class name.
+        names: of the classes, of networks with their modules.
     """
 
-    def __init__(self, message: str, run: str | None, strategy: str) -> None:
+    def __init__(self, message: str, run: object, names: Iterable[str]) -> None:
         super().__init__(message)
-        self.run, self.strategy = run, strategy
+        self.run, self.names = run if isinstance(run, str) else None, frozenset(names)
 
 
 class OtherVersionError(InputError):

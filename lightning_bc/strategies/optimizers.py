@@ -52,7 +52,10 @@ def take_a_step(optimizer: Callable[[list[nn.Parameter]], Optimizer]) -> None:
 
     Raises:
         InputError: that cannot be done; the message is torch's.
+        TypeError: it is nothing that builds an optimizer.
     """
+    if not callable(optimizer):
+        raise TypeError(f"optimizer is a {type(optimizer).__name__}, wanted what builds one of parameters")
     weight = nn.Parameter(torch.zeros(2, 2))
     weight.grad = torch.zeros_like(weight)
     try:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_bc.aliases import StateDict
-from lightning_bc.errors import InputError, UnknownStrategyError
+from lightning_bc.errors import InputError, NotImportedError
 from lightning_bc.files import refuse_damaged
 from lightning_bc.networks import networks
 from lightning_bc.strategies.base import Strategy
@@ -65,7 +65,7 @@ def strategy_of_checkpoint(path: str | Path, checkpoint: StateDict) -> type[Stra
     read from the file; only classes that are already imported are accepted, so that a file cannot choose what runs.
 
     Raises:
-        InputError: if it is no checkpoint of a known strategy; an :class:`UnknownStrategyError` if it names another.
+        InputError: if it is no checkpoint of a known strategy; a :class:`NotImportedError` if it names another.
     """
     name = checkpoint.get("strategy")
     cls = strategies().get(str(name))
@@ -73,13 +73,12 @@ def strategy_of_checkpoint(path: str | Path, checkpoint: StateDict) -> type[Stra
         known = f"which is not a known strategy. Known: {', '.join(strategies())}."
         if not isinstance(name, str):
             raise InputError(f"{path}: is a checkpoint of something else, {known}")
-        run = checkpoint.get("run")
-        raise UnknownStrategyError(
+        raise NotImportedError(
             f"{path}: is a checkpoint of {name}, {known} A checkpoint does not choose what is imported: if the strategy is "
             "yours, import the module that defines it first, or give the command in the folder in which fit trained it, "
             "where lightning_logs/RUN/config.yaml names it.",
-            run if isinstance(run, str) else None,
-            name,
+            checkpoint.get("run"),
+            [name],
         )
     return cls
 
@@ -147,10 +146,13 @@ def load_strategy(path: str | Path) -> Strategy:
     if not isinstance(settings, dict):
         raise InputError(f"{path}: is not whole: its hyper_parameters are a {type(settings).__name__}, wanted dict.")
     settings = {name: value for name, value in settings.items() if name != "_class_path"}
-    if found := programs(settings):
-        raise InputError(
+    if found := programs(settings) - {f"{known.__module__}.{known.__qualname__}" for known in known_classes().values()}:
+        raise NotImportedError(
             f"{path}: names {', '.join(sorted(found))}, which would be imported. A checkpoint is no program: build the "
-            "strategy in Python as it was, and load the weights with lightning_bc.load(path, strategy)."
+            "strategy in Python as it was, and load the weights with lightning_bc.load(path, strategy); a network of "
+            "lightning_bc.networks.Network is known once its module is imported.",
+            checkpoint.get("run"),
+            found,
         )
     try:
         strategy = cls.load_from_checkpoint(path, map_location="cpu", weights_only=True)
