@@ -96,10 +96,14 @@ def test_answers_of_double_precision_are_float32_too():
     assert lightning_bc.Policy(strategy)(torch.zeros(2, 3)).dtype == torch.float32
 
 
-def test_a_strategy_in_training_is_left_in_training():
-    strategy = build_strategy(Gaussian).train()
+def test_a_strategy_in_training_acts_in_evaluation_mode_and_goes_on_as_before():
+    strategy, seen = build_strategy(Gaussian).train(), []
+    strategy.network.layers.insert(1, torch.nn.Dropout(0.5).eval())  # a layer that is never to train
+    strategy.network.register_forward_hook(lambda module, *_: seen.append(module.training))
     lightning_bc.Policy(strategy)(np.zeros(3))
+    assert seen == [False]
     assert strategy.training
+    assert not strategy.network.layers[1].training
 
 
 def test_actions_stay_within_bounds_whose_middle_is_rounded():

@@ -3,20 +3,24 @@
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import BUDGET, actor_state, curve, refused
+from conftest import BUDGET, actor_state, build_strategy, curve, refused
 
 from lightning_bc.callbacks import DAgger
+from lightning_bc.callbacks import dagger as dagger_module
+from lightning_bc.callbacks.dagger import ExpertOrLearner, Lesson
 from lightning_bc.cli import main
 from lightning_bc.demonstrations import load_expert
 from lightning_bc.demonstrations.batches import Batches
 from lightning_bc.environments import make
 from lightning_bc.episodes import play
-from lightning_bc.strategies import strategies
+from lightning_bc.players import Memoryless
+from lightning_bc.strategies import MSE, strategies
 
 
 @pytest.fixture
@@ -123,6 +127,68 @@ def test_every_pass_after_an_addition_holds_old_and_new_pairs_once():
     resumed.load_state_dict(state)
     again = torch.cat([group[0][0] for group, _ in zip(resumed, range(10), strict=False)]).squeeze(1)
     assert again.tolist() == torch.cat(passes).tolist()
+
+
+# A round, without a run
+
+
+def pendulum(**options):
+    return build_strategy(MSE, 4, [-3.0], [3.0], **options)
+
+
+@pytest.fixture
+def between(monkeypatch):
+    """A callback that can play rounds without a Trainer."""
+    monkeypatch.setattr(MSE, "trainer", None, raising=False)
+    monkeypatch.setattr(dagger_module, "honour_signals", lambda *_: None)
+    monkeypatch.setattr(dagger_module, "on_rank_zero", lambda trainer, call: call())
+
+    def callback_of(learner, expert, **options):
+        callback = DAgger("expert.pt", **options)
+        callback.lesson = Lesson(learner, expert, make("InvertedPendulum-v5", 2))
+        return callback
+
+    return callback_of
+
+
+def test_an_expert_that_plays_chunks_is_asked_anew_for_each_label(between):
+    expert = pendulum(horizon=2, chunk=2)
+    expert.network.layers[-1].bias.data = torch.tensor([-1.0, 1.0])  # its second action is another one
+    played = between(pendulum(), expert)._play(range(2))
+    torch.testing.assert_close(played.actions, expert(played.observations.unsqueeze(1))[:, 0].detach())
+
+
+def test_the_learner_plays_as_it_acts_and_after_a_round_each_module_does_what_it_did(between):
+    learner, seen = pendulum(), []
+    learner.network.layers.insert(1, torch.nn.Dropout(0.5))
+    learner.train().network.layers[1].eval()                        # a layer that is never to train
+    learner.network.register_forward_hook(lambda module, *_: seen.append(module.training))
+    between(learner, pendulum())._play(range(2))
+    assert seen
+    assert not any(seen)
+    assert learner.training
+    assert not learner.network.layers[1].training
+
+
+def test_the_experts_share_of_round_i_is_beta_to_the_i(between, monkeypatch):
+    betas = []
+
+    def noted(expert, learner, beta):
+        betas.append(beta)
+        return ExpertOrLearner(expert, learner, beta)
+
+    monkeypatch.setattr(dagger_module, "ExpertOrLearner", noted)
+    callback = between(pendulum(), pendulum(), beta=0.5)
+    for _ in range(3):
+        callback._round(SimpleNamespace(seed=0, extend=lambda *_: None))
+    assert betas == [0.5, 0.25, 0.125]
+
+
+def test_each_step_is_the_experts_with_its_share():
+    expert, learner = (Memoryless(torch.full((10_000, 1), action).expand_as) for action in (1.0, 0.0))
+    torch.manual_seed(0)
+    actions = ExpertOrLearner(expert, learner, beta=0.8).act(torch.zeros(10_000, 1), torch.arange(10_000))
+    assert actions.mean().item() == pytest.approx(0.8, abs=0.02)
 
 
 # Refusals

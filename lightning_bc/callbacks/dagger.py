@@ -35,6 +35,7 @@ from lightning_bc.errors import InputError, takes_state
 from lightning_bc.players import Player
 from lightning_bc.ranks import on_rank_zero
 from lightning_bc.strategies import OfflineStrategy, data_of
+from lightning_bc.strategies.base import evaluating
 from lightning_bc.strategies.contract import Data
 
 
@@ -174,22 +175,23 @@ class DAgger(Callback):
     def _play(self, seeds: Sequence[int]) -> Trajectories:
         """Episodes of the learner, or the expert, with the expert's labels."""
         learner, expert = self.lesson.learner, self.lesson.expert
-        learner.eval()
-        played = play(
-            ExpertOrLearner(expert.player(), learner.player(), self.beta**self.rounds_done),
-            self.lesson.environments,
-            seeds,
-            record=True,
-            label=expert.player(replan=True),
-            device=learner.device,
-            on_step=partial(honour_signals, learner.trainer),
-        )
-        learner.train()
+        with evaluating(learner):
+            played = play(
+                ExpertOrLearner(expert.player(), learner.player(), self.beta**self.rounds_done),
+                self.lesson.environments,
+                seeds,
+                record=True,
+                label=expert.player(replan=True),
+                device=learner.device,
+                on_step=partial(honour_signals, learner.trainer),
+            )
         return recorded(played)
 
 
 class ExpertOrLearner(Player):
-    """Plays the expert's action with probability ``beta``, else the learner's; both see every step.
+    """Plays the expert's action with probability ``beta``, else the learner's.
+
+    Both see every step, so that either may go on from what it remembers; with ``beta`` = 0 the learner alone does.
 
     Args:
         expert: plays the expert's deterministic action.
