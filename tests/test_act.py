@@ -6,7 +6,7 @@ from conftest import build_strategy, train
 from torch.distributions import Independent, Normal, kl_divergence
 
 from lightning_bc.errors import InputError
-from lightning_bc.strategies import ACT
+from lightning_bc.strategies import ACT, VAE
 
 SIZES = {"history": 2, "horizon": 4, "chunk": 3}
 
@@ -31,6 +31,16 @@ def test_loss_is_the_absolute_error_within_the_episode_and_beta_times_torchs_div
     torch.testing.assert_close(metrics["absolute_error"], wanted.detach())
     torch.testing.assert_close(metrics["style_kl"], kl.detach())
     torch.testing.assert_close(loss, wanted + 0.3 * kl)
+
+
+@pytest.mark.parametrize("cls", [ACT, VAE])
+def test_a_code_as_wide_as_no_data_make_it_has_a_finite_price(cls, monkeypatch):
+    strategy = build_strategy(cls)
+    width = 2 * strategy.latent_dim
+    wide = torch.full((6, width), 200.0)
+    outputs = wide.chunk(2, dim=-1) if cls is ACT else wide
+    monkeypatch.setattr(strategy.encoder, "forward", lambda *_: outputs)
+    assert strategy.loss(torch.randn(6, 3), torch.rand(6, 2) - 0.5)[0].isfinite()
 
 
 def test_actions_behind_the_end_of_an_episode_change_nothing():

@@ -49,7 +49,7 @@ def test_an_expert_that_holds_still_does_not_blow_up_the_learners_observations(d
     assert strategy.border.observe(replay.observations[:200])[:, 1].abs().max() < 100
 
 
-@pytest.mark.parametrize(("batch_size", "demonstrated"), [(8, 2), (11, 2)])
+@pytest.mark.parametrize(("batch_size", "demonstrated"), [(8, 2), (11, 3)])
 def test_a_quarter_of_a_mixed_batch_is_demonstrated(batch_size, demonstrated):
     border, replayed = Border(3, [-1.0, -1.0], [1.0, 1.0]), transitions(batch_size)
     border.mean.fill_(2.0)

@@ -129,8 +129,7 @@ class Batches:
     def pairs_until(self, position: int) -> int:
         """Pairs, counted again in each pass, that all ranks were served before ``position`` (since the last addition)."""
         passes, batches = divmod(position - self._start, self.batches_per_pass)
-        served = min(batches * self.batch_size * self.world_size, self.pairs)
-        return self._pairs_before_start + passes * self.pairs + served
+        return self._pairs_before_start + passes * self.pairs + batches * self.batch_size * self.world_size
 
     def permutation(self, pass_index: int) -> Tensor:
         """The order of a pass, (pairs,), counted from the last addition of pairs."""

@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from lightning_bc.border import Border
 from lightning_bc.demonstrations.trajectories import FEWEST_EPISODES_TO_HOLD_OUT, Trajectories
 from lightning_bc.environments import EnvironmentSpaces, are_one
 from lightning_bc.errors import InputError
@@ -169,7 +170,8 @@ def in_bounds(made: Trajectories, spaces: EnvironmentSpaces, scale: bool, clip: 
     path = made.origin.path
     low, high = torch.tensor(spaces.action_low), torch.tensor(spaces.action_high)
     if scale:
-        made = replace(made, actions=(high + low) / 2 + (high - low) / 2 * made.actions)
+        border = Border(spaces.observation_dim, low.tolist(), high.tolist())
+        made = replace(made, actions=border.unscaled(made.actions))
     elif seem_scaled(made, spaces):
         rank_zero_only(warnings.warn)(
             f"{path}: all actions lie in [-1, 1], and those of {spaces.environment_id} in {low.tolist()} to "

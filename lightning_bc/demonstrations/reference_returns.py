@@ -50,7 +50,7 @@ def references(environment_id: str, demonstrations: Origin | None, error: float 
     random = np.array(origin.random_returns) if origin.random_returns else random_returns(environment_id)
     if origin.expert_returns:
         expert = np.array(origin.expert_returns)
-        return _scale(random, _mean(expert), _error(expert), "expert's mean action, 100 test-bank episodes")
+        return _scale(random, _mean(expert), standard_error(expert), "expert's mean action, 100 test-bank episodes")
     if origin.mean_return is not None:
         return _scale(random, origin.mean_return, error, "mean return of the data file (no expert at hand)")
     name = shipped_expert(environment_id)
@@ -60,7 +60,12 @@ def references(environment_id: str, demonstrations: Origin | None, error: float 
     environments = make(environment_id, TEST_EPISODES)
     expert = play(load_expert(name, environment_id).player(), environments, TEST_BANK.seeds(TEST_EPISODES)).returns
     environments.close()
-    return _scale(random, _mean(expert), _error(expert), "shipped expert's mean action, 100 test-bank episodes")
+    return _scale(random, _mean(expert), standard_error(expert), "shipped expert's mean action, 100 test-bank episodes")
+
+
+def standard_error(returns: np.ndarray) -> float:
+    """Standard error of the mean of ``returns`` (episodes,); NaN where there are none."""
+    return float(returns.astype(np.float64).std() / math.sqrt(len(returns))) if len(returns) else math.nan
 
 
 def _scale(random: np.ndarray, expert: float, error: float, source: str) -> References:
@@ -69,7 +74,7 @@ def _scale(random: np.ndarray, expert: float, error: float, source: str) -> Refe
     Clearly is by three standard errors of the difference; an error that is not known (NaN) counts as none.
     """
     worst = _mean(random)
-    if expert > worst + CLEARLY * math.hypot(_error(random), 0.0 if math.isnan(error) else error):
+    if expert > worst + CLEARLY * math.hypot(standard_error(random), 0.0 if math.isnan(error) else error):
         return References(worst, expert, source)
     return References(
         worst,
@@ -81,8 +86,3 @@ def _scale(random: np.ndarray, expert: float, error: float, source: str) -> Refe
 
 def _mean(returns: np.ndarray) -> float:
     return float(returns.astype(np.float64).mean())
-
-
-def _error(returns: np.ndarray) -> float:
-    """Standard error of the mean of ``returns`` (episodes,); NaN where there are none."""
-    return float(returns.std() / math.sqrt(len(returns))) if len(returns) else math.nan

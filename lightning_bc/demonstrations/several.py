@@ -13,6 +13,7 @@ from lightning_bc.aliases import StateDict
 from lightning_bc.demonstrations.fitting import check_fits, in_bounds, in_order_of_space
 from lightning_bc.demonstrations.mixture import Mixture
 from lightning_bc.demonstrations.readers import peek, read
+from lightning_bc.demonstrations.reference_returns import standard_error
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories, joined
 from lightning_bc.environments import EnvironmentSpaces
 from lightning_bc.errors import InputError
@@ -142,8 +143,7 @@ def error_of(files: Sequence[Trajectories]) -> float:
     """Standard error of the mean return over the episodes of all ``files``; NaN where a file does not know them."""
     if not files or not all(file.knows_episodes for file in files):
         return math.nan
-    returns = torch.cat([file.returns for file in files]).double()  # (episodes,)
-    return float(returns.std(correction=0)) / math.sqrt(len(returns)) if len(returns) else math.nan
+    return standard_error(torch.cat([file.returns for file in files]).numpy())
 
 
 def together(files: Sequence[Trajectories], origin: Origin) -> Trajectories:

@@ -25,22 +25,21 @@ Curve = tuple[np.ndarray, np.ndarray]
 """x, rising, and y, both (points,)."""
 
 
-def center(values: np.ndarray, axis: int = 0) -> np.ndarray:
+def center(values: np.ndarray) -> np.ndarray:
     """The mean over runs; from 10 runs on the interquartile mean.
 
     The interquartile mean leaves out the lowest and the highest quarter of the runs (of n runs, floor(n / 4) at either
     end). It is steadier than the mean and, with few runs, than the median; below 10 runs there is too little to leave out.
 
     Args:
-        values: one entry a run along ``axis``, in any unit.
-        axis: the runs.
+        values: (runs, ...), in any unit.
     """
-    if values.shape[axis] < FEWEST_FOR_INTERQUARTILE_MEAN:
-        return values.mean(axis)
-    return stats.trim_mean(values, 0.25, axis)
+    if len(values) < FEWEST_FOR_INTERQUARTILE_MEAN:
+        return values.mean(0)
+    return stats.trim_mean(values, 0.25)
 
 
-def interval(values: np.ndarray, axis: int = 0) -> tuple[np.ndarray, np.ndarray] | None:
+def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """95% interval of :func:`center`, Student's t over runs.
 
         center +- t_0.975(k - 1) se,    k runs that are not left out
@@ -51,19 +50,19 @@ def interval(values: np.ndarray, axis: int = 0) -> tuple[np.ndarray, np.ndarray]
     Returns:
         Lower and upper end; None for a single run, which says nothing of its spread.
     """
-    runs = values.shape[axis]
+    runs = len(values)
     if runs < 2:
         return None
     cut = runs // 4 if runs >= FEWEST_FOR_INTERQUARTILE_MEAN else 0
     kept = runs - 2 * cut
-    ordered = np.sort(values, axis)
-    winsorised = np.clip(ordered, ordered.take([cut], axis), ordered.take([runs - 1 - cut], axis))
-    error = winsorised.std(axis, ddof=1) * np.sqrt(runs) / kept     # without cuts, std / sqrt(runs)
+    ordered = np.sort(values, axis=0)
+    winsorised = np.clip(ordered, ordered[cut], ordered[runs - 1 - cut])
+    error = winsorised.std(0, ddof=1) * np.sqrt(runs) / kept        # without cuts, std / sqrt(runs)
     half = stats.t.ppf(0.975, kept - 1) * error
-    return center(values, axis) - half, center(values, axis) + half
+    return center(values) - half, center(values) + half
 
 
-def probability_of_improvement(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """How probable it is that a run of one method scores above a run of another.
 
         P(X > Y) = 1 / (n m) sum_i sum_j S(x_i, y_j),    S = 1 if x_i > y_j, 1/2 if equal, 0 otherwise
@@ -73,9 +72,7 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray, axis: int = -1) -> 
     Args:
         x: scores of n runs along the last axis.
         y: scores of m runs along the last axis.
-        axis: the runs; the last axis, which is what scipy asks for.
     """
-    assert axis == -1
     return (1 + np.sign(x[..., :, None] - y[..., None, :]).mean(axis=(-2, -1))) / 2
 
 

@@ -33,6 +33,7 @@ from lightning_bc.networks import Network, learnt_tokens, transformer_encoder
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
+from lightning_bc.strategies.offline.latent import draw
 from lightning_bc.strategies.offline.windows import mean_absolute_error
 from lightning_bc.strategies.optimizers import DefaultAdamW
 
@@ -142,10 +143,9 @@ class ACT(OfflineStrategy):
         seen = self._sequence(observations)
         chunk = self.squashing.unsquash(actions).reshape(len(actions), self.horizon, self.action_dim)
         mean, log_scale = self.encoder(seen, chunk, within)         # (batch, latent_dim)
-        style = mean + log_scale.exp() * torch.randn_like(mean)
+        style, kl = draw(mean, log_scale)                           # (batch, latent_dim), (batch,)
         error = mean_absolute_error(self.network(seen, style), chunk.flatten(1), within)
-        kl = 0.5 * (mean.square() + (2 * log_scale).exp() - 1 - 2 * log_scale).sum(-1).mean()
-        return error + self.kl_weight * kl, {"absolute_error": error.detach(), "style_kl": kl.detach()}
+        return error + self.kl_weight * kl.mean(), {"absolute_error": error.detach(), "style_kl": kl.detach().mean()}
 
     def acting_weights(self) -> StateDict:
         """All but the encoder's."""

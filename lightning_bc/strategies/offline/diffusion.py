@@ -52,6 +52,9 @@ from lightning_bc.strategies.offline.noise import fixed_noise
 from lightning_bc.strategies.offline.windows import mean_squared_error
 from lightning_bc.strategies.optimizers import DefaultAdamW
 
+OFFSET = 0.008
+"""s of the cosine schedule; without it the first steps would add next to no noise."""
+
 
 class Diffusion(OfflineStrategy):
     """Learn to denoise the expert's action; act by denoising.
@@ -159,9 +162,9 @@ class Diffusion(OfflineStrategy):
         return self.squashing.bounded(output)
 
 
-def cosine_schedule(steps: int, offset: float = 0.008) -> Tensor:
+def cosine_schedule(steps: int) -> Tensor:
     """abar_0 ... abar_steps, (steps + 1,), from 1 to nearly 0; no step removes more than 0.999 of the signal."""
     times = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-    f = torch.cos((times + offset) / (1 + offset) * math.pi / 2).square()
+    f = torch.cos((times + OFFSET) / (1 + OFFSET) * math.pi / 2).square()
     betas = (1 - f[1:] / f[:-1]).clamp(max=0.999)
     return torch.cat([torch.ones(1), (1 - betas).cumprod(0)]).float()

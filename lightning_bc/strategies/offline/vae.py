@@ -37,11 +37,9 @@ from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
 from lightning_bc.strategies.offline.base import OfflineStrategy
+from lightning_bc.strategies.offline.latent import draw
 from lightning_bc.strategies.offline.noise import fixed_noise
 from lightning_bc.strategies.optimizers import DefaultAdamW
-
-LARGEST_LOG_SCALE = 10.0
-"""Of a code, whose prior has 0; far from the data an encoder could answer with more than float32 holds the square of."""
 
 
 class VAE(OfflineStrategy):
@@ -103,11 +101,9 @@ class VAE(OfflineStrategy):
         """The bound L, with one code per pair."""
         before_tanh = self.squashing.unsquash(actions)              # (batch, action_dim)
         mean, log_scale = self.encoder(torch.cat([observations, before_tanh], dim=-1)).chunk(2, dim=-1)
-        log_scale = log_scale.clamp(max=LARGEST_LOG_SCALE)
-        code = mean + log_scale.exp() * torch.randn_like(mean)      # (batch, latent_dim)
+        code, kl = draw(mean, log_scale)                            # (batch, latent_dim), (batch,)
         error = (before_tanh - self.decode(observations, code)) / self.scale
         log_normal = (-0.5 * error.square() - self.scale.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
-        kl = 0.5 * (mean.square() + (2 * log_scale).exp() - 1 - 2 * log_scale).sum(-1)
         loss = (kl - log_normal + self.squashing.log_volume(actions)).mean()
         return loss, {"kl": kl.detach().mean(), "scale": self.scale.detach().mean()}
 

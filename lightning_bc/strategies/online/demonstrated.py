@@ -57,7 +57,7 @@ class Demonstrated:
 
     def mixed(self, batch: Transitions, share: float = 0.25) -> Transitions:
         """Demonstrations in place of the first ``share`` of ``batch``."""
-        number = int(share * len(batch.rewards))
+        number = round(share * len(batch.rewards))
         demonstrated = self.sample(number)
         return Transitions(*(torch.cat([a, b[number:]]) for a, b in zip(demonstrated.columns, batch.columns, strict=True)))
 

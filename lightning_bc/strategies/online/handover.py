@@ -42,7 +42,7 @@ def raw_log_scale(scale: float) -> float:
     return math.atanh(2 * (math.log(scale) - low) / (high - low) - 1)
 
 
-def with_scale(means: Mapping[str, Tensor], wanted: Mapping[str, Tensor], scale: float = SCALE) -> StateDict:
+def with_scale(means: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> StateDict:
     """A cloned network's weights for one that answers with raw log standard deviations too, the same for every observation.
 
     Whatever the network is, only its last layer differs: there the means' rows come first.
@@ -50,13 +50,12 @@ def with_scale(means: Mapping[str, Tensor], wanted: Mapping[str, Tensor], scale:
     Args:
         means: of a network with action_dim outputs, the means before the tanh.
         wanted: of the same network with 2 action_dim outputs; gives names and shapes.
-        scale: the standard deviation before the tanh.
     """
     weights: StateDict = {}
     for name, value in means.items():
         rows = wanted[name].shape[:1] if name in wanted else value.shape[:1]
         if value.dim() and rows[0] == 2 * len(value) and wanted[name].shape[1:] == value.shape[1:]:
-            rest = torch.zeros_like(value) if value.dim() > 1 else torch.full_like(value, raw_log_scale(scale))
+            rest = torch.zeros_like(value) if value.dim() > 1 else torch.full_like(value, raw_log_scale(SCALE))
             value = torch.cat([value, rest])
         weights[name] = value
     return weights
