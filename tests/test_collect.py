@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 import tqdm
-from conftest import actor_state
+from conftest import actor_state, build_strategy
 
 from lightning_bc.demonstrations import collect, load_expert, read, writing
 from lightning_bc.errors import InputError
+from lightning_bc.strategies import MSE
 
 ENVIRONMENTS = {
     "Hopper-v5": {"observation_dim": 11, "action_dim": 3},  # ends early, after about 20 steps with a random actor
@@ -128,6 +129,17 @@ def test_exploratory_demonstrations_visit_what_samples_visit(collected, environm
     assert not torch.equal(exploratory.actions, sampled.actions)
     assert torch.equal(exploratory.observations[0], deterministic.observations[0])  # the same start
     assert not torch.allclose(exploratory.observations[:15], deterministic.observations[:15], atol=1e-3)
+
+
+def test_exploratory_labels_of_an_expert_that_plays_chunks_are_its_answers_to_what_is_observed(monkeypatch):
+    module = sys.modules[collect.__module__]
+    monkeypatch.setattr(module, "NUM_ENVS", 2)
+    expert, kept = build_strategy(MSE, 4, [-3.0], [3.0], horizon=2, chunk=2), []
+    expert.network.layers[-1].bias.data = torch.tensor([-1.0, 1.0])  # its second action is another one
+    module.demonstrate(expert, "InvertedPendulum-v5", 7, "exploratory", 0, None, kept.append)
+    assert kept
+    for played in kept:
+        torch.testing.assert_close(played.actions, expert(played.observations.unsqueeze(1))[:, 0].detach())
 
 
 # Rewards and references

@@ -126,3 +126,13 @@ def test_the_deterministic_action_starts_from_noise_and_not_from_zeros():
     one, other = (build_strategy(Diffusion, action_low=[-1.0] * 50, action_high=[1.0] * 50) for _ in range(2))
     assert 0.7 < one.start_noise.std() < 1.3
     assert torch.equal(one.start_noise, other.start_noise)
+
+
+def test_the_noise_falls_to_its_scale_however_few_steps_are_taken():
+    kept = []
+    for act_steps in (1, 4, 10):
+        strategy = build_strategy(Diffusion, steps=10, act_steps=act_steps, noise_scale=0.03)
+        before, after = strategy.signal[5], strategy.signal[2]
+        noisy, _ = strategy.step_back((1 - before).sqrt() * torch.ones(1, 2), torch.zeros(1, 2), 5, 2, deterministic=True)
+        kept.append(((noisy / (1 - after).sqrt())[0, 0] ** act_steps).item())
+    assert kept == pytest.approx([0.03] * 3, rel=1e-4)

@@ -13,7 +13,7 @@ from lightning_bc import episode_metrics
 from lightning_bc.cli import main
 from lightning_bc.environments import BatchedMujoco
 from lightning_bc.environments.one_by_one import OneByOne
-from lightning_bc.episode_metrics import episode_metric, measure_all, recording_is_needed
+from lightning_bc.episode_metrics import episode_metric, measure_all, recording_is_needed, walls
 from lightning_bc.episodes import Episodes, play
 from lightning_bc.references import References
 from lightning_bc.runs.curve import read_curve
@@ -69,6 +69,16 @@ def test_an_unstable_simulation_counts_in_the_episode_in_which_mujoco_warned_of_
 def test_without_an_expert_what_needs_one_is_not_a_number():
     measured = measure_all(PLAYED, References(-5.0, math.nan, "nobody"))
     assert {name for name, value in measured.items() if math.isnan(value)} == {"normalized_return", "failed_episodes"}
+
+
+def test_choices_weigh_as_often_as_they_were_made(monkeypatch):
+    """Entropies of 0 bits (8 choices) and 1 bit (2 choices), and divergences of 1 and 0 from even odds."""
+    counts = np.zeros((8, 2, 2), dtype=np.int64)
+    counts[0, 0], counts[1, 1] = [8, 0], [1, 1]
+    monkeypatch.setattr(walls, "choices", lambda episodes: counts)
+    episodes = replace(PLAYED, environment_id="Gates-v0")
+    assert walls.choice_entropy(episodes, References(0.0, 8.0, "made up")) == pytest.approx(0.2)
+    assert walls.choice_divergence(episodes, References(0.0, 8.0, "made up")) == pytest.approx(0.8)
 
 
 def test_two_metrics_of_one_name_are_refused():

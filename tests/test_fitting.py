@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from lightning_bc.demonstrations.fitting import Budget, Wanted, check_wanted, in_bounds, split
+from lightning_bc.demonstrations.fitting import Budget, Wanted, check_wanted, in_bounds, in_order_of_space, split
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
-from lightning_bc.environments import environment_spaces
+from lightning_bc.environments import EnvironmentSpaces, environment_spaces
 from lightning_bc.errors import InputError
 from lightning_bc.strategies.contract import Needs
 
@@ -90,6 +91,26 @@ def test_actions_recorded_in_minus_one_to_one_are_noticed_and_brought_to_the_bou
     with pytest.raises(InputError, match=r"--data\.scale_actions true\.$"):     # bounds -0.4 to 0.4
         actions_of("Humanoid-v5", [0.5, -1.0])
     assert actions_of("Humanoid-v5", [0.5, -1.0], scale=True) == pytest.approx([0.2, -0.4])
+
+
+def spaces_of(parts, low, high):
+    return EnvironmentSpaces("Reach-v0", sum(parts.values()), parts, np.float32(low), np.float32(high), None, None)
+
+
+def test_actions_are_brought_to_bounds_that_are_not_around_zero():
+    found = Trajectories(torch.zeros(3, 1), torch.tensor([[-1.0, -1], [0, 0], [1, 1]]), torch.tensor([3]))
+    brought = in_bounds(found, spaces_of({"a": 1}, [0, -5], [4, -1]), scale=True, clip=False)
+    assert brought.actions.tolist() == [[0, -5], [2, -3], [4, -1]]
+
+
+def test_final_observations_are_brought_to_the_spaces_order_too():
+    found = Trajectories(
+        torch.tensor([[1.0, 2.0, 3.0]] * 2), torch.zeros(2, 1), torch.tensor([2]),
+        final_observations=torch.tensor([[4.0, 5.0, 6.0]]), origin=Origin("mine.npz", observation_keys=("b", "a")),
+    )  # fmt: skip
+    ordered = in_order_of_space(found, spaces_of({"a": 1, "b": 2}, [-1], [1]))  # b has two columns, a the third
+    assert ordered.observations.tolist() == [[3, 1, 2]] * 2
+    assert ordered.final_observations.tolist() == [[6, 4, 5]]
 
 
 def test_beginnings_are_learnt_from_and_whole_episodes_held_out():

@@ -6,6 +6,7 @@ from conftest import build_strategy
 from scipy import integrate, stats
 
 from lightning_bc.strategies import MeanFlow
+from lightning_bc.strategies.offline import mean_flow
 
 MEAN, SCALE = 0.1, 0.2
 
@@ -69,6 +70,16 @@ def test_without_intervals_the_loss_is_that_of_flow_matching(monkeypatch):
     noise, times = torch.randn(1000, 1), 1 - torch.rand(2, 1000)
     points = torch.lerp(actions.arctanh(), noise, times.amax(0).unsqueeze(-1))
     torch.testing.assert_close(loss, (0.3 * points - actions.arctanh()).square().mean())
+
+
+def test_the_target_of_the_identity_has_no_gradient(monkeypatch):
+    strategy, seen = build_strategy(MeanFlow), []
+    mse = mean_flow.mean_squared_error
+    monkeypatch.setattr(mean_flow, "mean_squared_error", lambda *given: seen.append(given) or mse(*given))
+    strategy.loss(torch.randn(6, 3), torch.rand(6, 2) - 0.5)
+    ((averages, target, _),) = seen
+    assert averages.requires_grad
+    assert not target.requires_grad
 
 
 @pytest.mark.parametrize("noise_scale", [0.0, 0.1, 1.0])

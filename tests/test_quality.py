@@ -124,7 +124,7 @@ def answered(dimensions, noise, pairs=5000, places=None):
     return Trajectories(observations, actions, torch.tensor([pairs]), knows_episodes=False)
 
 
-@pytest.mark.parametrize("places", [None, 100])
+@pytest.mark.parametrize("places", [None, 100, 2500], ids=["all different", "often", "twice"])
 def test_the_noise_of_an_expert_is_estimated(places):
     deviation = answered(2, 0.0).actions.std().item()
     assert action_noise(answered(2, 0.0, places=places)).verdict == "deterministic"

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import numpy as np
@@ -19,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from benchmarks import report as benchmark
 from lightning_bc.cli import main
 from lightning_bc.report.bands import band
-from lightning_bc.report.chart import COLUMNS, make_charts
+from lightning_bc.report.chart import COLUMNS, Method, make_charts
 from lightning_bc.report.parameters import changed_parameters
 from lightning_bc.runs.curve import AXES, CURVE_FILE, RETURN
 from lightning_bc.runs.records import read_records
@@ -187,7 +188,17 @@ def test_probability_of_improvement_is_between_methods_of_several_seeds(without_
     table = {(row["method"], row["over"]): float(row["probability"]) for row in rows(table="improvement")}
     first, second = "GaussianMixture", "GaussianMixture, lr 0.0001"
     assert table == {(second, first): 0.625, (first, second): 0.375}
-    assert "0.62 (0.17 to 0.93)" in Path("results/report.md").read_text()
+    written = Path("results/report.md").read_text()
+    assert "0.62 (0.17 to 0.93)" in written
+    assert "0.38 (0.07 to 0.83)" in written                         # the other direction, its interval mirrored
+
+
+def test_metrics_of_one_environment_are_means_over_runs():
+    runs = [
+        SimpleNamespace(results=SimpleNamespace(sampled_metrics={"success": share}, environment_id="Gates-v0"))
+        for share in (0.2, 0.6)
+    ]
+    assert Method("MSE", {}, (), tuple(runs)).special["sampled_success"] == pytest.approx(0.4)
 
 
 # Parameters

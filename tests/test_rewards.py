@@ -112,6 +112,25 @@ def test_the_discriminator_takes_only_the_replay_for_the_learners(cls):
     assert len(expert.rewards) == 6
 
 
+def test_the_penalty_is_taken_over_all_rows_of_both_sides_ends_too(monkeypatch):
+    strategy, seen = build_strategy(GAIL), []
+    monkeypatch.setattr(rewards, "gradient_penalty", lambda f, *sides: seen.append(sides) or torch.zeros(()))
+    learner, expert = transitions(terminated=[1, 1, 1, 0, 0, 0]), transitions(4, seed=1)
+    loss_of(strategy, learner, expert)
+    ((of_expert, of_learner),) = seen
+    states = strategy.reward.states
+    assert torch.equal(of_learner, states.inputs_and_ends(learner))  # 6, and 3 in the absorbing state
+    assert torch.equal(of_expert, states.inputs(expert).repeat(3, 1)[:9])
+
+
+def test_the_reward_correlation_is_numpys():
+    strategy, batch = built(GAIL), transitions(40)
+    batch.rewards.add_(5.0)
+    metrics = strategy.reward.update(batch, strategy.demonstrated.sample, 0, lambda *_: None, strategy.logits)
+    expected = np.corrcoef(strategy.reward(batch).detach(), batch.rewards)[0, 1]
+    assert metrics["reward_correlation"].item() == pytest.approx(expected, abs=1e-5)
+
+
 # After a termination
 
 

@@ -1,9 +1,10 @@
 """Scores: what the terminal says of one, and checkpoints that have none."""
 
+import itertools
 import math
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +13,8 @@ from conftest import REPOSITORY, build_strategy
 from lightning_bc.episodes import Episodes
 from lightning_bc.errors import InputError
 from lightning_bc.references import References
-from lightning_bc.runs import score as scoring
 from lightning_bc.runs.results import Results, results_name
-from lightning_bc.runs.score import in_words, score
+from lightning_bc.runs.score import in_words, latency, score
 from lightning_bc.strategies import strategies
 
 KEPT = REPOSITORY / "tests" / "files" / "SAC-results.json"
@@ -52,19 +52,40 @@ def test_the_words_of_a_score_say_what_it_is_measured_against():
     assert "scale: no expert known" in in_words(unknown)
 
 
-@pytest.mark.parametrize(("name", "calls"), [("MSE", [True]), ("Gaussian", [True, False])])
-def test_a_strategy_that_has_no_samples_plays_once(name, calls, monkeypatch):
-    played = []
+@pytest.mark.parametrize("name", ["Gaussian", "MSE"])
+def test_a_score_is_that_of_deterministic_actions_on_the_test_bank_and_samples_stand_beside_it(name, monkeypatch):
+    """MSE has no samples, and so plays once."""
+    strategy, seeds_played = build_strategy(strategies()[name]), []
+    answers = {True: np.array([10.0, 60.0, 80.0]), False: np.array([5.0, 4.0, 60.0])}
 
-    def play_once(strategy, environments, deterministic):
-        played.append(deterministic)
-        return Episodes(np.zeros(100), np.ones(100, int), np.zeros(100, bool), environment_id="Pendulum-v1")
+    def play(deterministic, environments, seeds, **_):
+        seeds_played.append([*seeds])
+        return Episodes(answers[deterministic], np.ones(3, int), np.ones(3, bool), environment_id="InvertedPendulum-v5")
 
-    monkeypatch.setattr(scoring, "_play", play_once)
-    monkeypatch.setattr(scoring, "make", lambda *_: nullcontext())
-    monkeypatch.setattr(scoring, "closing", lambda made: made)
-    checkpoint = {"point": {}, "run": "mine", "config": {"seed_everything": 0}}
-    strategy, references = build_strategy(strategies()[name]), References(-1.0, 1.0, "made up")
-    found = score(strategy, "Pendulum-v1", references, {}, Path("last.ckpt"), checkpoint)
-    assert played == calls
-    assert found.sampled_returns == found.returns
+    environments = SimpleNamespace(close=lambda: None, environment_id="InvertedPendulum-v5")
+    monkeypatch.setattr("lightning_bc.runs.score.make", lambda environment_id, number: environments)
+    monkeypatch.setattr("lightning_bc.runs.score.play", play)
+    monkeypatch.setattr(strategy, "quick_player", lambda deterministic=True: deterministic)
+    checkpoint = {"run": "mine", "point": {"optimizer_steps": 7.0}, "config": {"seed_everything": 3}}
+    references = References(0.0, 100.0, "made up")
+    found = score(strategy, "InvertedPendulum-v5", references, {}, Path("last.ckpt"), checkpoint)
+    assert seeds_played == [[2_000_000_000, 2_000_000_001, 2_000_000_002]] * (2 if strategy.stochastic else 1)
+    assert (found.score, found.normalized, found.returns) == (50, 0.5, [10, 60, 80])
+    assert found.failed_episodes == pytest.approx(1 / 3)
+    sampled = (found.sampled_score, found.sampled_normalized, found.sampled_returns)
+    assert sampled == ((23, 0.23, [5, 4, 60]) if strategy.stochastic else (50, 0.5, [10, 60, 80]))
+    assert found.sampled_metrics["failed_episodes"] == pytest.approx(2 / 3 if strategy.stochastic else 1 / 3)
+    assert (found.optimizer_steps, found.seed) == (7, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [({}, 4), ({"chunk": 4}, 1), ({"chunk": 4, "temporal_ensembling": 0.1}, 4)],
+    ids=["actions", "chunks", "ensembling"],
+)
+def test_the_latency_is_per_played_action(options, wanted, monkeypatch):
+    """A clock that goes on by 4 ms between two looks at it."""
+    ticks = itertools.count(step=0.004)
+    monkeypatch.setattr("lightning_bc.runs.score.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    strategy = build_strategy(strategies()["MSE"], horizon=options.get("chunk", 1), **options)
+    assert latency(strategy, 1) == pytest.approx(wanted)

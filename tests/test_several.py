@@ -2,12 +2,15 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from conftest import INTERACTIVE_BUDGET, fit, last_checkpoint, refused, write_pairs
 
 from lightning_bc.demonstrations import Batches, Demonstrations
 from lightning_bc.demonstrations.mixture import Mixture
+from lightning_bc.demonstrations.several import error_of, origin_of
+from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.errors import InputError
 from lightning_bc.runs.results import Results
 
@@ -99,6 +102,19 @@ def test_each_file_is_taken_as_if_it_were_alone():
         assert torch.equal(both.split[part].terminated, torch.cat([one.split[part].terminated for one in alone]))
     assert both.source["files"] == {path: one.source["sha256"] for path, one in zip(paths, alone, strict=True)}
     assert both.references.expert_return == 10_000
+
+
+def rewarded(*rewards):
+    """Episodes of one step."""
+    steps = len(rewards)
+    return Trajectories(torch.zeros(steps, 1), torch.zeros(steps, 1), torch.ones(steps).long(), torch.tensor(rewards))
+
+
+def test_the_demonstrators_return_is_the_mean_over_the_episodes_of_all_files():
+    files = [rewarded(10.0), rewarded(2.0, 0.0, 4.0)]
+    assert origin_of(files).mean_return == 4
+    assert origin_of(files[1:]).mean_return == 2
+    assert error_of(files) == pytest.approx(np.std([10, 2, 0, 4]) / 2)
 
 
 def test_the_measured_share_is_the_one_asked_for():

@@ -145,6 +145,19 @@ def test_the_actors_loss_is_the_price_of_entropy_less_the_least_value():
     torch.testing.assert_close(metrics["entropy"], -log_probability.mean())
 
 
+def test_an_anchor_is_weighed_against_values_in_units_of_their_size():
+    soft, observations = agent(), transitions().observations
+    torch.manual_seed(5)
+    alone, _ = soft.actor_loss(observations)
+    torch.manual_seed(5)
+    values = soft.critics(observations, soft.policy(observations).sample()[0]).amin(0)
+    soft.anchor = lambda policy, seen: torch.tensor(2.0)
+    torch.manual_seed(5)
+    anchored, metrics = soft.actor_loss(observations)
+    torch.testing.assert_close(anchored, alone / values.abs().mean() + 2)
+    assert metrics["actor_loss"] == alone
+
+
 def test_the_actors_step_raises_value():
     soft, batch = agent(), transitions(64)
     soft.log_temperature.data.fill_(-10.0)

@@ -132,6 +132,13 @@ def test_a_task_of_more_runs_weighs_no_more_over_tasks():
     assert over_tasks([of_three, of_one])[0] == over_tasks([of_three, of_one.repeat(3)])[0]
 
 
+def test_the_interval_over_tasks_is_around_their_mean_however_unequal_their_runs():
+    generator = np.random.default_rng(0)
+    mean, (low, high) = over_tasks([generator.normal(0, 1, 5), generator.normal(10, 1, 20)])
+    assert mean == pytest.approx(5, abs=1)
+    assert 3 < low < mean < high < 7
+
+
 def test_differences_between_tasks_are_no_uncertainty_over_tasks():
     assert over_tasks([np.full(5, task) for task in (0.0, 1, 2, 30)])[1] == (1.5, 1.5)
 

@@ -155,6 +155,15 @@ def test_standard_deviation_has_its_floor(cls):
     assert best_possible <= losses[-1] < best_possible + 0.5
 
 
+def test_a_mixtures_scale_begins_where_it_is_said_to():
+    at_first = {}
+    for initial in (None, 0.5):
+        strategy = build_strategy(GaussianMixture, components=4, initial_scale=initial, minimum_scale=0.1)
+        at_first[initial] = strategy.parameters_of(torch.zeros(1, 3))[2]
+    torch.testing.assert_close(at_first[0.5], torch.full((4, 2), 0.5))
+    torch.testing.assert_close(at_first[None], torch.full((4, 2), 0.1 + math.log(2)))
+
+
 # Experts without noise
 
 

@@ -15,11 +15,14 @@ from conftest import assert_equal_weights, fit, json_to_edit, last_checkpoint, r
 from lightning_bc.demonstrations import Trajectories, blocks, memory, peek, read
 from lightning_bc.demonstrations.batches import Batches
 from lightning_bc.demonstrations.blocks import Blocks
+from lightning_bc.demonstrations.fitting import Budget, Wanted
 from lightning_bc.demonstrations.shards import Shards
+from lightning_bc.demonstrations.sources import on_disk
 from lightning_bc.demonstrations.streaming import StreamedBatches
 from lightning_bc.demonstrations.trajectories import Origin
 from lightning_bc.demonstrations.windows import Windows
 from lightning_bc.demonstrations.writing import ShardWriter
+from lightning_bc.environments import EnvironmentSpaces
 from lightning_bc.errors import InputError
 
 CPU = torch.device("cpu")
@@ -182,12 +185,27 @@ def test_only_the_episodes_that_are_not_held_out_are_served(shards):
     assert sorted(flat(numbers(stream(shards, episodes=7)))) == list(range(sum(LENGTHS[:7])))
 
 
+def test_the_last_episodes_of_a_folder_are_held_out_and_no_others_are_trained_on(shards):
+    spaces = EnvironmentSpaces("Pendulum-v1", 2, {}, np.float32([-200]), np.float32([0]), None, None)
+    streamed, made = on_disk(str(shards.path), spaces, Wanted(), Budget(validation_fraction=0.3), []), numbered()
+    assert torch.equal(streamed.split[1].observations, made.part(7, 10).observations)
+    assert torch.equal(streamed.split[1].actions, made.part(7, 10).actions)
+    assert streamed.pairs == len(made.part(0, 7))
+
+
 def test_order_is_a_function_of_seed_and_pass(shards):
     first, again, other = stream(shards, seed=1), stream(shards, seed=1), stream(shards, seed=2)
     passes = [numbers(first) for _ in range(3)]
     assert [numbers(again) for _ in range(3)] == passes
     assert flat(passes[0]) != flat(passes[1]) != flat(passes[2])
     assert flat(numbers(other)) != flat(passes[0])
+
+
+def test_pairs_that_fit_into_one_buffer_come_in_another_order_in_each_pass(shards):
+    whole = stream(shards, per_buffer=100)
+    first, second = (flat(numbers(whole)) for _ in range(2))
+    assert sorted(first) == sorted(second)
+    assert first != second
 
 
 @pytest.mark.parametrize("position", [0, 1, 5, 11, 12, 13, 30])

@@ -129,7 +129,6 @@ def test_the_parts_of_a_job_array_are_everything_once():
 def test_what_cannot_be_used_is_refused_before_the_first_fit(text, words, capsys):
     Path("study.yaml").write_text(text)
     error = refused(capsys, "study", "study.yaml")
-    assert "study.yaml" in error or "seed 0" in error
     with pytest.raises(InputError, match=words):
         raise InputError(error)
     assert not Path("lightning_logs").exists()

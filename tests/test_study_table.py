@@ -10,6 +10,7 @@ from test_report import BENCHMARK, CONFIG
 
 from lightning_bc.cli import main
 from lightning_bc.errors import InputError
+from lightning_bc.report.study import FIGURES
 from lightning_bc.runs.plan import Study
 from lightning_bc.runs.store import line_of, read_store, write_store
 
@@ -85,6 +86,11 @@ def test_chosen_figures_are_a_line_per_cell(capsys):
         run(fit, 0.5 + fit.seed, failed_episodes=0.01)
     main(["report", "--study", "study.yaml"])
     assert capsys.readouterr().out.splitlines()[2] == "| one | all | 2 | 1000 | 2 of 200 |"
+
+
+def test_failed_episodes_are_counted_run_by_run():
+    runs = {"failed_episodes": np.array([1.0, 0.0, 0.5]), "episodes": np.array([100.0, 4.0, 4.0])}  # the first diverged
+    assert FIGURES["failed episodes"](runs) == "102 of 108"
 
 
 def test_a_page_is_filled_and_its_runs_are_stored_and_then_suffice():

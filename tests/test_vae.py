@@ -57,6 +57,16 @@ def test_the_deterministic_action_is_the_decoding_of_highest_density():
     torch.testing.assert_close(strategy.act(observations, deterministic=True), expected)
 
 
+def test_the_likeliest_code_is_so_by_distances_in_standard_deviations(monkeypatch):
+    strategy = build_strategy(VAE, act_codes=5, minimum_scale=0.05)
+    scale = torch.tensor([0.1, 10.0])
+    strategy.raw_scale.data = (scale - 0.05).expm1().log()
+    torch.testing.assert_close(strategy.scale, scale)
+    decoded = torch.tensor([[2.0, 0.0], [2.5, 0.0], [0.0, -1.0], [0.0, 0.0], [0.0, 1.0]])  # two 5 sigma apart, three 0.1
+    monkeypatch.setattr(strategy, "decode", lambda observations, code: decoded.expand(len(observations), 5, 2))
+    assert strategy.act(torch.zeros(3, 3), deterministic=True).tolist() == [[0.0, 0.0]] * 3
+
+
 @torch.no_grad()
 def test_samples_spread_around_decoded_codes():
     strategy, observations, _ = small(latent_dim=2)

@@ -1,13 +1,15 @@
 """Validations while training: which held-out pairs they measure, and how often."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import build_strategy, write_pairs
 from lightning.pytorch import Trainer
 
-from lightning_bc.callbacks import Rollouts
+from lightning_bc.callbacks import Rollouts, points
 from lightning_bc.demonstrations import Demonstrations
-from lightning_bc.strategies import strategies
+from lightning_bc.strategies import MSE, Diffusion, strategies
 
 LENGTHS = (10,) * 24                                                # with validation_fraction 0.5 the last 12 are held out
 
@@ -106,3 +108,58 @@ def test_passes_are_counted_without_training_and_every_module_goes_on_as_before(
     assert strategy.network[0].training
     assert not strategy.network[1].training
     assert strategy.network[0].num_batches_tracked == seen
+
+
+# Figures of held-out pairs
+
+
+def pairs(number, seed, *window):
+    """Random ones within the bounds of a small strategy; windows of so many actions, or single ones."""
+    generator = torch.Generator().manual_seed(seed)
+    observations = torch.randn(number, *([1] if window else []), 3, generator=generator)
+    actions = torch.rand(number, *window, 2, generator=generator) * 3 + torch.tensor([-2.0, 0.0])
+    return observations, actions
+
+
+def test_held_out_figures_are_means_over_pairs_however_unequal_the_batches():
+    strategy, batches = build_strategy(MSE, squash=False), [pairs(5, 0), pairs(2, 1)]
+    figures = strategy.held_out_figures([[batch] for batch in batches])
+    observations, actions = (torch.cat(columns) for columns in zip(*batches, strict=True))
+    errors = strategy(observations) - actions                       # in the environment's units; half the range is 1.5
+    assert figures["loss"] == pytest.approx((errors / 1.5).square().mean().item(), rel=1e-5)
+    assert figures["action_mean_squared_error"] == pytest.approx((errors / 1.5).square().mean().item(), rel=1e-5)
+    assert figures["action_mean_absolute_error"] == pytest.approx(errors.abs().mean().item(), rel=1e-5)
+    assert figures["action_root_mean_squared_error"] == pytest.approx(errors.square().mean().sqrt().item(), rel=1e-5)
+    explained = 1 - (errors.var(0) / actions.var(0)).mean()
+    assert figures["explained_variance"] == pytest.approx(explained.item(), rel=1e-4)
+
+
+def test_of_windows_the_loss_is_over_the_actions_within_and_the_error_that_of_the_first():
+    strategy = build_strategy(MSE, squash=False, horizon=3, chunk=2)
+    masks = torch.tensor([[1, 1, 1]] * 2).bool(), torch.tensor([[1, 0, 0]] * 5).bool()
+    batches = [(*pairs(len(mask), seed, 3), mask) for seed, mask in enumerate(masks)]
+    figures = strategy.held_out_figures([[batch] for batch in batches])
+    observations, actions, within = (torch.cat(columns) for columns in zip(*batches, strict=True))
+    predictions = strategy.network(strategy.border.observe(observations).flatten(1)).unflatten(-1, (3, 2))
+    errors = predictions - strategy.border.scaled(actions)          # (pairs, horizon, action_dim)
+    assert figures["loss"] == pytest.approx(errors[within].square().mean().item(), rel=1e-5)
+    assert figures["action_mean_squared_error"] == pytest.approx(errors[:, 0].square().mean().item(), rel=1e-5)
+
+
+def test_a_loss_that_draws_noise_draws_the_same_at_each_validation_and_disturbs_no_training():
+    strategy, batch = build_strategy(Diffusion), pairs(8, 0)
+    before = torch.get_rng_state()
+    first = strategy.held_out_figures([[batch]])["loss"]
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    assert strategy.held_out_figures([[batch]])["loss"] == first
+
+
+def test_held_out_figures_are_those_of_the_network_as_it_acts(monkeypatch):
+    strategy, seen = build_strategy(MSE).train(), []
+    strategy.network.register_forward_hook(lambda module, *_: seen.append(module.training))
+    monkeypatch.setattr(points, "data_of", lambda trainer: SimpleNamespace(held_out=lambda: [[pairs(4, 0)]]))
+    points.held_out_point(None, strategy)
+    assert seen
+    assert not any(seen)
+    assert strategy.training
