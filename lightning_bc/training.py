@@ -30,6 +30,7 @@ from lightning_bc.callbacks import (
     Rollouts,
     TensorBoardTabs,
 )
+from lightning_bc.demonstrations import readers
 from lightning_bc.demonstrations.collect import default_path
 from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
 from lightning_bc.demonstrations.module import Demonstrations
@@ -277,6 +278,9 @@ class CommandLine(LightningCLI):
 
     def fit(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
         """Train, and score the last checkpoint on the test bank."""
+        for path in paths_of(datamodule.path):
+            if path != default_path(datamodule.environment_id) and not readers.exists(path):
+                readers.peek(path)                                  # refuses it, before anything else is said
         parameters = sum(parameter.numel() for parameter in model.parameters())
         where = f"on {datamodule.environment_id}" if datamodule.has_simulator else "without a simulator"
         rank_zero_only(print)(

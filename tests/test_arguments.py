@@ -148,7 +148,7 @@ DAGGER = "--trainer.callbacks+=lightning_bc.callbacks.DAgger --trainer.callbacks
         ("--model.optimizer.lr x", "--model.optimizer.lr x: wanted above 0."),
         ("--model.network nosuch.Net", "--model.network nosuch.Net: nosuch cannot be imported (ModuleNotFoundError"),
         ("--model.network pathlib.Net", "--model.network pathlib.Net: pathlib has no Net."),
-        ("--model.network pathlib.Path", "pathlib.Path: is no subclass of lightning_bc.networks.Network."),
+        ("--model.network pathlib.Path", "--model.network pathlib.Path: is no subclass of lightning_bc.networks.Network."),
         ("--model.schedule linear", "--model.schedule linear: wanted cosine or constant."),
         ("--model.squash 3", "--model.squash 3: wanted true or false."),
         ("--model.network.activation sine", "--model.network.activation sine: wanted relu or gelu or silu or tanh or elu."),
