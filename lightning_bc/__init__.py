@@ -33,6 +33,7 @@ What each is, in the same order:
     strategies/         how actions are modelled, one file per strategy
         contract.py     what strategies and data ask of each other
         optimizers.py   the default optimizer
+        outputs.py      whether networks answer with as many numbers as they must
         recorded.py     an update that is recorded once and replayed: on a GPU as a CUDA graph
         cpu_graph.py    and on the CPU as a list of kernels in fixed memory
         base.py         what every strategy shares: Strategy

@@ -278,7 +278,7 @@ class CommandLine(LightningCLI):
 
     def fit(self, model: Strategy, datamodule: Demonstrations, **_: Any) -> None:
         """Train, and score the last checkpoint on the test bank."""
-        for path in paths_of(datamodule.path):
+        for path in datamodule.paths:
             if path != default_path(datamodule.environment_id) and not readers.exists(path):
                 readers.peek(path)                                  # refuses it, before anything else is said
         parameters = sum(parameter.numel() for parameter in model.parameters())

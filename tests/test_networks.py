@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from lightning_bc.errors import InputError
 from lightning_bc.networks import LSTM, MLP, InputSize, Network, ResidualMLP, SequenceNetwork, Transformer
 from lightning_bc.strategies import MSE, FlowMatching, GaussianMixture, MeanFlow, strategies
-from lightning_bc.strategies.output_sizes import refuse_other_sizes
+from lightning_bc.strategies.outputs import refuse_other_sizes
 
 ACTIVATIONS = {
     "relu": lambda x: np.maximum(x, 0),

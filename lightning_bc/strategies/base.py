@@ -25,7 +25,7 @@ from lightning_bc.players import Memory, Memoryless, Player, Policy
 from lightning_bc.ranks import of_all_ranks, seed_of_rank
 from lightning_bc.strategies.contract import Metric, Needs, data_of
 from lightning_bc.strategies.optimizers import Cosine, take_a_step
-from lightning_bc.strategies.output_sizes import refuse_other_sizes
+from lightning_bc.strategies.outputs import refuse_other_sizes
 from lightning_bc.strategies.recorded import Recorded, Update
 
 Metrics = dict[str, Tensor]
