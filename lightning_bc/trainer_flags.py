@@ -137,8 +137,11 @@ def longer(config: Any, strategy: type[Strategy]) -> str:
     return f"--trainer.max_epochs {2 * trainer.max_epochs}"
 
 
-def refuse_unsupported(config: Any, strategy: type[Strategy]) -> None:
+def refuse_unsupported(config: Any, strategy: type[Strategy], begins: bool) -> None:
     """Refuse the settings of a whole ``config``, above all the Trainer's, that cannot be had.
+
+    Args:
+        begins: whether it is of a new run; one that an earlier version has begun goes on with what does no harm.
 
     Raises:
         InputError: naming the flag and the way out.
@@ -152,7 +155,7 @@ def refuse_unsupported(config: Any, strategy: type[Strategy]) -> None:
         "limit_train_batches": (trainer.limit_train_batches is None, f"{_ALONE}. {shorter}"),
         "overfit_batches": (trainer.overfit_batches == 0, f"{_ALONE}. {shorter}"),
         "limit_val_batches": (
-            trainer.limit_val_batches is None,
+            trainer.limit_val_batches is None or not begins,
             "held-out pairs are a sample already. Set --data.validation_pairs, or --data.validation_fraction 0 for none.",
         ),
         "val_check_interval": (trainer.val_check_interval == 1, f"{_ALONE}. {spacing}"),
@@ -177,7 +180,8 @@ def refuse_unsupported(config: Any, strategy: type[Strategy]) -> None:
             f"--rollouts.episodes 0: {strategy.__name__} acts in the environment while it learns, so it cannot do without a "
             "simulator. Choose a strategy that learns from demonstrations alone, such as configs/mse.yaml."
         )
-    _refuse_callbacks(trainer.callbacks or [])
+    if begins:
+        _refuse_callbacks(trainer.callbacks or [])
     if trainer.max_time is not None and (left := Timer(trainer.max_time).time_remaining()) is not None and left <= 0:
         raise InputError(f"--trainer.max_time {trainer.max_time}: wanted more than no time, DD:HH:MM:SS.")
     if strategy.learns_by_acting and str(trainer.precision).startswith("16"):
@@ -219,14 +223,15 @@ def _refuse_callbacks(chosen: Sequence[Any]) -> None:
     seen = set()
     for one in chosen:
         name, settings = one.class_path.rpartition(".")[2], one.get("init_args", {})
-        if name in UNSUPPORTED:
+        if name in UNSUPPORTED and one.class_path.startswith(("lightning.", "lightning_bc.")):
             raise InputError(f"--trainer.callbacks {name}: is not supported, since {UNSUPPORTED[name]}")
         if settings.get("check_on_train_epoch_end"):
             raise InputError(
                 f"--trainer.callbacks {name}: check_on_train_epoch_end true looks at the end of passes, and a run of steps "
                 "has none. Leave it away: it looks at each point of the curve."
             )
-        known_by = (name, *(settings.get(key) for key in ("monitor", "mode", "dirpath", "filename")))
+        told_by = [settings.get("monitor"), settings.get("mode")] if name == "EarlyStopping" else settings
+        known_by = (one.class_path, None if one.class_path.startswith("lightning_bc.") else repr(told_by))
         if known_by in seen:
             raise InputError(f"--trainer.callbacks {name}: is given twice. Leave one away.")
         seen.add(known_by)

@@ -199,7 +199,7 @@ class CommandLine(LightningCLI):
         settle.settle_environment(config, self.checkpoint)
         trainer_flags.settle_callbacks(config)
         trainer_flags.settle_length(config, strategy)
-        trainer_flags.refuse_unsupported(config, strategy)
+        trainer_flags.refuse_unsupported(config, strategy, begins=self.command == "fit" and not wanted)
         if config.init_from and not any(arg.startswith("--model.network") for arg in self.args):
             settle.settle_network(config, self.checkpoint, strategy)
         self.saved_config = self._dump(config)

@@ -20,7 +20,8 @@ import lightning_bc
 from lightning_bc.callbacks import Checkpoints
 from lightning_bc.cli import main
 from lightning_bc.runs import resume
-from lightning_bc.strategies.optimizers import Cosine, DefaultAdamW
+from lightning_bc.strategies import MSE
+from lightning_bc.strategies.optimizers import Cosine, DefaultAdamW, take_a_step
 from lightning_bc.trainer_flags import settle_scheduler
 
 SMALL = (
@@ -657,6 +658,7 @@ def test_early_stopping_has_ended_a_run_for_good(data, capsys):
     capsys.readouterr()
     fit("mine", flags)
     assert "run mine is finished" in capsys.readouterr().out
+    assert fit("mine", flags.replace("max_steps 40", "max_steps 44"))["global_step"] > 12  # it was lengthened
 
 
 def test_a_run_whose_time_is_up_has_not_ended(data, capsys):
@@ -667,7 +669,10 @@ def test_a_run_whose_time_is_up_has_not_ended(data, capsys):
     assert "goes on with python -m lightning_bc fit --run mine" in capsys.readouterr().out
     assert not Path("lightning_logs/mine/results.json").exists()
     assert json.loads(Path("lightning_logs/mine/results-last.json").read_text())["optimizer_steps"] == reached
-    stopped_behind(reached + 4 - reached % 4, "mine", flags)        # the time of one session is not that of the next
+    fit("mine", f"{flags} --trainer.max_time 00:00:00:01")          # the time of one session is not that of the next
+    further = checkpoint("mine")["global_step"]
+    assert further > reached
+    stopped_behind(further + 4 - further % 4, "mine", flags)
 
 
 def test_ones_own_checkpoints_are_as_often_as_they_are_to_be(data):
@@ -675,6 +680,27 @@ def test_ones_own_checkpoints_are_as_often_as_they_are_to_be(data):
     fit("mine", f"{own} --trainer.callbacks.every_n_train_steps 6 --trainer.max_steps 20")
     steps = sorted(torch.load(path, weights_only=True)["global_step"] for path in Path("own").iterdir())
     assert steps == [6, 12, 18]
+
+
+class Rollouts(Callback):
+    """A callback of one's own, named as one of the package."""
+
+    def __init__(self, what: str = "") -> None:
+        self.what = what
+
+
+def test_callbacks_of_ones_own_may_have_any_name_and_come_twice(data):
+    several = " ".join(f"--trainer.callbacks+=test_training.Rollouts --trainer.callbacks.what={what}" for what in "ab")
+    often = "--trainer.callbacks+=ModelCheckpoint --trainer.callbacks.every_n_train_steps"
+    assert fit("mine", f"{several} {often} 4 {often} 8 --trainer.max_steps 4")["global_step"] == 4
+
+
+def test_an_optimizer_of_a_part_of_the_weights_is_left_to_its_maker():
+    strategy = MSE(4, [-3.0], [3.0], optimizer=lambda parameters: torch.optim.AdamW([*parameters][2:]))
+    take_a_step(strategy.optimizer, strategy.parameters())
+    before = [weight.clone() for weight in strategy.parameters()]
+    take_a_step(torch.optim.SGD, strategy.parameters())
+    assert all(torch.equal(*pair) for pair in zip(before, strategy.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("part", ["loops", "optimizer_states"])

@@ -63,8 +63,9 @@ class Checkpoints(Checkpoint):
             InputError: the run was to be longer.
         """
         assert isinstance(module, Strategy)
-        trainer.should_stop = trainer.should_stop or self.has_stopped
         before, now = self.run_length, module.run_length
+        self.has_stopped = self.has_stopped and before == now       # what is lengthened is to go on
+        trainer.should_stop = trainer.should_stop or self.has_stopped
         self.run_length = now
         if before == now or self.saved_step < 0:
             return
@@ -130,8 +131,12 @@ class Checkpoints(Checkpoint):
 
     @takes_state
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: StateDict) -> None:
-        """Keep the loader's place until there is a loader."""
+        """Keep the loader's place until there is a loader; of a run that has a length no clock goes on, but begins anew."""
         self._loader_state = checkpoint.get("loader")
+        states = checkpoint["callbacks"]
+        if states[self.state_key]["run_length"] is not None:
+            for clock in (one for one in trainer.callbacks if isinstance(one, Timer)):  # type: ignore[attr-defined]
+                states.pop(clock.state_key, None)
 
     def state_dict(self) -> StateDict:
         """What was saved so far."""

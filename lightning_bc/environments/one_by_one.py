@@ -34,7 +34,7 @@ class _Flattened(FlattenObservation):
 
     def __init__(self, env: gymnasium.Env, environment_id: str) -> None:
         super().__init__(env)
-        self._id, self._shape = environment_id, self.observation_space.shape
+        self._id, self._space, self._shape = environment_id, env.observation_space, self.observation_space.shape
 
     def reset(self, *, seed: int | None = None, options: Infos | None = None) -> tuple[NDArray, Infos]:
         """Start an episode: its first observation, and what else the environment says."""
@@ -48,9 +48,9 @@ class _Flattened(FlattenObservation):
 
     def observation(self, observation: Any) -> NDArray:
         """One observation as a vector."""
-        flat = super().observation(observation)
+        flat: Any = spaces.flatten(self._space, observation)
         if flat.shape != self._shape:
-            space, found, wanted = self.env.observation_space, flat.shape, self._shape
+            space, found, wanted = self._space, flat.shape, self._shape
             if isinstance(space, spaces.Box):
                 found, wanted = np.shape(observation), space.shape
             raise InputError(f"{self._id}: gave an observation of shape {found}, its space says {wanted}")

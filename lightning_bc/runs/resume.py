@@ -73,7 +73,8 @@ def with_own_configuration(command: str, args: Sequence[str]) -> list[str]:
             "configuration with --config."
         )
     known = {key: value for key, value in content["config"].items() if key not in RETIRED}
-    if isinstance(known.get("trainer"), dict):                      # the time that one session had says nothing of the next
+    has_length = content["callbacks"].get("Checkpoints", {}).get("run_length") is not None
+    if has_length and isinstance(known.get("trainer"), dict):       # the time that one session had says nothing of the next
         known["trainer"] = known["trainer"] | {"max_time": None}
     return ["--config", yaml.safe_dump(known, sort_keys=False), *args]
 

@@ -133,7 +133,6 @@ class Strategy(LightningModule, ABC):
         for name in [name for name, value in self.hparams.items() if callable(value)]:
             del self.hparams[name]  # built by hand, not from YAML: a checkpoint holds plain values alone
         self.observation_dim, self.action_dim = observation_dim, len(action_low)
-        take_a_step(optimizer)
         self.optimizer, self.schedule = optimizer, schedule
         self.border = Border(observation_dim, action_low, action_high)
         self._random_state: StateDict | None = None
@@ -312,13 +311,14 @@ class Strategy(LightningModule, ABC):
         return Memory(policy, self.history, 1 if replan else self.chunk)
 
     def setup(self, stage: str) -> None:
-        """Before training, look whether networks answer with as many numbers as they must: see :func:`refuse_other_sizes`.
+        """Before training, look whether networks answer with as many numbers as they must, and optimizers take a step.
 
         Raises:
             InputError: one does not.
         """
         if stage == "fit":
             refuse_other_sizes(self, self.hparams)
+            take_a_step(self.optimizer, self.parameters())
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the schedule over the run's length."""

@@ -47,19 +47,17 @@ class DefaultAdam(torch.optim.Adam):
         super().__init__(params, lr=lr, fused=fused)
 
 
-def take_a_step(optimizer: Callable[[list[nn.Parameter]], Optimizer]) -> None:
-    """Build the optimizer for a weight of its own and take one step.
+def take_a_step(optimizer: Callable[[Iterable[Tensor]], Optimizer], parameters: Iterable[Tensor]) -> None:
+    """Build the optimizer for weights like ``parameters``, all 0, and take one step.
 
     Raises:
         InputError: that cannot be done; the message is torch's.
-        TypeError: it is nothing that builds an optimizer.
     """
-    if not callable(optimizer):
-        raise TypeError(f"optimizer is a {type(optimizer).__name__}, wanted what builds one of parameters")
-    weight = nn.Parameter(torch.zeros(2, 2))
-    weight.grad = torch.zeros_like(weight)
+    weights = [nn.Parameter(torch.zeros_like(one)) for one in parameters]
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
     try:
-        optimizer([weight]).step()
+        optimizer(iter(weights)).step()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"--model.optimizer: no step can be taken: {' '.join(str(error).split())}.") from error
 
