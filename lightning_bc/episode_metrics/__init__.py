@@ -82,9 +82,10 @@ def _import_all() -> None:
 
 
 def episode_metrics() -> dict[str, EpisodeMetric]:
-    """Every episode metric by its name: those of this folder, and those of a user that have been imported."""
+    """Every episode metric by its name: those of this folder, file by file, and those of a user that have been imported."""
     _import_all()
-    return dict(_known)
+    own = {name: metric for name, metric in _known.items() if metric.measure.__module__.startswith(f"{__name__}.")}
+    return dict(sorted(own.items(), key=lambda item: item[1].measure.__module__)) | _known
 
 
 def measure_all(episodes: Episodes, references: References) -> dict[str, float]:
