@@ -189,10 +189,10 @@ class Checkpoints(Checkpoint):
         scale = abs(references.expert_return - references.random_return) if references.has_expert else abs(best)
         if best - last <= FAR * scale:
             return None
+        decimals = references.decimals(best)
         return (
-            f"best              {path} had {best:.{references.decimals(best)}f} on the selection bank, the last point has "
-            f"{last:.{references.decimals(best)}f}; its score: "
-            f"python -m lightning_bc evaluate {shlex.quote(str(path))}"
+            f"best              {path} had {best:.{decimals}f} on the selection bank, the last point has "
+            f"{last:.{decimals}f}; its score: python -m lightning_bc evaluate {shlex.quote(str(path))}"
         )
 
     def _snapshot(self, trainer: Trainer) -> StateDict:
