@@ -59,6 +59,7 @@ class Here:
             Path(f"lightning_logs/{fit.name}").mkdir(parents=True, exist_ok=True)
             Path(f"lightning_logs/{fit.name}/curve.csv").write_text(f"step,rollout/return_mean\n0,99\n4,{value}\n")
             why = "the loss at step 3" if fit.name in self.diverged else None
+            error = why and "exit status 1; its last lines:"
             replace(self.results, diverged=why).write(f"lightning_logs/{fit.name}/results.json")
         except OSError as failure:
             error = str(failure)
@@ -141,6 +142,8 @@ def test_the_command_line_counts_more_than_a_file():
         ("--sampler tpe --search a=1..2", ["--trials", "at least 1"]),
         ("--sampler tpe --trials 2 --search a=2..1", ["--search a=2..1", "LOW..HIGH"]),
         ("--sampler tpe --trials 2 --search a=log:0..1", ["log:0..1"]),
+        ("--sampler tpe --trials 2 --search a=0..nan", ["0..nan", "not a finite range"]),
+        ("--sampler tpe --trials 2 --search a=0..inf", ["0..inf", "not a finite range"]),
         ("--sampler best --grid a=1", ["best", "tpe"]),
         ("--grid seed_everything=1,2", ["seed_everything", "--seeds"]),
         ("--grid a=1 --ckpt_path last", ["--ckpt_path"]),
@@ -152,6 +155,7 @@ def test_the_command_line_counts_more_than_a_file():
         ("--model MSE --data.path pendulum.pt --grid data.batch_size=8,x", ["data.batch_size x", "whole number"]),
         ("--model MSE --data.path pendulum.pt --grid data.batch_size=8,0", ["data.batch_size 0", "at least 1"]),
         ("--model SAC --grid env=Hopper-v5,Walker2d-v5", ["Hopper-v5 and Walker2d-v5"]),
+        ("--model MSE --data.path pendulum.pt --grid rollouts.episodes=2,0", ["--rollouts.episodes 0", "no returns"]),
         ("--model MSE --data.path nowhere.pt --grid data.batch_size=8", ["nowhere.pt", "no such"]),
     ],
 )

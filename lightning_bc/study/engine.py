@@ -87,6 +87,8 @@ def run_all(
                 if isinstance(event, int):
                     raise StoppedError(event)
                 fit, last_lines = event
+                if fit.is_done():                                   # one that has diverged: it would do so again
+                    last_lines = None
                 running, ran, left = running - 1, ran + 1, left - 1
                 if last_lines is not None:
                     failed.append(fit)

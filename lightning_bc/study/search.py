@@ -194,6 +194,8 @@ def _range(text: str) -> tuple[str, BaseDistribution]:
         key, whole, log, low, high = match.groups()
         if whole:
             return key, IntDistribution(int(low), int(high), log=bool(log))
+        if not math.isfinite(float(low) - float(high)):             # Optuna would draw for ever
+            raise ValueError("not a finite range")
         return key, FloatDistribution(float(low), float(high), log=bool(log))
     except ValueError as error:
         words = f"{text}: wanted KEY=LOW..HIGH, as in lr=log:1e-5..1e-2 or size=int:100..2000 ({error})."

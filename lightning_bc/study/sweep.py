@@ -60,6 +60,8 @@ def sweep(args: Sequence[str]) -> int:
     engine = make_engine(search.given)
     again = f"this goes on where it stopped: python -m lightning_bc sweep {shlex.join(args)}"
     configs = refuse([Fit(search.told(probe), 0, in_words(probe)) for probe in search.probes()])
+    if not all(config["rollouts"]["episodes"] for config in configs):
+        raise InputError("--rollouts.episodes 0: no returns to compare settings by. Set it to 1 or more.")
     if len(environments := sorted({config["env"] for config in configs})) > 1:
         raise InputError(
             f"{' and '.join(environments)} in one search: returns in different environments cannot be compared. Give each a "
