@@ -1,5 +1,6 @@
 """Policies, evaluation and collection from Python, against the strategies and loops that they are made of."""
 
+import json
 import re
 import subprocess
 import sys
@@ -11,16 +12,20 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, actor_state, build_strategy, write_pairs, write_pendulum
+from conftest import REPOSITORY, actor_state, build_strategy, refused, write_pairs, write_pendulum
 from lightning.pytorch import Trainer
 
 import lightning_bc
+from lightning_bc.cli import main
 from lightning_bc.environments import environment_spaces, make
+from lightning_bc.environments.make import _limits
 from lightning_bc.episodes import SELECTION_BANK, TEST_BANK, play
 from lightning_bc.errors import InputError
 from lightning_bc.files import write
 from lightning_bc.networks import MLP
 from lightning_bc.references import References
+from lightning_bc.runs.folders import results_path
+from lightning_bc.runs.results import Results
 from lightning_bc.strategies import MSE, Diffusion, Gaussian
 
 PENDULUM = {"observation_dim": 4, "action_low": (-3.0,), "action_high": (3.0,)}
@@ -439,3 +444,24 @@ def test_episodes_without_a_time_limit_end_where_they_are_told_to():
     assert made.lengths.tolist() == [5, 5, 2]
     with pytest.raises(InputError, match="Pendulum-v1 has a time limit of its own, 200 steps"):
         lightning_bc.evaluate(still, "Pendulum-v1", episodes=1, max_episode_steps=7)
+
+
+def test_the_time_limit_of_the_demonstrations_counts_in_all_that_is_measured_against_them(tmp_path, monkeypatch, capsys):
+    # by longer episodes' returns the expert itself would have failed
+    monkeypatch.chdir(tmp_path)
+    gymnasium.register("Boundless-v0", "gymnasium.envs.classic_control:PendulumEnv")
+    still = lambda observations: np.zeros((len(observations), 1), np.float32)  # noqa: E731
+    for name in ("mine.pt", "mine.shards"):
+        lightning_bc.collect("Boundless-v0", still, pairs=60, max_episode_steps=6, progress=False, output=name)
+        assert lightning_bc.read_demonstrations(name).origin.max_episode_steps == 6
+    flags = ["fit", "--model", "MSE", "--data.path", "mine.pt", "--trainer.max_steps", "2", "--rollouts.eval_freq", "2"]
+    error = refused(capsys, *flags, "--rollouts.max_episode_steps", "9")
+    assert "--rollouts.max_episode_steps says 9 and --data.path mine.pt says 6" in error
+    _limits.clear()                                                 # as in another process
+    main([*flags, "--run", "mine", "--rollouts.episodes", "2"])
+    assert Results.read(results_path("mine")).metrics["episode_length"] == 6
+    _limits.clear()
+    assert lightning_bc.evaluate(lightning_bc.load("mine"), episodes=2).lengths.tolist() == [6, 6]
+    _limits.clear()
+    main(["evaluate", "mine", "--episodes", "2", "--output", "it.json"])
+    assert json.loads(Path("it.json").read_text())["evaluations"][0]["lengths"] == [6, 6]

@@ -111,7 +111,7 @@ def evaluate(
             policy's checkpoint holds for this environment.
         bank: "test" for final figures alone; "selection" for all that is chosen by its outcome.
         max_episode_steps: where the environment has no time limit, steps after which an episode is cut off, here and in
-            all that is played later in this process; default 1000.
+            all that is played later in this process; default: as in the run of a loaded policy, else 1000.
 
     Raises:
         InputError: the environment is not known, does not fit the policy, or the policy's answers are no actions there.
@@ -124,11 +124,14 @@ def evaluate(
         raise InputError(f"episodes={episodes}: wanted 1 to {MOST_EPISODES:,}.")
     if bank not in ("test", "selection"):
         raise InputError(f'bank="{bank}": wanted "test" or "selection".')
-    if max_episode_steps is not None:
-        limit_episodes(environment_id, max_episode_steps)
+    of_run = known if known is not None and known.environment_id == environment_id else None
+    limit = max_episode_steps
+    if limit is None and of_run is not None:
+        limit = of_run.max_episode_steps
+    if limit is not None:
+        limit_episodes(environment_id, limit)
     if references is None:
-        same = known is not None and known.environment_id == environment_id
-        references = (known.references if known is not None and same else None) or UNKNOWN
+        references = (of_run and of_run.references) or UNKNOWN
     seeds = (TEST_BANK if bank == "test" else SELECTION_BANK).seeds(episodes)
     actor = as_expert(policy, environment_spaces(environment_id))
     module = actor.strategy if isinstance(actor, Policy) else actor

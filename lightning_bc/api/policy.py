@@ -43,6 +43,7 @@ class Policy:
         references: what returns are measured against; None where that is unknown.
         path: file that it comes from; None for one that was not loaded.
         step: Lightning's step of the checkpoint; None for others.
+        max_episode_steps: of its run, steps after which episodes were cut off; None where nothing says it.
 
     Attributes:
         observation_dim: size of an observation.
@@ -56,9 +57,10 @@ class Policy:
         references: References | None = None,
         path: Path | None = None,
         step: int | None = None,
+        max_episode_steps: int | None = None,
     ) -> None:
         self.strategy, self.environment_id, self.references = strategy, environment_id, references
-        self.path, self.step = path, step
+        self.path, self.step, self.max_episode_steps = path, step, max_episode_steps
         self.observation_dim, self.action_dim = strategy.observation_dim, strategy.action_dim
         self._players = {deterministic: strategy.player(deterministic) for deterministic in (True, False)}
         self._remembers = not isinstance(self._players[True], Memoryless)
@@ -208,7 +210,8 @@ def load(
     said = data.get("environment_id") or None
     if "references" not in data or environment_id not in (None, said):
         return Policy(actor, environment_id, path=file, step=step)  # the checkpoint's references are another environment's
-    return Policy(actor, said, References.from_dict(data["references"]), file, step)
+    limit = content.get("config", {}).get("rollouts", {}).get("max_episode_steps")
+    return Policy(actor, said, References.from_dict(data["references"]), file, step, limit)
 
 
 def _exported(folder: Path, strategy: Strategy | None, environment_id: str | None, device: torch.device | str) -> Policy:

@@ -176,6 +176,7 @@ def demonstrate(
         environment_id=env,
         actions=actions,
         seed=seed,
+        max_episode_steps=episode_limit(env),
         versions=versions(),
         mean_return=float(np.mean(returns)),
         std_return=float(np.std(returns)),

@@ -19,7 +19,7 @@ from lightning_bc.environments import EnvironmentSpaces
 from lightning_bc.errors import InputError
 from lightning_bc.files import sha256_of_all
 
-SAME = ("expert", "expert_sha256", "actions", "seed", "versions")
+SAME = ("expert", "expert_sha256", "actions", "seed", "max_episode_steps", "versions")
 """How a file was made: of several files what all say alike. results.json has it too."""
 
 

@@ -26,6 +26,7 @@ class Origin:
         expert_sha256: of that file, or of the file of that module.
         actions: which of the expert's actions were played and recorded: see ``collect``.
         seed: of the first episode.
+        max_episode_steps: steps after which episodes were cut off, where the environment has no time limit itself.
         versions: of the packages that played.
         mean_return: mean return of the demonstrator's episodes.
         std_return: standard deviation of these returns.
@@ -45,6 +46,7 @@ class Origin:
     expert_sha256: str | None = None
     actions: str | None = None
     seed: int | None = None
+    max_episode_steps: int | None = None
     versions: Mapping[str, str] | None = None
     mean_return: float | None = None
     std_return: float | None = None

@@ -20,7 +20,10 @@ ENDINGS = (".pt", ENDING)
 SHARD_STEPS = 2**18
 """After as many steps a shard is complete, with the episode that reaches them."""
 
-STATED = ("environment_id", "expert", "expert_sha256", "seed", "actions", "versions", "observation_keys")
+STATED = (
+    *("environment_id", "expert", "expert_sha256", "seed", "actions", "max_episode_steps"),
+    *("versions", "observation_keys"),
+)
 """What the index says of where demonstrations come from."""
 
 

@@ -123,11 +123,16 @@ def settle_environment(config: Namespace, checkpoint: Opened | None) -> None:
     """
     said_by = {"--env": config.env}
     paths = paths_of(config.data.path)
+    limits = {"--rollouts.max_episode_steps": config.rollouts.max_episode_steps}
     if checkpoint is not None:
+        limit = checkpoint.config.get("rollouts", {}).get("max_episode_steps")
+        config.rollouts.max_episode_steps = config.rollouts.max_episode_steps or limit
         said_by[f"--ckpt_path {checkpoint.path}"] = checkpoint.data["environment_id"]
     else:
-        given = [path for path in paths if "{env}" not in path and readers.exists(path)]
-        said_by |= {f"--data.path {path}": readers.peek(path).environment_id for path in given}
+        given = {path: readers.peek(path) for path in paths if "{env}" not in path and readers.exists(path)}
+        said_by |= {f"--data.path {path}": origin.environment_id for path, origin in given.items()}
+        limits |= {f"--data.path {path}": origin.max_episode_steps for path, origin in given.items()}
+        config.rollouts.max_episode_steps = _one_limit({source: limit for source, limit in limits.items() if limit})
     said = {source: env for source, env in said_by.items() if env}
     if not are_one(said.values()):
         words = " and ".join(f"{source} says {env}" for source, env in said.items())
@@ -147,6 +152,21 @@ def settle_environment(config: Namespace, checkpoint: Opened | None) -> None:
         config.data.path = paths if isinstance(config.data.path, list) else paths[0]
     if plays and config.rollouts.max_episode_steps is not None:     # before anything is played
         limit_episodes(config.env, config.rollouts.max_episode_steps)
+
+
+def _one_limit(limits: Mapping[str, int]) -> int | None:
+    """The time limit, by who says it, of an environment that has none itself; None where nobody says one.
+
+    Raises:
+        InputError: two of them contradict: returns of longer episodes are measured by those of shorter ones.
+    """
+    if len(set(limits.values())) > 1:
+        words = " and ".join(f"{source} says {limit}" for source, limit in limits.items())
+        raise InputError(
+            f"episodes are cut off after so many steps wherever they are played, but {words}. Leave "
+            "--rollouts.max_episode_steps away, or collect again with the one that is wanted."
+        )
+    return next(iter(limits.values()), None)
 
 
 def settle_network(config: Namespace, checkpoint: Opened | None, strategy: type[Strategy]) -> None:

@@ -52,10 +52,12 @@ def evaluate_files(
         output: a JSON file to write everything to, which ``report --references`` draws; by default none.
         plot: a picture to write (.svg, .png or .pdf): the return over the steps of training of each folder's policies, and a
             line for each single policy; needs one environment and the extra ``report``; by default none.
-        max_episode_steps: where an environment has no time limit, steps after which an episode is cut off; default 1000.
+        max_episode_steps: where an environment has no time limit, steps after which an episode is cut off; default: as in
+            the runs of the policies, else 1000.
 
     Raises:
-        InputError: a policy cannot be loaded, does not say its environment or does not fit it, or a file exists.
+        InputError: a policy cannot be loaded, does not say its environment or does not fit it, or a file exists; or the
+            episodes of two runs in one environment were of different lengths.
     """
     path = None if output is None else new_file(output)
     picture = None if plot is None else _new_picture(plot)
@@ -66,10 +68,11 @@ def evaluate_files(
     if picture is not None and len(set(environments)) > 1:
         several = ", ".join(sorted(set(environments)))
         raise InputError(f"--plot {plot}: a picture shows one environment, and these are {several}.")
-    if max_episode_steps is not None:
-        for environment_id in dict.fromkeys(environments):
-            limit_episodes(environment_id, max_episode_steps)
     pairs = [*zip(loaded, environments, strict=True)]
+    limits = {one: max_episode_steps or _limit_of([policy for policy, env in pairs if env == one]) for one in environments}
+    for environment_id, limit in limits.items():
+        if limit is not None:
+            limit_episodes(environment_id, limit)
     for policy, environment_id in pairs:
         check_fits(policy.strategy, str(policy.path), environment_id)  # refused before the first episode
 
@@ -82,7 +85,13 @@ def evaluate_files(
         policy = one.policy
         references = policy.references if _knows_expert(policy) else known.get(environment_id)
         result = evaluate(
-            policy, environment_id, episodes, deterministic=deterministic, references=references, bank=bank
+            policy,
+            environment_id,
+            episodes,
+            deterministic=deterministic,
+            references=references,
+            bank=bank,
+            max_episode_steps=limits[environment_id],
         )
         print(_row(one, result, width), flush=True)
         if special := special_metrics(environment_id):
@@ -147,6 +156,19 @@ def _steps_in(files: list[Path]) -> list[int] | list[None]:
     if len(files) < 2 or len(apart) > 1 or None in apart:
         return [None] * len(files)
     return [int(match[2]) for match in found if match]
+
+
+def _limit_of(policies: list[Policy]) -> int | None:
+    """Steps after which episodes were cut off in the runs of ``policies``, of one environment; None where none says it.
+
+    Raises:
+        InputError: in two runs after different ones.
+    """
+    said = {policy.max_episode_steps: policy.path for policy in policies if policy.max_episode_steps is not None}
+    if len(said) > 1:
+        words = " and ".join(f"those of {path} after {limit} steps" for limit, path in said.items())
+        raise InputError(f"episodes were cut off, {words}. Say which it shall be with --max_episode_steps.")
+    return next(iter(said), None)
 
 
 def _knows_expert(policy: Policy) -> bool:

@@ -15,7 +15,8 @@ These are used where present, as ``collect`` writes them:
     final_observations  (episodes, observation_dim) after each last step; needs episode_lengths
     random_returns      (100,) returns of uniformly random actions on the test bank
     expert_returns      (100,) returns of the expert's mean action on the test bank
-    metadata            environment_id, expert, expert_sha256, seed, kind of actions, versions, observation_keys
+    metadata            environment_id, expert, expert_sha256, seed, kind of actions, max_episode_steps, versions,
+                        observation_keys
 
 Whatever converts to float32, int64 or bool without another meaning is read. What other tools call these, and how they say
 where episodes end, is in :mod:`lightning_bc.demonstrations.readers._names`; further keys are never looked at.
@@ -53,6 +54,7 @@ METADATA: dict[str, type] = {
     "expert_sha256": str,
     "seed": numbers.Integral,
     "actions": str,
+    "max_episode_steps": numbers.Integral,
     "versions": dict,
     "observation_keys": tuple,
 }
