@@ -267,6 +267,20 @@ def test_return_and_length_of_the_last_ten_episodes_are_logged():
     assert interaction.measured["episode_return"] == lengths[-10:].mean() - 1
 
 
+@pytest.mark.filterwarnings("ignore:Pendulum-v1 cannot save its state")
+def test_episodes_that_could_not_be_saved_count_in_no_other():
+    made = []
+    for steps in (30, 200):
+        border, environments = Border(3, [-2.0], [2.0]), make("Pendulum-v1", 2)
+        environments.reset(seed=0)
+        made.append(Interaction(environments, Replay(1000, 3, 1), border, torch.device("cpu")))
+        if len(made) > 1:
+            made[1].load_state_dict(made[0].state_dict())
+        for _ in range(steps):
+            made[-1].step(torch.zeros(2, 1), 0)
+    assert made[1].measured["episode_length"] == 200
+
+
 # Whole runs by the command line
 
 

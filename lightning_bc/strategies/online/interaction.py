@@ -97,7 +97,8 @@ class Interaction:
         self.environments.load_state_dict(state["environments"])
         self.measured = {name: value.to(self.device) for name, value in state["measured"].items()}
         if "episodes" in state:                                     # a run that began before they were counted goes on
-            self._so_far[:] = state["episodes"]["so_far"]
+            if self.environments.restores_exactly:                  # else other episodes have begun
+                self._so_far[:] = state["episodes"]["so_far"]
             self._ended.extend(state["episodes"]["ended"])
 
     def _count(self, rewards: np.ndarray, ended: np.ndarray) -> None:
