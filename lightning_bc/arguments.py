@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_bc.errors import InputError
@@ -53,7 +54,7 @@ _IS_ABSTRACT = "Expected an instantiatable class, but is abstract"
 
 _IN_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
-_BASES = {"model": Strategy, "network": Network}
+_BASES = {"model": Strategy, "network": Network, "callbacks": Callback}
 
 _WANTED = {
     "seed_everything": f"a whole number, 0 to {2**32 - 1}",
@@ -123,19 +124,22 @@ class Parser(LightningArgumentParser):
             wanted = _WANTED.get(key, wanted)
             given = _GIVEN.search(message)
             value = value or (given[1] if given else "")
-            if (base := _BASES.get(key.rpartition(".")[2])) and "." in value:
-                return f"--{key} {value}: {_why_not(value, base)}"
+            named = value.strip("[]'")
+            if (base := _BASES.get(key.rpartition(".")[2])) and "." in named and (why := _why_not(named, base)):
+                return f"--{key} {named}: {why}"
             return f"--{key} {'null' if value == 'None' else value}: wanted {wanted}."
         return message
 
 
-def _why_not(path: str, base: type) -> str:
-    """Why a class that is named by its import path cannot be used where a ``base`` is wanted."""
+def _why_not(path: str, base: type) -> str | None:
+    """Why a class that is named by its import path cannot be used where a ``base`` is wanted; None if it can."""
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name, None)
     except Exception as error:                                      # of the user's module, whatever it does
         return f"{module} cannot be imported ({type(error).__name__}: {error})."
+    if isinstance(found, type) and issubclass(found, base):
+        return None
     return f"{module} has no {name}." if found is None else f"is no subclass of {base.__module__}.{base.__name__}."
 
 

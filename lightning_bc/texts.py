@@ -82,18 +82,27 @@ def parse_yaml(text: str) -> Any:
     """Plain values from YAML.
 
     Raises:
-        ValueError, yaml.YAMLError: there is none, or it is nested too deep or too large.
+        ValueError, yaml.YAMLError: there is none, it has a key twice, of which YAML would drop the first, or it is nested
+            too deep or too large.
     """
     import yaml  # here alone: a task on a Ray node does without it
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(loader):  # type: ignore[misc, valid-type]
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if twice := [key for key in keys if keys.count(key) > 1]:
+                raise ValueError(f"has {twice[0]} twice, in line {node.start_mark.line + 1} and below")
+            return super().construct_mapping(node, deep)
+
     if sum(map(text.count, ("[", "{", "- -", "? ?", "-\n", "?\n"))) > DEEPEST:
         depth = 0
         for event in yaml.parse(text, loader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
                 raise ValueError(f"is nested more than {DEEPEST} levels deep")
-    content = yaml.load(text, loader)  # either loader is a safe one
+    content = yaml.load(text, Loader)  # either loader is a safe one
     if "*" in text and _size(content, {}) > LARGEST:
         raise ValueError("repeats what it names more often than memory holds")
     return content

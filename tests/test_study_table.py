@@ -80,6 +80,16 @@ def test_a_row_that_is_not_whole_is_not_compared(capsys):
     assert "| over all columns | interquartile mean | above one |\n" in capsys.readouterr().out
 
 
+def test_a_row_without_an_expert_is_not_compared(capsys):
+    study = read(GRID + "aggregated: true\n")
+    for fit in study.fits:
+        run(fit, 0.5) if fit.row == "one" else run(fit, float("nan"), score=7.0)
+    main(["report", "--study", "study.yaml"])
+    *_, names, _, row = capsys.readouterr().out.splitlines()
+    assert names == "| over all columns | interquartile mean | above one |"
+    assert row.startswith("| one | 0.500 |")
+
+
 def test_chosen_figures_are_a_line_per_cell(capsys):
     study = read(GRID + "figures: [seeds, score, failed episodes]\n")
     for fit in study.fits:
@@ -137,7 +147,11 @@ def test_the_store_keeps_nine_figures_and_what_is_not_known():
 
 def test_what_cannot_be_used_is_refused(capsys):
     read(GRID + "figures: [scores]\n")
-    assert "figures: scores: wanted some of seeds, score" in refused(capsys, "report", "--study", "study.yaml")
+    for command in (["report", "--study"], ["study"]):             # before the first fit
+        assert "figures: scores: wanted some of seeds, score" in refused(capsys, *command, "study.yaml")
+    for figures in ("score", "5"):
+        with pytest.raises(InputError, match=f"figures: {figures}: wanted a list"):
+            read(GRID + f"figures: {figures}\n")
     Path("page.md").write_text("no markers")
     assert "has no place for a table" in refused(capsys, "report", "--page", "page.md")
     assert "nowhere.md: cannot be read" in refused(capsys, "report", "--page", "nowhere.md")

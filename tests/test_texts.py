@@ -28,6 +28,7 @@ from lightning_bc.texts import (
         "!!timestamp 2026-99-99",
         "!!python/object/apply:os.system [id]",
         "a: b: c",
+        "a:\n  b: 1\n  c: 2\n  b: 3",
         "\0",
     ],
     ids=lambda text: text[:12],
@@ -40,9 +41,10 @@ def test_yaml_of_any_kind_is_refused_in_one_line(text, tmp_path):
 
 
 def test_yaml_with_names_and_many_lists_is_read(tmp_path):
-    (tmp_path / "a.yaml").write_text("a: &a {x: [1]}\nb: [*a, *a]\nc:\n" + "- [[1], {d: 2}]\n" * 200)
+    (tmp_path / "a.yaml").write_text("a: &a {x: [1]}\nb: [*a, *a]\nd: {<<: *a, x: 2}\nc:\n" + "- [[1], {d: 2}]\n" * 200)
     content = yaml_of(tmp_path / "a.yaml")
     assert content["b"] == [{"x": [1]}, {"x": [1]}]
+    assert content["d"] == {"x": 2}
     assert len(content["c"]) == 200
 
 

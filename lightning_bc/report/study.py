@@ -48,6 +48,12 @@ FIGURES: dict[str, Callable[[Mapping[str, np.ndarray]], str]] = {
 """What a cell's runs are summed up by, each entry of their lines as (runs,)."""
 
 
+def check_figures(study: Study) -> None:
+    """Raise InputError if a figure is not known."""
+    if unknown := [figure for figure in study.figures if figure not in FIGURES]:
+        raise InputError(f"{study.path}: figures: {unknown[0]}: wanted some of {', '.join(FIGURES)}.")
+
+
 def study_table(study: Study, lines: Mapping[str, Line]) -> str:
     """The table of a study.
 
@@ -61,8 +67,7 @@ def study_table(study: Study, lines: Mapping[str, Line]) -> str:
     Raises:
         InputError: a figure is not known.
     """
-    if unknown := [figure for figure in study.figures if figure not in FIGURES]:
-        raise InputError(f"{study.path}: figures: {unknown[0]}: wanted some of {', '.join(FIGURES)}.")
+    check_figures(study)
     cells: dict[tuple[str, str], list[Line | None]] = {}
     for fit in study.fits:
         cells.setdefault((fit.row, fit.column), []).append(lines.get(fit.name))
@@ -81,14 +86,17 @@ def study_table(study: Study, lines: Mapping[str, Line]) -> str:
 def _over_tasks(rows: Sequence[str], columns: Sequence[str], cells: Mapping[tuple[str, str], list[Line | None]]) -> str:
     """The rows over all columns: the interquartile mean of normalized, and how probable it is that one is above another.
 
-    A run that diverged is under every other. A row whose runs are not all there is left out.
+    A run that diverged is under every other. A row whose runs are not all there, or have no normalized score since no expert
+    is known, is left out.
     """
     scores: dict[str, list[np.ndarray]] = {}
     for row in rows:
         wanted = [cells.get((row, column), [None]) for column in columns]
         if all(None not in runs for runs in wanted):
-            normalized = [[line["normalized"] for line in runs if line is not None] for runs in wanted]
-            scores[row] = [np.nan_to_num(runs, nan=LOWEST) for runs in normalized]
+            figures = [np.array([(line["score"], line["normalized"]) for line in runs if line]) for runs in wanted]
+            tasks = [np.where(np.isnan(score), LOWEST, normalized) for score, normalized in (one.T for one in figures)]
+            if not np.isnan(np.concatenate(tasks)).any():
+                scores[row] = tasks
     table = []
     for row, tasks in scores.items():
         mean, ends = statistics.over_tasks(tasks)

@@ -128,10 +128,12 @@ class Study:
                 words += [*_words(columns.get(column), f"{path}: columns: {column}"), *_words(flags, place)]
                 fits += _seeds(canonical(words, place), str(row), str(column), place)
         demonstrations = {file: _words(flags, f"{path}: {file}") for file, flags in content["demonstrations"].items()}
-        figures, aggregated = tuple(content.get("figures") or ()), content.get("aggregated", False)
+        figures, aggregated = content.get("figures") or [], content.get("aggregated", False)
+        if not isinstance(figures, list):
+            raise InputError(f"{path}: figures: {figures}: wanted a list, as in  figures: [score, normalized].")
         if aggregated not in (True, False) or (aggregated and (figures or len(columns) < 2)):
             raise InputError(f"{path}: aggregated: {aggregated}: wanted true, with columns and no figures, or false.")
-        return cls(path, tuple(sorted(fits, key=lambda fit: fit.seed)), demonstrations, figures, aggregated)
+        return cls(path, tuple(sorted(fits, key=lambda fit: fit.seed)), demonstrations, tuple(figures), aggregated)
 
     def part(self, only: str | None) -> list[Fit]:
         """Each fit once; of ``only`` K/N, the K-th of N equal parts; none of 0/N.
