@@ -17,6 +17,7 @@ from test_study import InThisProcess
 
 from lightning_bc.cli import main
 from lightning_bc.errors import InputError
+from lightning_bc.files import owning
 from lightning_bc.report.chart import make_charts
 from lightning_bc.runs.plan import Fit
 from lightning_bc.runs.records import read_records
@@ -277,12 +278,16 @@ def test_a_sweep_chooses_by_the_curve_runs_anew_with_fresh_seeds_and_scores_on_t
 
     monkeypatch.setattr(sweep, "make_engine", lambda given: Doctoring())
     args = ["sweep", "--model", "MSE", "--data.path", "pendulum.pt", *BUDGET.split(), "--grid", "data.batch_size=8,64"]
+    args += ["--name", "mine"]
+    with owning("lightning_logs/sweeps/mine.log"):
+        assert "sweeps/mine.log: process" in refused(capsys, *args)
     main([*args, "--seeds", "1"])
     best = max(returns, key=returns.get)
     printed = capsys.readouterr().out
     assert f"chosen: data.batch_size {best}; run anew with seeds 1 to 1" in printed
     assert printed.rstrip().endswith("--seed_everything 1")
     assert "(1 seed)" in printed
+    assert "nan" not in printed
     configs = {path.parent.name: yaml.safe_load(path.read_text()) for path in Path("lightning_logs").glob("*/config.yaml")}
     made = {run: (str(config["data"]["batch_size"]), config["seed_everything"]) for run, config in configs.items()}
     assert sorted(made.values()) == sorted([("8", 0), ("64", 0), (best, 1)])

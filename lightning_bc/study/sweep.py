@@ -29,6 +29,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lightning_bc.arguments import found_configurations
 from lightning_bc.errors import InputError
+from lightning_bc.files import owning
 from lightning_bc.report.study import study_table
 from lightning_bc.report.tables import markdown_table
 from lightning_bc.runs import folders
@@ -68,7 +69,8 @@ def sweep(args: Sequence[str]) -> int:
             "sweep of its own."
         )
     try:
-        failed = _sweep(search, Trials(search), engine)
+        with owning(SWEEPS / f"{search.name}.log"):                 # two would take each other's trials
+            failed = _sweep(search, Trials(search), engine)
     except StoppedError as stopped:
         print(f"\nstopped; {again}", file=sys.stderr)
         return 128 + stopped.number
@@ -89,7 +91,8 @@ def _sweep(search: Search, trials: "Trials", engine: Engine) -> list[Fit]:
     for trial in complete:
         values = [last_return(fit.name) for fit in trials.fits(trial)]
         figures = fmean(values), stdev(values) if seeds > 1 else math.nan, min(values)
-        rows.append([*map(str, trial.params.values()), *(f"{figure:.5g}" for figure in figures)])
+        words = (f"{figure:.5g}" if math.isfinite(figure) else "" for figure in figures)
+        rows.append([*map(str, trial.params.values()), *words])
     print(markdown_table([*search.space, "mean", "standard deviation", "worst seed"], rows))
     pruned = ["diverged" in trial.user_attrs for trial in trials.of(TrialState.PRUNED)]
     for number, words in ((pruned.count(False), "were pruned"), (pruned.count(True), "diverged with a seed")):
