@@ -3,6 +3,7 @@
 Fits are run in this process, or a function stands in their place.
 """
 
+import configparser
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +76,14 @@ def tried(measure, *args, diverged=()):
     trials, engine = Trials(parse(*args)), Here(measure, diverged)
     trials.run(engine)
     return [trial for trial in trials.study.trials if trial.state != TrialState.FAIL], engine.begun
+
+
+def test_the_extra_brings_what_a_sweep_imports():
+    setup = configparser.ConfigParser()
+    setup.read(REPOSITORY / "setup.cfg")
+    brought = setup["options.extras_require"]["sweep"] + setup["options"]["install_requires"]
+    for name in ("optuna", "scipy"):                                # its tables need SciPy, as those of the extra report
+        assert f"{name} >=" in brought
 
 
 # What is searched

@@ -6,13 +6,13 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 from typing import NoReturn
 
 from lightning_bc.aliases import Config
 from lightning_bc.errors import InputError, needs_extra
-from lightning_bc.report.study import check_figures
 from lightning_bc.report.tables import show_duration
 from lightning_bc.runs import folders, resume
 from lightning_bc.runs.held_out import read_results
@@ -95,7 +95,10 @@ def study(args: Sequence[str]) -> int:
     parser.add_argument("--only", metavar="K/N", help="the K-th of N equal parts, for job arrays; 0/N collects alone")
     given = parser.parse_args(args)
     plan = Study.read(given.study)
-    check_figures(plan)
+    with suppress(ModuleNotFoundError):                             # the table needs the extra report, the fits do not
+        from lightning_bc.report.study import check_figures
+
+        check_figures(plan)
     fits = plan.part(given.only)
     missing = [fit for fit in fits if not fit.is_done()]
     engine = make_engine(given)
