@@ -85,9 +85,9 @@ def run(command: str, args: list[str]) -> int:
     return 0
 
 
-def is_interruption(end: SystemExit) -> bool:
-    """Whether Lightning has made this exit of an interruption."""
-    return isinstance(end.__context__, KeyboardInterrupt)
+def is_stopped(end: SystemExit) -> bool:
+    """Whether a signal has come, or Lightning has made this exit of an interruption."""
+    return STOPPING.number is not None or isinstance(end.__context__, KeyboardInterrupt)
 
 
 def refused_by_constructor(error: BaseException) -> InputError | None:
@@ -298,7 +298,7 @@ class CommandLine(LightningCLI):
             with closing(self.owner):
                 self._train_and_score(model, datamodule)
         except (KeyboardInterrupt, SystemExit, SIGTERMException) as stopped:  # Lightning makes an exit of an interruption
-            if isinstance(stopped, SystemExit) and STOPPING.number is None and not is_interruption(stopped):
+            if not isinstance(stopped, KeyboardInterrupt | SIGTERMException) and not is_stopped(stopped):
                 raise ExitedError(f"training {raised_by(stopped)}. Of this run, {self._way_on()}") from stopped
             rank_zero_only(print)(f"\nstopped; {self._way_on()}")
             usual = signal.SIGTERM if isinstance(stopped, SIGTERMException) else signal.SIGINT

@@ -23,6 +23,7 @@ from conftest import (
     write_pairs,
 )
 from lightning.pytorch import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_bc.callbacks.checkpoints import Checkpoints
 from lightning_bc.cli import main
@@ -287,6 +288,20 @@ def test_a_program_that_ends_the_process_is_no_interruption(data, capsys):
     assert end.value.code == 1
     error = capsys.readouterr().err
     assert re.search(r"error: training called sys.exit\(0\) \(.*test_cli.py, line \d+\). Of this run, ", error)
+
+
+class Told(Callback):
+    """Ends the run as a rank does that SIGTERM has reached."""
+
+    def on_train_batch_end(self, *_):
+        raise SIGTERMException
+
+
+def test_a_rank_that_sigterm_has_ended_was_stopped(data, capsys):
+    with pytest.raises(SystemExit) as end:
+        fit(data, flags=f"{BUDGET} --trainer.callbacks test_cli.Told")
+    assert end.value.code == 143
+    assert "stopped; there is no checkpoint yet" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test"])

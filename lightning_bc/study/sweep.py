@@ -91,8 +91,8 @@ def _sweep(search: Search, trials: "Trials", engine: Engine) -> list[Fit]:
     for trial in complete:
         values = [last_return(fit.name) for fit in trials.fits(trial)]
         figures = fmean(values), stdev(values) if seeds > 1 else math.nan, min(values)
-        words = (f"{figure:.5g}" if math.isfinite(figure) else "" for figure in figures)
-        rows.append([*map(str, trial.params.values()), *words])
+        shown = (f"{figure:.5g}" if math.isfinite(figure) else "" for figure in figures)
+        rows.append([*map(str, trial.params.values()), *shown])
     print(markdown_table([*search.space, "mean", "standard deviation", "worst seed"], rows))
     pruned = ["diverged" in trial.user_attrs for trial in trials.of(TrialState.PRUNED)]
     for number, words in ((pruned.count(False), "were pruned"), (pruned.count(True), "diverged with a seed")):
