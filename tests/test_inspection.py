@@ -62,7 +62,7 @@ def test_ranges_are_those_of_the_columns(capsys):
 
 
 def test_what_is_wrong_is_listed(capsys):
-    path = pendulum("mine.pt", rewards=torch.cat([torch.ones(90), torch.zeros(30)]))
+    path = pendulum("mine.pt", rewards=torch.cat([torch.ones(90), torch.zeros(30)]), random_returns=torch.zeros(100))
     content = torch.load(path)
     content["observations"][7, 1] = 1e30
     content["observations"][:, 2] = 5.0
@@ -75,6 +75,13 @@ def test_what_is_wrong_is_listed(capsys):
     assert "returns mean 7.5, std 4.33013, min 0, max 10" in printed
     assert "25% of the episodes return less than 5, and the median one 10. --data.top_fraction 0.75" in printed
     assert "observations[7] holds 1e+30 in dimension 1" in printed
+
+
+def test_episodes_are_poor_by_what_random_actions_return_where_that_is_known(capsys):
+    """Returns below zero have no scale of their own: -3 is no failure where random actions return -100."""
+    rewards = torch.cat([torch.full((60,), -0.3), torch.full((50,), -0.1), torch.full((10,), -8.0)])
+    path = pendulum("mine.pt", rewards=rewards, random_returns=torch.full((100,), -100.0))
+    assert "8% of the episodes return less than -51.5" in " ".join(inspected(capsys, path).split())
 
 
 def test_episodes_beyond_the_time_limit_are_warned_of(capsys):
@@ -124,7 +131,9 @@ def test_a_file_alone_has_no_module_imported(capsys, tmp_path, monkeypatch):
     (tmp_path / "canary.py").write_text("raise RuntimeError('imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
     path = pendulum("mine.pt", metadata={"environment_id": "canary:Own-v0"})
-    assert "canary:Own-v0, as the file says" in inspected(capsys, path)
+    printed = inspected(capsys, path)
+    assert "canary:Own-v0, as the file says" in printed
+    assert "the dimensions fit" not in printed                      # it says what it is
 
 
 def test_what_cannot_be_read_or_does_not_fit_is_refused(capsys):

@@ -138,3 +138,11 @@ def test_the_noise_of_an_expert_is_estimated(places):
 def test_it_is_said_where_noise_cannot_be_told(noise):
     assert action_noise(answered(20, noise, pairs=1000)).verdict == "unknown"
     assert action_noise(answered(2, noise, pairs=50)).verdict == "unknown"
+
+
+def test_steps_of_a_deterministic_expert_are_no_noise():
+    """It answers 1 or -1 by the signs of two numbers: few neighbours differ, and those by very much."""
+    generator = torch.Generator().manual_seed(0)
+    observations = torch.randn(5000, 3, generator=generator)
+    actions = observations[:, :2].sign()
+    assert action_noise(Trajectories(observations, actions, torch.tensor([5000]), knows_episodes=False)).verdict != "noisy"

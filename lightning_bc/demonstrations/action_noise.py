@@ -5,7 +5,8 @@
        k-th nearest neighbours j, gamma_k = (1/2) mean |a_j - a_i|^2 is regressed on delta_k = mean |o_j - o_i|^2 for
        k = 1 ... K. Where delta is 0 the line has the variance of the noise; gamma_1 bounds that variance from above.
 
-In many dimensions neighbours lie too far apart for the second, and then it cannot be told.
+In many dimensions neighbours lie too far apart for the second, and then it cannot be told. Neither can it where few of the
+pairs i make up most of gamma: noise is at all pairs, and the steps of a deterministic expert (an angle's end) at few.
 """
 
 from collections.abc import Sequence
@@ -106,7 +107,8 @@ def _from_neighbours(observations: Tensor, actions: Tensor, variance: float) -> 
     scaled = ((observations - mean) / deviation)[:, varies].float()
     queries = torch.randperm(len(scaled), generator=generator)[:QUERIES]
     distances, neighbours = _nearest(scaled, queries)
-    gammas = (actions[neighbours] - actions[queries].unsqueeze(1)).square().sum(dim=2).mean(dim=0) / 2 / variance  # (K,)
+    squares = (actions[neighbours] - actions[queries].unsqueeze(1)).square().sum(dim=2) / 2 / variance  # (queries, K)
+    gammas = squares.mean(dim=0)                                    # (K,)
     deltas = distances.square().mean(dim=0)                         # (K,)
     slope = torch.cov(torch.stack([deltas, gammas]))[0, 1] / deltas.var()
     noise = float((gammas.mean() - slope * deltas.mean()).clamp(min=0))
@@ -114,7 +116,8 @@ def _from_neighbours(observations: Tensor, actions: Tensor, variance: float) -> 
     how = f"the {NEIGHBOURS} nearest neighbours of {len(queries)} pairs (Gamma test)"
     if gammas[0] < QUIET**2:
         return Noise("deterministic", float(gammas[0].sqrt()), how)
-    if nearness < NEAR and noise > float(gammas[0]) / 2 and noise > QUIET**2:
+    everywhere = float(squares.mean(dim=1).median()) > noise / 4
+    if nearness < NEAR and noise > float(gammas[0]) / 2 and noise > QUIET**2 and everywhere:
         return Noise("noisy", noise**0.5, how)
     why = f"{how} lie too far apart: their actions differ by {float(gammas[0].sqrt()):.0%} of the standard deviation"
     return Noise("unknown", float("nan"), why)

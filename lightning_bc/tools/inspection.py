@@ -1,5 +1,6 @@
 """The ``inspect`` command: what a data file holds, what may be wrong with it, and the command that learns from it."""
 
+import math
 import shlex
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -105,9 +106,10 @@ def _environment(said: str | None, env: str | None) -> tuple[EnvironmentSpaces |
 
 def _unknown(said: str | None, made: Trajectories) -> str:
     """What is known of an environment whose spaces are not."""
+    if said is not None:
+        return f"{said}, as the file says; give it with --env to have its module imported and bounds compared"
     fitting = ", ".join(fitting_environments(made.observations.shape[1], made.actions.shape[1]))
-    words = "the file does not say" if said is None else f"{said}, as the file says; give it with --env to compare bounds"
-    return f"{words}; the dimensions fit {fitting or 'none of Gymnasium (MuJoCo v5 and classic control)'}"
+    return f"the file does not say; the dimensions fit {fitting or 'none of Gymnasium (MuJoCo v5 and classic control)'}"
 
 
 def fitting_environments(observation_dim: int, action_dim: int) -> list[str]:
@@ -259,7 +261,8 @@ def _advice(found: Findings, spaces: EnvironmentSpaces | None) -> tuple[list[str
         )
     if made.rewards is not None and len(made.lengths) > 1:
         returns, median = made.returns, float(made.returns.median())
-        far_below = median - abs(median) / 2
+        worst = float(np.mean(made.origin.random_returns)) if made.origin.random_returns else median - abs(median)
+        far_below = (median + worst) / 2 if worst < median else -math.inf
         poor = float((returns < far_below).double().mean())
         if poor >= POOR_SHARE:
             warned.append(
