@@ -97,3 +97,9 @@ def test_without_h5py_the_extra_is_named(file, monkeypatch):
     for look in (read, peek):
         with pytest.raises(InputError, match=r"pip install 'lightning_bc\[hdf5\]'"):
             look(path)
+
+
+def test_groups_without_numbers_hold_several_episodes_where_ends_are_marked(file):
+    """They are the splits of a data set, not its episodes."""
+    fill(file.create_group("train"), obs=OBSERVATIONS, actions=ACTIONS, rewards=REWARDS, dones=END)
+    check(found(file), terminated=False, final=False)

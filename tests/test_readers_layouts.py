@@ -60,8 +60,8 @@ def check(found, terminated=True, final=True, rewards=True):
 
 
 @pytest.mark.parametrize("observations", ["observations", "observation", "obs", "states"])
-@pytest.mark.parametrize("actions", ["actions", "action", "acts"])
-@pytest.mark.parametrize("rewards", ["rewards", "reward", "rews"])
+@pytest.mark.parametrize("actions", ["actions", "action", "acts", "act"])
+@pytest.mark.parametrize("rewards", ["rewards", "reward", "rews", "rew"])
 def test_usual_names(tmp_path, observations, actions, rewards):
     arrays = {observations: OBSERVATIONS, actions: ACTIONS, rewards: REWARDS, "episode_lengths": LENGTHS}
     check(written(tmp_path, **arrays), terminated=False, final=False)
@@ -324,3 +324,43 @@ def test_ends_that_do_not_fit_are_refused_in_words(tmp_path, changes, words):
     with pytest.raises(InputError) as caught:
         written(tmp_path, **arrays)
     assert [word for word in ["data.npz", *words] if word not in str(caught.value)] == []
+
+
+def test_replay_buffers_of_tianshou_have_names_of_their_own(tmp_path):
+    arrays = {"obs": OBSERVATIONS, "act": ACTIONS, "rew": REWARDS, "obs_next": NEXT, "done": END}
+    check(written(tmp_path, **arrays, terminated=TERMINAL, truncated=END & ~TERMINAL))
+
+
+# What could be meant otherwise
+
+
+def test_terminal_states_alone_leave_out_time_limits_which_is_said(tmp_path):
+    with pytest.warns(UserWarning, match=r"terminal states alone .* give timeouts, next_observations or episode_lengths"):
+        assert written(tmp_path, **PAIRS, terminals=TERMINAL).lengths.tolist() == [4, 3, 3]
+
+
+@pytest.mark.parametrize("fill", [0.0, None], ids=["zeros", "the last row"])
+@pytest.mark.parametrize("kind", [np.asarray, lambda rows: torch.tensor(rows, dtype=torch.bfloat16).requires_grad_()])
+def test_rows_of_a_stack_that_may_be_padding_are_said(tmp_path, fill, kind):
+    def stacked(episodes):
+        more = {"mode": "edge"} if fill is None else {"mode": "constant", "constant_values": fill}
+        return kind(np.stack([np.pad(rows, ((0, 5 - len(rows)), (0, 0)), **more) for rows in episodes]))
+
+    observations, actions = stacked([rows[:-1] for rows, _, _ in EPISODES]), stacked([rows for _, rows, _ in EPISODES])
+    torch.save({"obs": observations, "acts": actions}, tmp_path / "a.pt")
+    with pytest.warns(UserWarning, match=r"4 of 4 stacked episodes end in equal rows .* episode 0, from its step [34]"):
+        assert len(read(tmp_path / "a.pt")) == 20
+
+
+def test_parts_that_may_be_splits_are_said(tmp_path):
+    parts = {"train": PAIRS, "test": {key: rows[:2] for key, rows in PAIRS.items()}}
+    torch.save(parts, tmp_path / "data.pt")
+    with pytest.warns(UserWarning, match="all of its parts, test, train, are read"):
+        assert read(tmp_path / "data.pt").lengths.tolist() == [2, 10]
+
+
+def test_a_list_of_steps_is_refused_as_one(tmp_path):
+    steps = [{"obs": observation, "acts": action} for observation, action in zip(OBSERVATIONS, ACTIONS, strict=True)]
+    (tmp_path / "data.pkl").write_bytes(pickle.dumps(steps))
+    with pytest.raises(InputError, match="is a list of 10 dictionaries with one step each"):
+        read(tmp_path / "data.pkl")

@@ -60,6 +60,22 @@ def test_version_2_has_a_file_per_episode(tmp_path):
     assert peek(tmp_path).environment_id is None
 
 
+def test_a_dataset_that_lacks_episodes_says_so(tmp_path):
+    made = dataset(tmp_path, "v2.1", episode_000000=columns(EPISODE == 0), episode_000002=columns(EPISODE == 2))
+    (made / "meta" / "info.json").write_text(json.dumps({"codebase_version": "v2.1", "total_frames": 10}))
+    with pytest.warns(UserWarning, match="its files hold 5 frames, and meta/info.json says 10"):
+        assert read(made).lengths.tolist() == [4, 1]
+
+
+def test_without_frames_the_episodes_must_lie_in_their_order(tmp_path):
+    pq.write_table(pa.table(columns(frame_index=None)), tmp_path / "data.parquet")
+    assert tuple(read(tmp_path / "data.parquet").lengths.tolist()) == LENGTHS
+    shuffled = np.random.default_rng(0).permutation(len(ACTIONS))
+    pq.write_table(pa.table(columns(shuffled, frame_index=None)), tmp_path / "data.parquet")
+    with pytest.raises(InputError, match="episode_ids come back to earlier episodes"):
+        read(tmp_path / "data.parquet")
+
+
 def test_version_3_has_episodes_together(tmp_path):
     files = {"file-000": columns(EPISODE < 2), "file-001": columns(EPISODE >= 2)}
     check(read(dataset(tmp_path, "v3.0", **files)), final=False)

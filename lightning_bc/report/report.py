@@ -83,7 +83,7 @@ def report(
     for name, reason in left_out.items():
         print(f"{name}: {reason}", file=sys.stderr)
     for chart in charts:
-        print(f"{chart.name}: {len(chart.methods)} methods. {chart.sentence()}")
+        print(f"{chart.name}: {counted(len(chart.methods), 'method')}. {chart.sentence()}")
     if held_out:
         print(f"{TITLE.lower()}: {counted(len(held_out), 'method')} without a return: held_out.csv")
     print(f"\nreport            {output}/report.md\npage              {output}/report.html")

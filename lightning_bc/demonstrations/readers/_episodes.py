@@ -61,6 +61,8 @@ def trajectories(
             keys = ObservationKeys(parts[0].origin.observation_keys or ())
     if is_apart:
         _warn_of_successes(path, episodes)
+    elif len(parts) > 1:
+        _warn_of_parts(path, sorted(content, key=natural))
     first = parts[0].origin
     layout = f"episodes apart, each with {first.layout}"
     said = replace(origin(path, content), sha256=sha256, note=first.note, layout=layout)
@@ -114,10 +116,25 @@ def _apart(path: str, content: Any) -> Sequence[Mapping[str, Any]] | None:
         return _columns_apart(path, content)
     if isinstance(content, list | tuple) and content:
         if all(isinstance(episode, Mapping) for episode in content):
+            _refuse_steps(path, content)
             return content
         if all(map(_is_pair, content)):
             return [{"observations": one[0], "actions": one[1]} for one in content]
     raise InputError(f"{path}: holds {_described(content)}, wanted {LAYOUTS}. Arrange it so; see docs/your-data.md.")
+
+
+def _refuse_steps(path: str, content: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a list with one dictionary per step.
+
+    Raises:
+        InputError: observations and actions of its first dictionary are single vectors.
+    """
+    first = named(content[0])
+    if all(isinstance(first.get(key), np.ndarray | Tensor) and first[key].ndim == 1 for key in ("observations", "actions")):
+        raise InputError(
+            f"{path}: is a list of {len(content)} dictionaries with one step each, wanted one per episode or flat arrays. "
+            "Stack them: {key: numpy.stack([step[key] for step in steps]) for key in steps[0]}."
+        )
 
 
 def _columns_apart(path: str, content: Mapping[Any, Any]) -> Sequence[Mapping[str, Any]] | None:
@@ -172,6 +189,7 @@ def _without_padding(
                 "dimensions) become flat by .swapaxes(0, 1).reshape(-1, dimensions), and flags by .T.reshape(-1), with each "
                 "environment's last step marked in timeouts."
             )
+    _warn_of_padding(path, episodes, used)
     return episodes
 
 
@@ -184,6 +202,36 @@ def _is_empty(episode: Mapping[Any, Any]) -> bool:
     """Whether it has no steps."""
     actions: Any = named(episode).get("actions")
     return (_is_array(actions) or isinstance(actions, list)) and len(actions) == 0
+
+
+@rank_zero_only
+def _warn_of_parts(path: str, names: Sequence[Any]) -> None:
+    """Say that parts which may be splits, for training and for testing, are all read."""
+    warnings.warn(
+        f"{path}: all of its parts, {', '.join(map(str, names))}, are read, one after another. A part without marks of ends "
+        "is taken for one episode. If one is not to be learnt from, as a test set, write the others to a file of their own.",
+        stacklevel=2,
+    )
+
+
+@rank_zero_only
+def _warn_of_padding(path: str, episodes: Sequence[Mapping[str, Any]], used: Mapping[str, str]) -> None:
+    """Say where the last rows of stacked episodes could be padding: zeros, or one row again and again."""
+    found = dict[int, int]()
+    for number, episode in enumerate(episodes):
+        columns = [tensor_of(path, key, episode[used[key]], "numbers") for key in ("observations", "actions")]
+        steps = len(columns[1])
+        alike = torch.stack([(column[-steps:] == column[-1]).all(dim=1) for column in columns]).all(dim=0)
+        equal = int(alike.flip(0).long().cumprod(0).sum())          # rows at its end
+        if equal > 1 or not any(column[-1].any() for column in columns):
+            found[number] = steps - equal
+    if found:
+        first, row = next(iter(found.items()))
+        warnings.warn(
+            f"{path}: {len(found)} of {len(episodes)} stacked episodes end in equal rows (the first: episode {first}, from "
+            f"its step {row} of {steps} on), which are learnt from. If they are padding, give episode_lengths.",
+            stacklevel=2,
+        )
 
 
 @rank_zero_only

@@ -31,9 +31,9 @@ from lightning_bc.errors import InputError
 
 NAMES: dict[str, tuple[str, ...]] = {
     "observations": ("observations", "observation", "obs", "states", "state"),
-    "actions": ("actions", "action", "acts"),
-    "rewards": ("rewards", "reward", "rews"),
-    "next_observations": ("next_observations", "next_observation", "next_obs", "next_states", "next_state"),
+    "actions": ("actions", "action", "acts", "act"),
+    "rewards": ("rewards", "reward", "rews", "rew"),
+    "next_observations": ("next_observations", "next_observation", "next_obs", "obs_next", "next_states", "next_state"),
     "terminated": ("terminated", "terminals", "terminal", "terminations"),
     "timeouts": ("timeouts", "timeout", "truncated", "truncations"),
     "dones": ("dones", "done"),
@@ -181,8 +181,19 @@ def _last_rows(
             ends[:-1] |= leaps
     if not ends.any():
         return None
+    if set(flags) == {"terminated"} and following is None and flags["terminated"][:-1].any() and not one_episode:
+        _warn_of_time_limits(path)
     ends[-1] = True
     return ends.nonzero()[:, 0]
+
+
+@rank_zero_only
+def _warn_of_time_limits(path: str) -> None:
+    warnings.warn(
+        f"{path}: terminal states alone say where its episodes end. One that a time limit cut off is taken to go on in the "
+        "next; if there are any, give timeouts, next_observations or episode_lengths.",
+        stacklevel=2,
+    )
 
 
 def marks_steps_within(path: str, value: Any) -> bool:

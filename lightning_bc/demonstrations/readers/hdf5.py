@@ -27,7 +27,8 @@ def read(path: str, one_episode: bool = False, keys: ObservationKeys = ANY) -> T
     """Read and check everything."""
     with _opened(path) as file:
         episodes = _groups(file)
-        content: Any = [_columns(group, NAMES) for group in episodes] or {**dict.fromkeys(file), **_columns(file, NAMES)}
+        content: Any = {name: _columns(group, NAMES) for name, group in episodes.items()}
+        content = content or {**dict.fromkeys(file), **_columns(file, NAMES)}
         return _episodes.trajectories(path, content, sha256(path), one_episode, keys)
 
 
@@ -53,13 +54,12 @@ def _opened(path: str) -> Iterator[Any]:
         raise _checks.unreadable(path, error) from error
 
 
-def _groups(file: Any) -> list[Any]:
-    """The groups with one episode each, in their natural order; none where the file is flat."""
+def _groups(file: Any) -> dict[str, Any]:
+    """The groups with one episode each, by name; none where the file is flat."""
     parent = file.get("data", file)
     if not _is_group(parent) or "actions" in known(parent):
-        return []
-    groups = [parent[name] for name in sorted(parent, key=_episodes.natural) if _is_group(parent[name])]
-    return [group for group in groups if "actions" in known(group)]
+        return {}
+    return {name: parent[name] for name in parent if _is_group(parent[name]) and "actions" in known(parent[name])}
 
 
 def _columns(group: Any, keys: Any) -> Mapping[str, Any]:

@@ -11,11 +11,13 @@ Videos and images are not read: see ``_observations`` for which of several obser
 step of each episode, which ``episode_index`` says already. A Parquet file with other names is read by the usual ones.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_bc.aliases import Columns
 from lightning_bc.demonstrations.readers import _arrow, _checks, _episodes
@@ -54,7 +56,20 @@ def read(path: str, one_episode: bool = False, keys: ObservationKeys = ANY) -> T
             tables[-1].validate(full=True)
     with _arrow.opened(path, files[0]) as pyarrow:
         content = _steps(path, tables) if is_lerobot else _arrow.episodes_of(path, pyarrow.concat_tables(tables))
+    _warn_of_missing(path, sum(table.num_rows for table in tables))
     return _episodes.trajectories(path, content, _arrow.sha256_of(files), one_episode, keys)
+
+
+@rank_zero_only
+def _warn_of_missing(path: str, rows: int) -> None:
+    """Say where a dataset's files hold fewer frames than it says."""
+    stated = json_of(Path(path) / "meta" / "info.json").get("total_frames", rows) if Path(path).is_dir() else rows
+    if stated != rows:
+        warnings.warn(
+            f"{path}: its files hold {rows:,} frames, and meta/info.json says {stated:,}. Episodes are missing or too many: "
+            "download it whole, if all of them are meant.",
+            stacklevel=2,
+        )
 
 
 def peek(path: str) -> Origin:
@@ -106,7 +121,7 @@ def _steps(path: str, tables: Sequence[Any]) -> Columns:
     content: Columns = {"observations": observations, "actions": columns.get("action")}
     content["rewards"], success = columns.get("next.reward"), columns.get("next.success")
     if episodes is None or frames is None or not len(episodes):
-        return {key: value for key, value in content.items() if value is not None}
+        return {key: value for key, value in (content | {"episode_ids": episodes}).items() if value is not None}
     for name, column in (("episode_index", episodes), ("frame_index", frames)):
         if column.size != len(column) or column.dtype.kind not in "iu":
             raise InputError(f"{path}: {name} has shape {column.shape}, {column.dtype}; wanted one whole number per step.")
