@@ -64,9 +64,18 @@ def test_inferred_terminations_are_told_to_those_who_learn_from_them(capsys):
 
 def test_terminations_that_the_file_says_are_not_inferred(capsys):
     said = torch.tensor([False, True, True])
-    training, _ = split_for(TRANSITIONS, made((5, 1000, 7), terminated=said))
+    training, _ = split_for(TRANSITIONS, made((5, 900, 7), terminated=said))
     assert training.terminated.tolist() == said.tolist()
     assert capsys.readouterr().out == ""
+
+
+def test_an_episode_that_reaches_the_time_limit_is_cut_off_whatever_the_file_says(capsys):
+    """imitation 1.0.1 writes terminal=True for both kinds of end (data/rollout.py, add_steps_and_auto_finish)."""
+    training, _ = split_for(TRANSITIONS, made((5, 1000, 7), terminated=torch.ones(3, dtype=torch.bool)))
+    assert training.terminated.tolist() == [True, False, True]
+    assert "hopper.pt: 1 of 3 episodes that it calls terminated reach the time limit" in capsys.readouterr().out
+    never = made((5, 1000, 7), terminated=torch.ones(3, dtype=torch.bool)).with_time_limits(None, can_terminate=False)
+    assert not never.terminated.any()
 
 
 def actions_of(environment_id, actions, **settings):

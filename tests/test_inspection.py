@@ -90,6 +90,14 @@ def test_episodes_beyond_the_time_limit_are_warned_of(capsys):
     assert "1 of 3 episodes are longer than the environment's time limit of 200 steps" in printed
 
 
+def test_ends_at_the_time_limit_are_no_terminal_states(capsys):
+    path = write_pairs("mine.pt", lengths=(200, 200), observation_dim=3, action_dim=1, terminated=torch.tensor([True, True]))
+    printed = inspected(capsys, path, "--env", "Pendulum-v1")
+    assert "0 terminated, 2 cut off (as the file says, but for the time limit)" in printed
+    main(["convert", path, "--output", "other.pt", "--env", "Pendulum-v1"])
+    assert not read("other.pt").terminated.any()
+
+
 def test_a_file_that_does_not_say_its_environment_is_compared_with_known_ones(capsys):
     printed = inspected(capsys, write_pairs("mine.pt"))
     assert "does not say; the dimensions fit HalfCheetah-v5, Walker2d-v5" in printed

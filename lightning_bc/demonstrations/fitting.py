@@ -222,6 +222,15 @@ def split(
                 f"{made.origin.path}: does not say which episodes terminated, so this is inferred: those shorter than the "
                 "time limit did, the last one did not"
             )
+    else:
+        limited = made.with_time_limits(spaces.max_episode_steps, spaces.can_terminate)
+        said, made = made.terminated, limited
+        at_limit = 0 if limited.terminated is None else int((said & ~limited.terminated).sum())
+        if at_limit and wanted.needs is Needs.TRANSITIONS:
+            rank_zero_only(print)(
+                f"{made.origin.path}: {at_limit} of {len(said)} episodes that it calls terminated reach the time limit, "
+                "or are of an environment that never terminates; they are taken for cut off"
+            )
     if budget.top_fraction < 1:                                     # after the inference: it is of the file's last episode
         made = _best(made, budget.top_fraction)
     fewest = 2 if budget.must_hold_out else FEWEST_EPISODES_TO_HOLD_OUT

@@ -268,6 +268,22 @@ class Trajectories:
         terminated[-1] = False
         return replace(self, terminated=terminated)
 
+    def with_time_limits(self, time_limit: int | None, can_terminate: bool | None) -> "Trajectories":
+        """The same episodes, of which those that reach the time limit are cut off, whatever the file says.
+
+        imitation, and what was written after the Gym of old, marks both kinds of end alike.
+
+        Args:
+            time_limit: steps after which the environment cuts an episode off; None where it does not.
+            can_terminate: whether the environment terminates at all; None where that is not known.
+        """
+        if self.terminated is None or not self.knows_episodes:
+            return self
+        ended = torch.full_like(self.terminated, can_terminate is not False)
+        if time_limit is not None:
+            ended &= self.lengths < time_limit
+        return replace(self, terminated=self.terminated & ended)
+
     def cut(self, steps: int) -> "Trajectories":
         """The first ``steps`` steps; the episode that they end in is cut off there."""
         if steps >= len(self):

@@ -110,6 +110,7 @@ def _read(file: str, env: str | None, data: DataFlags, whole: bool) -> Iterator[
             continue
         if made.terminated is None and made.knows_episodes:
             made = made.with_terminations_inferred(spaces.max_episode_steps, spaces.can_terminate)
+        made = made.with_time_limits(spaces.max_episode_steps, spaces.can_terminate)
         yield replace(made, origin=replace(made.origin, environment_id=env))
 
 

@@ -146,9 +146,13 @@ def _episodes(made: Trajectories, spaces: EnvironmentSpaces | None) -> Iterator[
         return
     if not said and spaces is not None:
         ended = made.with_terminations_inferred(spaces.max_episode_steps, spaces.can_terminate)
+    elif spaces is not None:
+        ended = made.with_time_limits(spaces.max_episode_steps, spaces.can_terminate)
     assert ended.terminated is not None
     terminated = int(ended.terminated.sum())
     how = "as the file says" if said else "inferred: an episode shorter than the time limit terminated, the last did not"
+    if made.terminated is not None and not torch.equal(made.terminated, ended.terminated):
+        how += ", but for the time limit"
     if not said and spaces is not None and spaces.can_terminate is False:
         how = "inferred: this environment always plays to its time limit"
     yield "ends", f"{terminated:,} terminated, {len(lengths) - terminated:,} cut off ({how})"
