@@ -18,6 +18,7 @@ import lightning_bc
 from lightning_bc.api import Policy
 from lightning_bc.cli import main
 from lightning_bc.demonstrations.experts import exported
+from lightning_bc.errors import InputError
 from lightning_bc.strategies import VAE, Diffusion, GaussianMixture, strategies
 from lightning_bc.tools import onnx_graphs
 from lightning_bc.tools.folder_readme import readme
@@ -138,6 +139,19 @@ def test_the_graph_acts_as_the_policy_in_batches_of_any_size(folder, graph):
     words = onnx_graphs.compare_episodes(graph, policy, "InvertedPendulum-v5", 5)
     assert "5 of 5 returns are equal, the largest difference is 0" in words
     assert b"lightning_bc/" not in (graph / "policy.onnx").read_bytes()  # no traces of where it was made
+
+
+@pytest.mark.parametrize("episodes", [1, 10])
+def test_returns_of_few_episodes_are_shown_and_not_judged(graph, monkeypatch, episodes):
+    """A single one of a chaotic environment has any difference, and no standard error that could excuse it."""
+    policy = lightning_bc.load(graph)
+    other = torch.full((1, 3, 1), 3.0)
+    monkeypatch.setattr(onnx_graphs.GraphActor, "__call__", lambda self, seen: other.expand(len(seen), -1, -1))
+    if episodes == 1:
+        assert "0 of 1 returns are equal" in onnx_graphs.compare_episodes(graph, policy, "InvertedPendulum-v5", 1)
+    else:
+        with pytest.raises(InputError, match="Nothing was exported"):
+            onnx_graphs.compare_episodes(graph, policy, "InvertedPendulum-v5", episodes)
 
 
 def test_the_folder_says_what_it_is(folder):

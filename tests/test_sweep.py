@@ -293,7 +293,9 @@ def test_a_sweep_chooses_by_the_curve_runs_anew_with_fresh_seeds_and_scores_on_t
     main([*args, "--seeds", "1"])
     best = max(returns, key=returns.get)
     printed = capsys.readouterr().out
-    assert f"chosen: data.batch_size {best}; run anew with seeds 1 to 1" in printed
+    assert f"chosen: data.batch_size {best}; run anew with seed 1\n" in printed
+    assert " trials of 1 seed\n" in printed
+    assert "nan" not in printed
     assert printed.rstrip().endswith("--seed_everything 1")
     assert "(1 seed)" in printed
     assert "nan" not in printed

@@ -16,7 +16,6 @@ Akiba et al. 2019, Optuna, https://arxiv.org/abs/1907.10902; Bergstra et al. 201
 Optimization (TPE), https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization
 """
 
-import math
 import shlex
 import sys
 from collections import deque
@@ -30,6 +29,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from lightning_bc.arguments import found_configurations
 from lightning_bc.errors import InputError
 from lightning_bc.files import owning
+from lightning_bc.report.labels import counted
 from lightning_bc.report.study import study_table
 from lightning_bc.report.tables import markdown_table
 from lightning_bc.runs import folders
@@ -84,15 +84,15 @@ def sweep(args: Sequence[str]) -> int:
 def _sweep(search: Search, trials: "Trials", engine: Engine) -> list[Fit]:
     """Search, then run the best anew; the fits that failed."""
     seeds = search.given.seeds
-    print(f"sweep {search.name}, in {trials.path}: {search.trials} trials of {seeds} seeds", flush=True)
+    size = f"{counted(search.trials, 'trial')} of {counted(seeds, 'seed')}"
+    print(f"sweep {search.name}, in {trials.path}: {size}", flush=True)
     failed = trials.run(engine)
-    print(f"\nreturn of the last checkpoint on the selection bank, over {seeds} seed{'s' * (seeds > 1)}")
+    print(f"\nreturn of the last checkpoint on the selection bank, over {counted(seeds, 'seed')}")
     complete, rows = trials.of(TrialState.COMPLETE), []
     for trial in complete:
         values = [last_return(fit.name) for fit in trials.fits(trial)]
-        figures = fmean(values), stdev(values) if seeds > 1 else math.nan, min(values)
-        shown = (f"{figure:.5g}" if math.isfinite(figure) else "" for figure in figures)
-        rows.append([*map(str, trial.params.values()), *shown])
+        figures = [f"{fmean(values):.5g}", f"{stdev(values):.5g}" if seeds > 1 else "", f"{min(values):.5g}"]
+        rows.append([*map(str, trial.params.values()), *figures])
     print(markdown_table([*search.space, "mean", "standard deviation", "worst seed"], rows))
     pruned = ["diverged" in trial.user_attrs for trial in trials.of(TrialState.PRUNED)]
     for number, words in ((pruned.count(False), "were pruned"), (pruned.count(True), "diverged with a seed")):
@@ -100,7 +100,8 @@ def _sweep(search: Search, trials: "Trials", engine: Engine) -> list[Fit]:
             print(f"{number} of {search.trials} settings {words}")
     if complete:
         best, fresh = complete[0].params, range(seeds, 2 * seeds)
-        print(f"chosen: {in_words(best)}; run anew with seeds {fresh[0]} to {fresh[-1]}", flush=True)
+        anew = f"seeds {fresh[0]} to {fresh[-1]}" if seeds > 1 else f"seed {fresh[0]}"
+        print(f"chosen: {in_words(best)}; run anew with {anew}", flush=True)
         fits = tuple(Fit(search.told(best), seed, in_words(best)) for seed in fresh)
         failed += run_all(engine, fits, len(fits))
         print("\nscore of the chosen setting: last checkpoint, 100 test-bank episodes, deterministic actions")
