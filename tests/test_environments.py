@@ -4,6 +4,7 @@ import io
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.envs.registration import WrapperSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from lightning_bc.environments import (
@@ -386,6 +388,23 @@ def test_what_an_environment_raises_is_one_line_that_says_where(nested: str, wha
     monkeypatch.setattr(Nested, what, leave)
     with pytest.raises(ExitedError, match=rf"Nested-v0: {what} called sys.exit\(3\) \(.*environments.py, line"):
         environments.step(np.ones((2, 2), np.float32)) if what == "step" else environments.reset()
+
+
+@pytest.mark.parametrize("nested", [spaces.Box(-1.0, 2.0, (2,))], indirect=True)
+def test_an_environment_without_observations_is_refused(nested: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Nested, "observation_space", spaces.Box(-1.0, 1.0, (0,)))
+    with pytest.raises(UnusableEnvironmentError, match=r"Nested-v0 has the observation space Box.*, without numbers\."):
+        environment_spaces(nested)
+
+
+@pytest.mark.parametrize("wrapper", ["NormalizeObservation", "NormalizeReward"])
+def test_statistics_that_change_with_every_step_are_warned_of(wrapper: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrappers = (WrapperSpec("it", f"gymnasium.wrappers:{wrapper}", {}),)
+    spec = replace(gymnasium.spec("Pendulum-v1"), id="Drifting-v0", additional_wrappers=wrappers)
+    monkeypatch.setitem(gymnasium.registry, "Drifting-v0", spec)
+    environment_spaces.cache_clear()
+    with pytest.warns(UserWarning, match=f"Drifting-v0 has the wrapper {wrapper}, whose statistics begin anew"):
+        environment_spaces("Drifting-v0")
 
 
 @pytest.mark.parametrize("nested", [spaces.Box(-1.0, 2.0, (2,))], indirect=True)

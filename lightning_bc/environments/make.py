@@ -10,6 +10,7 @@ from types import MappingProxyType
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 from numpy.typing import NDArray
 
 from lightning_bc.environments.batched import BatchedMujoco
@@ -177,6 +178,9 @@ def environment_spaces(environment_id: str) -> EnvironmentSpaces:
             f"{environment_id} has the observation space {observation_space}; one of fixed size is needed. Register the "
             "environment with a gymnasium.ObservationWrapper around it that gives vectors."
         ) from error
+    if observation_dim == 0:
+        raise UnusableEnvironmentError(f"{environment_id} has the observation space {observation_space}, without numbers.")
+    _warn_of_running_statistics(environment, environment_id)
     parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {}
     is_continuous = np.issubdtype(action_space.dtype, np.floating)
     if not isinstance(action_space, spaces.Box) or len(action_space.shape) != 1 or not is_continuous:
@@ -238,6 +242,19 @@ def _make_one(environment_id: str) -> gymnasium.Env:
         raise UnusableEnvironmentError(
             f"{environment_id}: making it {raised_by(error)}. With --debug all of it is shown."
         ) from error
+
+
+def _warn_of_running_statistics(environment: gymnasium.Env, environment_id: str) -> None:
+    """Warn of wrappers that give an observation, or a return, another meaning with every step."""
+    while isinstance(environment, gymnasium.Wrapper):
+        if isinstance(environment, NormalizeObservation | NormalizeReward) and environment.update_running_mean:
+            warnings.warn(
+                f"{environment_id} has the wrapper {type(environment).__name__}, whose statistics begin anew in each "
+                "sub-environment, change with every step and are in no checkpoint: scores and curves say little. Register "
+                "the environment without it.",
+                stacklevel=2,
+            )
+        environment = environment.env
 
 
 def _nearest_ids(environment_id: str) -> str:
