@@ -246,6 +246,14 @@ def test_a_setting_that_diverges_with_a_seed_has_no_value(capsys):
     assert "a 2: diverged" in capsys.readouterr().out
 
 
+def test_where_every_setting_diverges_none_is_chosen(capsys):
+    search = parse("--grid", "a=2", "--seeds", "1")
+    diverged = {Fit((*search.told({"a": "2"}), "--search", search.name), 0).name}
+    with pytest.raises(InputError, match="every setting has diverged, so none can be chosen"):
+        sweep._sweep(search, Trials(search), Here(lambda values: 1.0, diverged))
+    assert "1 of 1 settings diverged with a seed" in capsys.readouterr().out
+
+
 def test_tpe_tries_as_many_settings_as_asked_and_nears_the_best():
     args = ["--sampler", "tpe", "--trials", "30", "--seeds", "1", "--search", "x=-1..1", "--grid", "side=left,right"]
     trials, _ = tried(lambda values: -abs(float(values["--x"]) - 0.5) - (values["--side"] == "left"), *args)

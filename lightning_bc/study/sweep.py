@@ -98,6 +98,8 @@ def _sweep(search: Search, trials: "Trials", engine: Engine) -> list[Fit]:
     for number, words in ((pruned.count(False), "were pruned"), (pruned.count(True), "diverged with a seed")):
         if number:
             print(f"{number} of {search.trials} settings {words}")
+    if not complete and not failed:
+        raise InputError(f"sweep {search.name}: every setting has diverged, so none can be chosen. Search other values.")
     if complete:
         best, fresh = complete[0].params, range(seeds, 2 * seeds)
         anew = f"seeds {fresh[0]} to {fresh[-1]}" if seeds > 1 else f"seed {fresh[0]}"
