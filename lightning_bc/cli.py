@@ -11,10 +11,12 @@ import shlex
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from lightning_bc import __version__
 from lightning_bc.errors import InputError, NotImportedError, in_a_line, needs_extra
@@ -196,7 +198,7 @@ def usage() -> str:
             *(f"  python -m lightning_bc {command.example}" for command in COMMANDS.values()),
             "",
             "  --version  print the version",
-            "  --debug    with any command: print the traceback, too, where an error is one line",
+            "  --debug    with any command: print where errors and warnings come from, beside their line",
         ]
     )
 
@@ -206,6 +208,8 @@ def main(args: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")              # NumPy's: policies that act are too small for more
     given = list(sys.argv[1:] if args is None else args)
     words = [word for word in given if word != DEBUG]
+    if args is None and DEBUG not in given:
+        warnings.showwarning = partial(_show_warning, warnings.showwarning)
     try:
         with STOPPING.listening():
             _run(words, at_once=args is None)
@@ -227,6 +231,14 @@ def main(args: Sequence[str] | None = None) -> None:
         if isinstance(error, InputError) or _is_first():            # what training has come to all ranks tell
             print(f"error: {line}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
+
+
+def _show_warning(others: Callable[..., None], message: Warning | str, category: type[Warning], *rest: Any) -> None:
+    """Print what is meant for a person without the line of code that it came from; ``others`` print other categories."""
+    if category is UserWarning:
+        print(f"warning: {message}", file=sys.stderr)
+    else:
+        others(message, category, *rest)
 
 
 def _is_first() -> bool:

@@ -1,7 +1,9 @@
 """The command line as its users meet it, on InvertedPendulum-v5, whose episodes are short."""
 
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from conftest import (
     assert_equal_weights,
     curve,
     fit,
+    import_from,
     is_interactive,
     refused,
     write_pairs,
@@ -310,3 +313,12 @@ def test_a_run_that_a_signal_stopped_does_not_end_as_if_it_had_succeeded(command
     with pytest.raises(SystemExit) as stopped:
         main([command])
     assert stopped.value.code == 143
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_warning_for_a_person_names_no_line_of_code(debug, tmp_path):
+    path = write_pairs(tmp_path / "mine.pt", lengths=(4, 0, 4))
+    program = [sys.executable, "-m", "lightning_bc", *["--debug"] * debug, "inspect", str(path)]
+    done = subprocess.run(program, capture_output=True, text=True, env=os.environ | import_from(REPOSITORY), check=True)
+    assert done.stderr.startswith("warning: ") != debug
+    assert done.stderr.endswith(f"{path}: 1 episodes have no steps and are left out (the first is episode 1).\n")
