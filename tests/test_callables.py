@@ -147,7 +147,7 @@ def test_a_module_that_is_not_there_is_refused(program):
 
 def test_a_function_is_an_expert_in_an_environment_only(program):
     program()
-    assert "in an environment only" in refusal("teacher:balance", None)
+    assert "says nothing of its dimensions: give --env" in refusal("teacher:balance", None)
 
 
 # Taking part

@@ -97,7 +97,7 @@ def load(name: str, spaces: EnvironmentSpaces | None) -> CallableExpert:
         InputError: it cannot be imported, is not callable or answers otherwise than it should, or no environment is given.
     """
     if spaces is None:
-        raise InputError(f"{name}: a function says nothing of its dimensions, so it is an expert in an environment only.")
+        raise InputError(f"{name}: a function says nothing of its dimensions: give --env (environment_id in Python).")
     function = reduce(_attribute(name), _parts(name)[1].split("."), _module(name))
     if not callable(function):
         raise InputError(f"{name}: is a {type(function).__name__}; wanted a function from observations to actions.")
