@@ -108,6 +108,8 @@ def build_strategy(
         options = {"network": functools.partial(MLP, hidden_sizes=hidden_sizes), **options}
     elif "width" in inspect.signature(cls).parameters:
         options = {"width": 16, "layers": 1, **options}
+    elif "inducing_points" in inspect.signature(cls).parameters:
+        options = {"inducing_points": 32, **options}
     return cls(observation_dim=observation_dim, action_low=list(action_low), action_high=list(action_high), **options)
 
 
@@ -123,8 +125,9 @@ def flags_of(strategy, data, epochs, environment_steps):
         starts, capacity = environment_steps // 6, environment_steps // 2
         length = f"{INTERACTIVE_FLAGS} --model.total_environment_steps {environment_steps}"
         length += f" --model.learning_starts {starts} --model.replay_capacity {capacity}"
-    has_network = "network" in inspect.signature(strategies()[strategy]).parameters
-    small = (SMALL if has_network else "--model.width 16 --model.layers 1").split()
+    given = inspect.signature(strategies()[strategy]).parameters
+    sizes = "--model.width 16 --model.layers 1" if "width" in given else ""
+    small = (SMALL if "network" in given else sizes).split()
     return ["--model", strategy, *small, "--data.path", data, *length.split()]
 
 
@@ -197,6 +200,8 @@ def train(strategy, batch_of, steps=200, learning_rate=3e-3):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
+    if strategy.answers_by_pairs:
+        strategy.condition(*batch_of())
     return losses
 
 

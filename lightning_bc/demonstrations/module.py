@@ -288,6 +288,15 @@ class Demonstrations(LightningDataModule):
         return self.material.training[1]
 
     @property
+    def training_pairs(self) -> tuple[Tensor, Tensor]:
+        """Observations and actions of the training pairs, and of those that were added while learning."""
+        observations, actions = self.material.training
+        if self._collected:
+            observations = torch.cat([observations, self._collected[0]])
+            actions = torch.cat([actions, self._collected[1]])
+        return observations, actions
+
+    @property
     def training_transitions(self) -> Transitions:
         """The training pairs of which it is known where they led, on the training device."""
         return self.material.transitions

@@ -16,6 +16,7 @@ COLOURS = {
     "GAIL": "#184bff",
     "Gaussian": "#fd5f2c",
     "GaussianMixture": "#349ac4",
+    "GaussianProcess": "#8a754e",
     "IQLearn": "#16698a",
     "MIP": "#6070d8",
     "MSE": "#067123",

@@ -85,6 +85,14 @@ class Data(Protocol):
         """
 
     @property
+    def training_pairs(self) -> tuple[Tensor, Tensor]:
+        """Observations and actions that are learnt from now, labelled ones included, in the environment's units.
+
+        Shaped (pairs, observation_dim) and (pairs, action_dim), on the training device; of more pairs than memory holds, a
+        sample that is spread evenly over them.
+        """
+
+    @property
     def training_transitions(self) -> Transitions:
         """The training pairs that have a successor, on the training device, in the environment's units."""
 

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -55,6 +55,9 @@ class OfflineStrategy(Strategy):
         schedule: "cosine" or "constant": see :class:`lightning_bc.strategies.base.Strategy`.
     """
 
+    answers_by_pairs: ClassVar[bool] = False
+    """Whether it acts by the training pairs themselves, which ``condition`` takes after each training step."""
+
     def __init__(
         self,
         observation_dim: int,
@@ -95,6 +98,9 @@ class OfflineStrategy(Strategy):
     def fit_actions(self, actions: Tensor) -> None:
         """Take what a strategy needs to know of the scaled training ``actions`` (pairs, action_dim): where they saturate."""
         self.squashing.fit(actions)
+
+    def condition(self, observations: Tensor, actions: Tensor) -> None:
+        """Take all training pairs, as ``loss`` sees them, where the strategy ``answers_by_pairs``."""
 
     def setup(self, stage: str) -> None:
         """Take statistics from the training pairs; on resume a checkpoint's replace them."""
@@ -140,6 +146,8 @@ class OfflineStrategy(Strategy):
                 self.losses.append((self.global_step, "the loss", measured[-1]["loss"]))
         if self.averages is not None:
             self.averages.swap(self.parameters())                   # back, for all that acts, measures and saves
+        if self.answers_by_pairs and self._trainer is not None:
+            self.condition(*self.across(data_of(self.trainer).training_pairs))
         means = {f"train/{name}": torch.stack([metrics[name] for metrics in measured]).mean() for name in measured[0]}
         if self._several:
             self._join(means)

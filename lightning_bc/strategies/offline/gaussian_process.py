@@ -1,0 +1,258 @@
+"""Gaussian process: the expert is a random function, and the action is what the demonstrations leave of it on average.
+
+    y(o) = f(o) + noise,    f ~ GP(0, k),    noise ~ Normal(0, s^2),    action = tanh(c + d y(o))
+
+for each action dimension; u = arctanh(a) (squashing.py), c and d its mean and standard deviation, so that y has mean 0 and
+variance 1. The covariance of two observations says how alike the expert acts on them, and is a sum of three, that is, f is a
+sum of three functions: a linear one, an infinitely wide network with one hidden layer of ReLUs, and a smooth one that is
+zero away from the demonstrations,
+
+    k(o, o')  = sum_i v_i o_i o'_i + a_2 k_2 + a_3 k_3
+    k_2(o, o') = |p| |p'| (sin t + (pi - t) cos t) / pi,    p = (o / l_2, 1),    t the angle between p and p'
+    k_3(o, o') = (1 + r + r^2 / 3) exp(-r),    r^2 = 5 sum_i (o_i - o'_i)^2 / l_3i^2
+
+(arc-cosine: Cho 2009, https://papers.nips.cc/paper/3628; Matern 5/2, a length per entry, and sums: Rasmussen and Williams
+2006, https://gaussianprocess.org/gpml, chapters 4 and 5). So the more an entry matters, the shorter its lengths, and from
+few demonstrations the action between and beyond them is a compromise of all three, where a trained network's is arbitrary.
+
+Training fits the lengths, variances and noise alone. The loss is the exact negative log marginal likelihood of each batch,
+
+    L = 1/B sum_d [ y_d^T (K + s^2 I)^-1 y_d / 2 + log det(K + s^2 I) / 2 + B log(2 pi) / 2 ]
+
+which factorises that of all pairs over batches (Deisenroth and Ng 2015, https://arxiv.org/abs/1502.02843). The posterior
+mean needs no training: at times it is computed of all pairs X, up to the number of inducing points exactly,
+
+    E[f(o)] = k(o, X) (K + s^2 I)^-1 y
+
+and of more by so many of them, Z, whose function values stand for all (Titsias 2009, https://proceedings.mlr.press/v5/titsias09a.html),
+
+    E[f(o)] = k(o, Z) (s^2 K_ZZ + K_ZX K_XZ)^-1 K_ZX y
+
+Matrices are in float64: where the noise is small, the weights of the pairs are large and of both signs.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from lightning_bc.bounds import PositiveInt
+from lightning_bc.networks import Network
+from lightning_bc.strategies.base import Metrics, Schedule
+from lightning_bc.strategies.contract import Metric
+from lightning_bc.strategies.offline.base import OfflineStrategy
+from lightning_bc.strategies.optimizers import DefaultAdamW
+
+BLOCK = 250
+"""Pairs whose marginal likelihood is taken together."""
+
+ROWS = 1024
+"""Observations that are answered together, or pairs that are added to a sum: beyond it memory is short."""
+
+SMALLEST_NOISE = 1e-6
+"""s^2, of targets of variance 1, that a matrix can be factorised with."""
+
+
+class Covariance(nn.Module):
+    """k: a linear function, a network of ReLUs and a smooth function, with lengths and variances to be learnt.
+
+    Args:
+        observation_dim: size of an observation.
+    """
+
+    def __init__(self, observation_dim: int) -> None:
+        super().__init__()
+        length = math.log(observation_dim) / 2                      # so that r is about 1 between two observations
+        self.log_linear_variances = nn.Parameter(torch.full((observation_dim,), -3.0))
+        self.log_network_lengths = nn.Parameter(torch.full((observation_dim,), length))
+        self.log_smooth_lengths = nn.Parameter(torch.full((observation_dim,), length))
+        self.log_network_variance = nn.Parameter(torch.tensor(-1.0))
+        self.log_smooth_variance = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """Of ``left`` (rows, observation_dim) and ``right`` (columns, observation_dim), (rows, columns) float64."""
+        left, right = left.double(), right.double()
+        linear = self.log_linear_variances.double().exp()
+        network, smooth = self.log_network_lengths.double().exp(), self.log_smooth_lengths.double().exp()
+        variances = self.log_network_variance.double().exp(), self.log_smooth_variance.double().exp()
+        return (
+            (left * linear) @ right.T
+            + variances[0] * arc_cosine(left / network, right / network)
+            + variances[1] * matern(left / smooth, right / smooth)
+        )
+
+
+def arc_cosine(left: Tensor, right: Tensor) -> Tensor:
+    """Of an infinitely wide layer of ReLUs with biases; the rows of both are in units of their lengths."""
+    norms = (left.square().sum(-1, keepdim=True) + 1).sqrt() * (right.square().sum(-1) + 1).sqrt()
+    cosine = ((left @ right.T + 1) / norms).clamp(-1 + 1e-12, 1 - 1e-12)   # an angle of 0 has no derivative
+    sine = (1 - cosine.square()).sqrt()
+    return norms * (sine + (math.pi - angle(cosine)) * cosine) / math.pi
+
+
+def angle(cosine: Tensor) -> Tensor:
+    """arccos; in ONNX, which has it in float32 alone, that and four steps of Newton's method."""
+    if not torch.compiler.is_exporting():
+        return cosine.arccos()
+    found = cosine.float().clamp(-1 + 1e-6, 1 - 1e-6).arccos().double()
+    for _ in range(4):
+        found = found + (found.cos() - cosine) / found.sin()
+    return found
+
+
+def matern(left: Tensor, right: Tensor) -> Tensor:
+    """Of a function with two derivatives; the rows of both are in units of their lengths."""
+    squared = left.square().sum(-1, keepdim=True) + right.square().sum(-1) - 2 * left @ right.T
+    distance = (5 * squared).clamp(min=1e-12).sqrt()                # above 0, where a root has no derivative
+    return (1 + distance + distance.square() / 3) * (-distance).exp()
+
+
+class Posterior(Network):
+    """The posterior mean of f, a weighted sum of covariances with some observations.
+
+    Args:
+        observation_dim: size of an observation.
+        action_dim: size of an action.
+        inducing_points: how many observations at most.
+    """
+
+    points: Tensor
+    weights: Tensor
+
+    def __init__(self, observation_dim: int, action_dim: int, inducing_points: int) -> None:
+        super().__init__()
+        self.covariance = Covariance(observation_dim)
+        self.log_noise = nn.Parameter(torch.tensor(-5.0))
+        points, weights = torch.randn(inducing_points, observation_dim), torch.randn(inducing_points, action_dim)
+        self.register_buffer("points", points.double())             # Z, arbitrary until there are pairs
+        self.register_buffer("weights", weights.double() / inducing_points)  # of those not needed 0
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """E[f(o)] of normalised ``observations`` (batch, observation_dim), (batch, action_dim) float64."""
+        if torch.compiler.is_exporting() or len(observations) <= ROWS:
+            return self.covariance(observations, self.points.double()) @ self.weights.double()
+        return torch.cat([self(rows) for rows in observations.split(ROWS)])
+
+    @property
+    def noise(self) -> Tensor:
+        """s^2."""
+        return self.log_noise.double().exp() + SMALLEST_NOISE
+
+    def log_likelihood(self, observations: Tensor, targets: Tensor) -> Tensor:
+        """log p(y | X), summed over dimensions, of ``targets`` (pairs, action_dim) float64."""
+        factor = cholesky(with_noise(self.covariance(observations, observations), self.noise))
+        white = torch.linalg.solve_triangular(factor, targets, upper=False)  # (pairs, action_dim)
+        volume = factor.diagonal().log().sum() + len(targets) * math.log(2 * math.pi) / 2
+        return -white.square().sum() / 2 - targets.shape[1] * volume
+
+    @torch.no_grad()
+    def condition(self, observations: Tensor, targets: Tensor) -> None:
+        """Compute the posterior given ``targets`` (pairs, action_dim) float64."""
+        number = min(len(observations), len(self.points))
+        if number == len(observations):
+            points = observations
+            factor = cholesky(with_noise(self.covariance(points, points), self.noise))
+            weights = torch.cholesky_solve(targets, factor)
+        else:
+            points = observations[torch.arange(number, device=observations.device) * len(observations) // number]
+            weights = self._projected(points, observations, targets)
+        self.points.zero_()[:number] = points.to(self.points)
+        self.weights.zero_()[:number] = weights
+
+    def _projected(self, points: Tensor, observations: Tensor, targets: Tensor) -> Tensor:
+        """(s^2 K_ZZ + K_ZX K_XZ)^-1 K_ZX y = L^-T (s^2 + W W^T)^-1 W y, with K_ZZ = L L^T and W = L^-1 K_ZX."""
+        number, itself = len(points), self.covariance(points, points)
+        factor = cholesky(with_noise(itself, SMALLEST_NOISE * itself.diagonal().mean()))
+        inner, outer = with_noise(torch.zeros_like(itself), self.noise), torch.zeros_like(targets[:number])
+        for rows, some in zip(observations.split(ROWS), targets.split(ROWS), strict=True):
+            white = torch.linalg.solve_triangular(factor, self.covariance(points, rows), upper=False)  # (points, rows)
+            inner, outer = inner.addmm_(white, white.T), outer + white @ some
+        return torch.linalg.solve_triangular(factor.T, torch.cholesky_solve(outer, cholesky(inner)), upper=True)
+
+
+def with_noise(covariance: Tensor, noise: Tensor) -> Tensor:
+    """K + s^2 I."""
+    return covariance + noise * torch.eye(len(covariance), device=covariance.device, dtype=covariance.dtype)
+
+
+def cholesky(matrix: Tensor) -> Tensor:
+    """L, of which L L^T is the ``matrix``; where there is none, what is no number, as the loss is then."""
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    return factor / (failed == 0)
+
+
+class GaussianProcess(OfflineStrategy):
+    """Average all functions that the demonstrations leave, weighted by how likely they are.
+
+    Args:
+        observation_dim: size of an observation.
+        action_low: lower bounds of the actions, (action_dim,).
+        action_high: upper bounds of the actions, (action_dim,).
+        inducing_points: up to how many pairs the posterior is exact; of more pairs, how many points stand for them.
+        pairs: how many pairs at most, spread evenly over all, the posterior is computed of; time grows with them.
+        optimizer: which optimizer, with its learning rate and weight decay; of the logarithms of lengths and variances.
+        schedule: "cosine" lowers the learning rate to zero over the run; "constant" leaves it.
+    """
+
+    recordable = True
+    answers_by_pairs = True
+    default_steps = 1000
+    logs = {
+        "loss": Metric(
+            "nat per pair, of y",
+            "-(1/B) log p(y_1 ... y_B given o_1 ... o_B), of blocks of at most 250 pairs that are served together",
+        ),
+        "noise": Metric("of y", "s, the standard deviation of the noise"),
+    }
+
+    network: Posterior
+    center: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_low: Sequence[float],
+        action_high: Sequence[float],
+        inducing_points: PositiveInt = 4000,
+        pairs: PositiveInt = 50_000,
+        optimizer: OptimizerCallable = DefaultAdamW,
+        schedule: Schedule = "cosine",
+    ) -> None:
+        super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
+        self.pairs = pairs
+        self.network = Posterior(observation_dim, self.action_dim, inducing_points)
+        self.register_buffer("center", torch.zeros(self.action_dim))  # c
+        self.register_buffer("deviation", torch.ones(self.action_dim))  # d
+
+    def fit_actions(self, actions: Tensor) -> None:
+        """Take what makes the scaled training ``actions`` (pairs, action_dim), before the tanh, of mean 0 and variance 1."""
+        super().fit_actions(actions)
+        deviation, mean = torch.std_mean(self.squashing.unsquash(actions), dim=0, correction=0)
+        self.center.copy_(mean)
+        self.deviation.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
+
+    def targets(self, actions: Tensor) -> Tensor:
+        """y of scaled ``actions`` (batch, action_dim), in float64."""
+        return (self.squashing.unsquash(actions).double() - self.center) / self.deviation
+
+    def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
+        """Negative log marginal likelihood, per pair, of each block by itself."""
+        blocks = zip(observations.split(BLOCK), self.targets(actions).split(BLOCK), strict=True)
+        total = torch.stack([self.network.log_likelihood(*block) for block in blocks]).sum()
+        return -total.to(observations.dtype) / len(actions), {"noise": self.network.noise.detach().sqrt().float()}
+
+    def condition(self, observations: Tensor, actions: Tensor) -> None:
+        """Compute the posterior given these pairs."""
+        number = min(len(observations), self.pairs)
+        rows = torch.arange(number, device=observations.device) * len(observations) // number
+        self.network.condition(observations[rows], self.targets(actions[rows]))
+
+    def act(self, observations: Tensor, deterministic: bool) -> Tensor:
+        """The squashed posterior mean, or a sample of the noise around it."""
+        mean = self.network(observations)                           # (batch, action_dim)
+        if not deterministic:
+            mean = mean + self.network.noise.sqrt() * torch.randn_like(mean)
+        return self.squashing((self.center + self.deviation * mean).to(observations.dtype))
