@@ -20,7 +20,8 @@ Training fits the lengths, variances and noise alone. The loss is the exact nega
     L = 1/B sum_d [ y_d^T (K + s^2 I)^-1 y_d / 2 + log det(K + s^2 I) / 2 + B log(2 pi) / 2 ]
 
 which factorises that of all pairs over batches (Deisenroth and Ng 2015, https://arxiv.org/abs/1502.02843). The posterior
-mean needs no training: at times it is computed of all pairs X, up to the number of inducing points exactly,
+mean needs no training. Before the policy acts or is saved it is computed of all pairs X, up to the number of inducing points
+exactly,
 
     E[f(o)] = k(o, X) (K + s^2 I)^-1 y
 
@@ -32,12 +33,14 @@ Matrices are in float64: where the noise is small, the weights of the pairs are 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from lightning_bc.acting import Frozen
 from lightning_bc.bounds import PositiveInt
 from lightning_bc.networks import Network
 from lightning_bc.strategies.base import Metrics, Schedule
@@ -128,9 +131,12 @@ class Posterior(Network):
         points, weights = torch.randn(inducing_points, observation_dim), torch.randn(inducing_points, action_dim)
         self.register_buffer("points", points.double())             # Z, arbitrary until there are pairs
         self.register_buffer("weights", weights.double() / inducing_points)  # of those not needed 0
+        self.pending: Callable[[], None] | None = None
+        self.register_state_dict_pre_hook(lambda module, *_: module.settle())
 
     def forward(self, observations: Tensor) -> Tensor:
         """E[f(o)] of normalised ``observations`` (batch, observation_dim), (batch, action_dim) float64."""
+        self.settle()
         if torch.compiler.is_exporting() or len(observations) <= ROWS:
             return self.covariance(observations, self.points.double()) @ self.weights.double()
         return torch.cat([self(rows) for rows in observations.split(ROWS)])
@@ -146,6 +152,12 @@ class Posterior(Network):
         white = torch.linalg.solve_triangular(factor, targets, upper=False)  # (pairs, action_dim)
         volume = factor.diagonal().log().sum() + len(targets) * math.log(2 * math.pi) / 2
         return -white.square().sum() / 2 - targets.shape[1] * volume
+
+    def settle(self) -> None:
+        """Compute what is ``pending``: before it acts or is saved, and not at each training step."""
+        if self.pending is not None:
+            compute, self.pending = self.pending, None
+            compute()
 
     @torch.no_grad()
     def condition(self, observations: Tensor, targets: Tensor) -> None:
@@ -245,10 +257,15 @@ class GaussianProcess(OfflineStrategy):
         return -total.to(observations.dtype) / len(actions), {"noise": self.network.noise.detach().sqrt().float()}
 
     def condition(self, observations: Tensor, actions: Tensor) -> None:
-        """Compute the posterior given these pairs."""
+        """Have the posterior computed given these pairs, as soon as it is asked for."""
         number = min(len(observations), self.pairs)
         rows = torch.arange(number, device=observations.device) * len(observations) // number
-        self.network.condition(observations[rows], self.targets(actions[rows]))
+        self.network.pending = partial(self.network.condition, observations[rows], self.targets(actions[rows]))
+
+    def frozen(self) -> Frozen:
+        """With the posterior of the present lengths."""
+        self.network.settle()
+        return super().frozen()
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """The squashed posterior mean, or a sample of the noise around it."""
