@@ -62,6 +62,13 @@ def test_the_expert_labels_what_the_learner_visits(dagger):
     assert 0 < queries[0] < queries[1] == queries[2] == len(observations)  # a round at optimizer steps 2 and 4
 
 
+def test_a_strategy_that_answers_by_pairs_answers_by_labelled_ones_too(dagger):
+    run = run_of(["--model", "GaussianProcess", *dagger()])
+    observations, _ = collected(run)
+    weights = torch.load(f"checkpoints/{run}/last.ckpt", weights_only=True)["state_dict"]["network.weights"]
+    assert (weights != 0).any(1).sum() == 110 + len(observations)
+
+
 @pytest.mark.parametrize(("eval_freq", "max_steps"), [(20, 13), (2, 13), (9, 18)])
 def test_rounds_take_place_where_they_are_due_however_rare_the_curve(eval_freq, max_steps, dagger, monkeypatch):
     played = []

@@ -159,6 +159,28 @@ def test_a_matrix_without_factor_is_a_loss_that_is_no_number():
     assert strategy.loss(*(column.float() for column in problem(20)))[0].isnan()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("ask", ["acts", "is frozen", "is saved"])
+def test_the_posterior_is_computed_once_when_it_is_asked_for(ask, monkeypatch):
+    strategy, computed, (x, y) = build_strategy(GaussianProcess), [], problem(20)
+    compute = strategy.network.condition
+    monkeypatch.setattr(strategy.network, "condition", lambda *given: computed.append(given) or compute(*given))
+    for _ in range(3):                                              # training steps
+        strategy.condition(x.float(), y.tanh().float())
+    assert not computed
+    for _ in range(2):
+        {"acts": lambda: strategy(x.float()), "is frozen": strategy.frozen, "is saved": strategy.state_dict}[ask]()
+    assert len(computed) == 1
+
+
+@torch.no_grad()
+def test_of_more_pairs_than_asked_for_an_even_share_counts():
+    strategy, (x, y) = build_strategy(GaussianProcess, pairs=10), problem(30)
+    strategy.condition(x.float(), y.tanh().float())
+    strategy.network.settle()
+    torch.testing.assert_close(strategy.network.points[:10], x[::3].float().double())
+
+
 def test_a_run_ends_conditioned_on_all_its_pairs(data):
     """The pendulum's 120 pairs, of which 110 are learnt from; the last are others than at first."""
     policy = lightning_bc.load(fit(data, "GaussianProcess", "--trainer.max_steps 3 --model.inducing_points 200"))
