@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -90,12 +91,15 @@ def parse_yaml(text: str) -> Any:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
     class Loader(loader):  # type: ignore[misc, valid-type]
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            if twice := [key for key in keys if keys.count(key) > 1]:
-                raise ValueError(f"has {twice[0]} twice, in line {node.start_mark.line + 1} and below")
-            return super().construct_mapping(node, deep)
+        def flatten_mapping(self, node: Any) -> None:
+            if node not in checked:                                 # the first time; later it has what it merges too
+                checked.add(node)
+                keys = Counter((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+                if twice := [key for (tag, key), number in keys.items() if number > 1 and not tag.endswith(":merge")]:
+                    raise ValueError(f"has {twice[0]} twice, in line {node.start_mark.line + 1} and below")
+            super().flatten_mapping(node)
 
+    checked = set[Any]()
     if sum(map(text.count, ("[", "{", "- -", "? ?", "-\n", "?\n"))) > DEEPEST:
         depth = 0
         for event in yaml.parse(text, loader):

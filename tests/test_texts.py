@@ -48,6 +48,13 @@ def test_yaml_with_names_and_many_lists_is_read(tmp_path):
     assert len(content["c"]) == 200
 
 
+def test_keys_that_are_merged_and_keys_of_two_types_are_no_key_twice(tmp_path):
+    (tmp_path / "a.yaml").write_text("x: &x {a: 2}\ny:\n  b: &b {<<: *x, a: 1}\nd: {<<: *b, <<: {c: 3}}\ne: {1: x, '1': y}")
+    content = yaml_of(tmp_path / "a.yaml")
+    assert (content["y"]["b"], content["d"]) == ({"a": 1}, {"a": 1, "c": 3})
+    assert content["e"] == {1: "x", "1": "y"}
+
+
 @pytest.mark.parametrize("text", ["", "{", '{"a":' * 200_000, "\0"], ids=lambda text: text[:4])
 def test_json_of_any_kind_is_refused_in_one_line(text, tmp_path):
     (tmp_path / "a.json").write_text(text)
