@@ -359,6 +359,18 @@ def test_parts_that_may_be_splits_are_said(tmp_path):
         assert read(tmp_path / "data.pt").lengths.tolist() == [2, 10]
 
 
+def test_of_many_parts_some_are_named(tmp_path):
+    torch.save({letter: PAIRS for letter in "gfedcba"}, tmp_path / "data.pt")
+    with pytest.warns(UserWarning, match=r"all of its parts, a, b, c, d, e, \.\.\., are read"):
+        read(tmp_path / "data.pt")
+
+
+def test_a_stack_without_steps_is_refused_in_words(tmp_path):
+    torch.save({"observations": torch.zeros(4, 0, 3), "actions": torch.zeros(4, 0, 2)}, tmp_path / "data.pt")
+    with pytest.raises(InputError, match="observations is empty"):
+        read(tmp_path / "data.pt")
+
+
 def test_a_list_of_steps_is_refused_as_one(tmp_path):
     steps = [{"obs": observation, "acts": action} for observation, action in zip(OBSERVATIONS, ACTIONS, strict=True)]
     (tmp_path / "data.pkl").write_bytes(pickle.dumps(steps))

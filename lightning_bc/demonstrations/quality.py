@@ -190,8 +190,8 @@ class Findings:
             found.append(
                 f"{path}: observations[{first.row}] holds {first.value:g} in dimension {first.dimension}{others}, far from "
                 "all other values. Observations are divided by their standard deviation, which this makes "
-                f"{first.inflation:.3g} times as large: what the dimension says may be lost. Mend or remove such rows, which "
-                "python -m lightning_bc inspect lists; or, where they are right, as forces of contacts, do without: "
+                f"{first.inflation:.3g} times as large: what the dimension says may be lost. Mend or remove such rows, "
+                "which python -m lightning_bc inspect lists; or, where they are right, as forces of contacts, do without: "
                 f"--data.hidden_dimensions [{','.join(map(str, by_dimension))}]."
             )
         if self.rounding:

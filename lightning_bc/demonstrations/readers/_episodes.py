@@ -35,6 +35,9 @@ LAYOUTS = (
     "actions)"
 )
 
+MOST_NAMES = 5
+"""Parts that a warning names."""
+
 
 def trajectories(
     path: str, content: Any, sha256: str, one_episode: bool = False, keys: ObservationKeys = ANY
@@ -189,7 +192,8 @@ def _without_padding(
                 "dimensions) become flat by .swapaxes(0, 1).reshape(-1, dimensions), and flags by .T.reshape(-1), with each "
                 "environment's last step marked in timeouts."
             )
-    _warn_of_padding(path, episodes, used)
+    if steps:
+        _warn_of_padding(path, episodes, used)
     return episodes
 
 
@@ -207,8 +211,9 @@ def _is_empty(episode: Mapping[Any, Any]) -> bool:
 @rank_zero_only
 def _warn_of_parts(path: str, names: Sequence[Any]) -> None:
     """Say that parts which may be splits, for training and for testing, are all read."""
+    shown = [str(name) for name in names[:MOST_NAMES]] + ["..."] * (len(names) > MOST_NAMES)
     warnings.warn(
-        f"{path}: all of its parts, {', '.join(map(str, names))}, are read, one after another. A part without marks of ends "
+        f"{path}: all of its parts, {', '.join(shown)}, are read, one after another. A part without marks of ends "
         "is taken for one episode. If one is not to be learnt from, as a test set, write the others to a file of their own.",
         stacklevel=2,
     )
