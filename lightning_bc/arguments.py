@@ -43,6 +43,7 @@ _TYPE = re.compile(
     r"Expected a (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])(?:\. Got value: (.*?)(?:\. Got value.*)?)?$", re.MULTILINE
 )
 _GIVEN = re.compile(r"Given value: (?:NestedArg\(key='[\w.]+', val=)?'?(.*?)'?\)?$", re.MULTILINE)
+_PATHS = re.compile(r"(?<![^'])([A-Za-z_]\w*(?:\.\w+)+)(?![^'])")  # one, or quoted within a list
 _NESTED = re.compile(r"Given value: NestedArg\(key='([\w.]+)'")
 _NO_FILE = re.compile(r"File does not exist: '(.*?)'")
 _REQUIRED = re.compile(r"arguments are required: (?:\w+\.)?(.*)")
@@ -124,9 +125,10 @@ class Parser(LightningArgumentParser):
             wanted = _WANTED.get(key, wanted)
             given = _GIVEN.search(message)
             value = value or (given[1] if given else "")
-            named = value.strip("[]'")
-            if (base := _BASES.get(key.rpartition(".")[2])) and "." in named and (why := _why_not(named, base)):
-                return f"--{key} {named}: {why}"
+            if base := _BASES.get(key.rpartition(".")[2]):
+                for named in _PATHS.findall(value.strip("[]")):
+                    if why := _why_not(named, base):
+                        return f"--{key} {named}: {why}"
             return f"--{key} {'null' if value == 'None' else value}: wanted {wanted}."
         return message
 

@@ -149,6 +149,7 @@ DAGGER = "--trainer.callbacks+=lightning_bc.callbacks.DAgger --trainer.callbacks
         ("--model.network nosuch.Net", "--model.network nosuch.Net: nosuch cannot be imported (ModuleNotFoundError"),
         ("--trainer.callbacks+=nosuch.It", "--trainer.callbacks nosuch.It: nosuch cannot be imported (ModuleNotFoundError"),
         ("--trainer.callbacks=[pathlib.It]", "--trainer.callbacks pathlib.It: pathlib has no It."),
+        ("--trainer.callbacks=[test_cli.Told,nosuch.It]", "--trainer.callbacks nosuch.It: nosuch cannot be imported (Mod"),
         ("--trainer.callbacks+=pathlib.Path", "--trainer.callbacks pathlib.Path: is no subclass of lightning.pytorch.callb"),
         ("--model.network pathlib.Net", "--model.network pathlib.Net: pathlib has no Net."),
         ("--model.network pathlib.Path", "--model.network pathlib.Path: is no subclass of lightning_bc.networks.Network."),
