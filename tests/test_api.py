@@ -461,6 +461,11 @@ def test_the_time_limit_of_the_demonstrations_counts_in_all_that_is_measured_aga
     main([*flags, "--run", "mine", "--rollouts.episodes", "2"])
     assert Results.read(results_path("mine")).metrics["episode_length"] == 6
     _limits.clear()
+    Path("mine.pt").rename("Boundless-v0.pt")                       # as the default's name has the environment in it
+    flags[4] = "{env}.pt"
+    main([*flags, "--env", "Boundless-v0", "--run", "named", "--rollouts.episodes", "2"])
+    assert Results.read(results_path("named")).metrics["episode_length"] == 6
+    _limits.clear()
     assert lightning_bc.evaluate(lightning_bc.load("mine"), episodes=2).lengths.tolist() == [6, 6]
     _limits.clear()
     main(["evaluate", "mine", "--episodes", "2", "--output", "it.json"])

@@ -13,6 +13,7 @@ from lightning_bc.aliases import Config, StateDict
 from lightning_bc.demonstrations import Demonstrations, readers
 from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
 from lightning_bc.demonstrations.several import paths_of
+from lightning_bc.demonstrations.trajectories import Origin
 from lightning_bc.environments import are_one, limit_episodes, resolved
 from lightning_bc.errors import InputError
 from lightning_bc.ranks import by_srun
@@ -123,7 +124,7 @@ def settle_environment(config: Namespace, checkpoint: Opened | None) -> None:
     """
     said_by = {"--env": config.env}
     paths = paths_of(config.data.path)
-    limits = {"--rollouts.max_episode_steps": config.rollouts.max_episode_steps}
+    given = dict[str, Origin]()
     if checkpoint is not None:
         limit = checkpoint.config.get("rollouts", {}).get("max_episode_steps")
         config.rollouts.max_episode_steps = config.rollouts.max_episode_steps or limit
@@ -131,8 +132,6 @@ def settle_environment(config: Namespace, checkpoint: Opened | None) -> None:
     else:
         given = {path: readers.peek(path) for path in paths if "{env}" not in path and readers.exists(path)}
         said_by |= {f"--data.path {path}": origin.environment_id for path, origin in given.items()}
-        limits |= {f"--data.path {path}": origin.max_episode_steps for path, origin in given.items()}
-        config.rollouts.max_episode_steps = _one_limit({source: limit for source, limit in limits.items() if limit})
     said = {source: env for source, env in said_by.items() if env}
     if not are_one(said.values()):
         words = " and ".join(f"{source} says {env}" for source, env in said.items())
@@ -150,6 +149,11 @@ def settle_environment(config: Namespace, checkpoint: Opened | None) -> None:
     if paths:
         paths = [path.replace("{env}", config.data.environment_id) for path in paths]
         config.data.path = paths if isinstance(config.data.path, list) else paths[0]
+    if checkpoint is None:
+        given |= {path: readers.peek(path) for path in paths if path not in given and readers.exists(path)}
+        limits = {f"--data.path {path}": origin.max_episode_steps for path, origin in given.items()}
+        limits = {"--rollouts.max_episode_steps": config.rollouts.max_episode_steps, **limits}
+        config.rollouts.max_episode_steps = _one_limit({source: limit for source, limit in limits.items() if limit})
     if plays and config.rollouts.max_episode_steps is not None:     # before anything is played
         limit_episodes(config.env, config.rollouts.max_episode_steps)
 
