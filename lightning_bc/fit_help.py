@@ -78,7 +78,9 @@ def page(parser: ArgumentParser, command: str, args: list[str]) -> str:
             words = words.partition(";")[0]
         options[flag] = f"{words}; of {', '.join(by)}"
     lines += _section("", options)[2:]
-    lines += _section("Optimizer, torch.optim's by --model.optimizer CLASS", _arguments(DefaultAdamW, "model.optimizer."))
+    optimizer = _arguments(DefaultAdamW, "model.optimizer.")
+    del optimizer["model.optimizer.fused"]                          # nobody needs to choose
+    lines += _section("Optimizer, torch.optim's by --model.optimizer CLASS", optimizer)
     return "\n".join(lines) + "\n"
 
 
