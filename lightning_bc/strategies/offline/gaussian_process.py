@@ -131,14 +131,17 @@ class Posterior(Network):
         points, weights = torch.randn(inducing_points, observation_dim), torch.randn(inducing_points, action_dim)
         self.register_buffer("points", points.double())             # Z, arbitrary until there are pairs
         self.register_buffer("weights", weights.double() / inducing_points)  # of those not needed 0
+        self.used = inducing_points                                 # the first ones; the others are not computed with
         self.pending: Callable[[], None] | None = None
         self.register_state_dict_pre_hook(lambda module, *_: module.settle())
+        self.register_load_state_dict_post_hook(lambda module, _: module.take())
 
     def forward(self, observations: Tensor) -> Tensor:
         """E[f(o)] of normalised ``observations`` (batch, observation_dim), (batch, action_dim) float64."""
         self.settle()
         if torch.compiler.is_exporting() or len(observations) <= ROWS:
-            return self.covariance(observations, self.points.double()) @ self.weights.double()
+            points, weights = self.points[: self.used], self.weights[: self.used]
+            return self.covariance(observations, points.double()) @ weights.double()
         return torch.cat([self(rows) for rows in observations.split(ROWS)])
 
     @property
@@ -159,6 +162,11 @@ class Posterior(Network):
             compute, self.pending = self.pending, None
             compute()
 
+    def take(self) -> None:
+        """Act by the posterior that has been loaded."""
+        self.pending = None
+        self.used = 1 + max(self.weights.any(dim=1).nonzero()[:, 0].tolist(), default=0)
+
     @torch.no_grad()
     def condition(self, observations: Tensor, targets: Tensor) -> None:
         """Compute the posterior given ``targets`` (pairs, action_dim) float64."""
@@ -172,6 +180,7 @@ class Posterior(Network):
             weights = self._projected(points, observations, targets)
         self.points.zero_()[:number] = points.to(self.points)
         self.weights.zero_()[:number] = weights
+        self.used = number
 
     def _projected(self, points: Tensor, observations: Tensor, targets: Tensor) -> Tensor:
         """(s^2 K_ZZ + K_ZX K_XZ)^-1 K_ZX y = L^-T (s^2 + W W^T)^-1 W y, with K_ZZ = L L^T and W = L^-1 K_ZX."""
