@@ -200,3 +200,8 @@ def test_a_run_ends_conditioned_on_all_its_pairs(data):
     used = posterior.weights.abs().sum(1) > 0
     assert used[:110].all()
     assert not used[110:].any()
+
+
+def test_more_pairs_than_points_are_warned_of(data):
+    with pytest.warns(UserWarning, match="a Gaussian process of 110 pairs, for which 20 points stand"):
+        fit(data, "GaussianProcess", "--trainer.max_steps 3 --model.inducing_points 20")

@@ -33,18 +33,20 @@ Matrices are in float64: where the noise is small, the weights of the pairs are 
 """
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from lightning_bc.acting import Frozen
 from lightning_bc.bounds import PositiveInt
 from lightning_bc.networks import Network
 from lightning_bc.strategies.base import Metrics, Schedule
-from lightning_bc.strategies.contract import Metric
+from lightning_bc.strategies.contract import Metric, data_of
 from lightning_bc.strategies.offline.base import OfflineStrategy
 from lightning_bc.strategies.optimizers import DefaultAdamW
 
@@ -254,6 +256,18 @@ class GaussianProcess(OfflineStrategy):
         deviation, mean = torch.std_mean(self.squashing.unsquash(actions), dim=0, correction=0)
         self.center.copy_(mean)
         self.deviation.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
+
+    def setup(self, stage: str) -> None:
+        """Warn of more pairs than it is for."""
+        super().setup(stage)
+        pairs = len(data_of(self.trainer).training_actions) if stage == "fit" else 0
+        if pairs > len(self.network.points):
+            rank_zero_only(warnings.warn)(
+                f"a Gaussian process of {pairs:,} pairs, for which {len(self.network.points):,} points stand "
+                "(--model.inducing_points): it is for few demonstrations, and by many acts worse than other strategies. "
+                "Take fewer, --data.episodes, or another strategy.",
+                stacklevel=2,
+            )
 
     def targets(self, actions: Tensor) -> Tensor:
         """y of scaled ``actions`` (batch, action_dim), in float64."""
