@@ -193,7 +193,8 @@ class Demonstrations(LightningDataModule):
             )
         self._loader = self.material.batches(wanted, self.batch_size, self.seed, self.group_size)
         if self._collected:                                         # of a run that is resumed
-            self._loader.extend(*(column.to(wanted.device) for column in self._collected))
+            self._collected = tuple(column.to(wanted.device) for column in self._collected)  # a checkpoint is on the CPU
+            self._loader.extend(*self._collected)
         return self._loader
 
     def val_dataloader(self) -> Batches | DataLoader[Any] | list[Any]:
