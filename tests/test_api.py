@@ -470,3 +470,6 @@ def test_the_time_limit_of_the_demonstrations_counts_in_all_that_is_measured_aga
     _limits.clear()
     main(["evaluate", "mine", "--episodes", "2", "--output", "it.json"])
     assert json.loads(Path("it.json").read_text())["evaluations"][0]["lengths"] == [6, 6]
+    main(["export", "--ckpt_path", "mine", "--output", "folder"])
+    _limits.clear()
+    assert lightning_bc.evaluate(lightning_bc.load("folder"), episodes=2).lengths.tolist() == [6, 6]

@@ -232,7 +232,8 @@ def _exported(folder: Path, strategy: Strategy | None, environment_id: str | Non
             stacklevel=3,
         )
         theirs = None
-    return Policy(actor, theirs, exported.references_of(description), folder, step)
+    limit = description["max_episode_steps"]
+    return Policy(actor, theirs, exported.references_of(description), folder, step, limit)
 
 
 def environment_of(policy: Policy) -> str:

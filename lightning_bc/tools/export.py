@@ -99,7 +99,9 @@ def _check_cleanrl(state: dict[str, Tensor], strategy: Strategy) -> None:
 def _write_folder(path: Path, policy: Policy, strategy: Strategy, onnx: bool, episodes: int) -> None:
     found: list[str] = []
     with creating(path) as folder:
-        description = exported.write(folder, strategy, policy.environment_id, policy.references, policy.step)
+        description = exported.write(
+            folder, strategy, policy.environment_id, policy.references, policy.step, policy.max_episode_steps
+        )
         _check_return(folder, strategy)
         if onnx:
             graphs = onnx_graphs.write(folder, strategy)

@@ -42,7 +42,12 @@ def is_folder(path: str | Path) -> bool:
 
 
 def write(
-    folder: Path, strategy: Strategy, environment_id: str | None, references: References | None, step: int | None
+    folder: Path,
+    strategy: Strategy,
+    environment_id: str | None,
+    references: References | None,
+    step: int | None,
+    max_episode_steps: int | None = None,
 ) -> dict[str, Any]:
     """Write weights and description into ``folder``, which exists; the description is returned.
 
@@ -50,6 +55,7 @@ def write(
         environment_id: where it acts; None where that is unknown.
         references: what returns there are measured against; None where that is unknown.
         step: of the checkpoint; None where that is unknown.
+        max_episode_steps: of its run, steps after which episodes were cut off; None where nothing says it.
 
     Raises:
         InputError: the strategy was built with parts of one's own, which a description cannot name.
@@ -81,6 +87,8 @@ def write(
         "weights_sha256": sha256(folder / WEIGHTS),
         "onnx": None,
     }
+    if max_episode_steps is not None:                               # earlier versions refuse what they do not know
+        description["max_episode_steps"] = max_episode_steps
     write_description(folder, description)
     return description
 
@@ -108,6 +116,7 @@ def read(folder: str | Path) -> dict[str, Any]:
     if not isinstance(found, dict) or found.get("format") != _FORMAT:
         given = found.get("format") if isinstance(found, dict) else type(found).__name__
         raise InputError(f"{path}: format {given}: wanted {_FORMAT}, which this version of lightning_bc reads and writes.")
+    found.setdefault("max_episode_steps", None)
     if unknown := found.keys() - _WANTED.keys():
         raise InputError(f"{path}: unknown: {', '.join(sorted(unknown))}. Known: {', '.join(_WANTED)}.")
     for key, (is_good, wanted) in _WANTED.items():
@@ -280,6 +289,7 @@ _WANTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "step": (_or_none(lambda value: isinstance(value, int)), "null, or a whole number"),
     "versions": (_is_settings, "an object of texts"),
     "weights_sha256": (_is_text, f"the SHA-256 of {WEIGHTS}"),
+    "max_episode_steps": (_or_none(_is_size), "null, or a whole number, at least 1"),
     "onnx": (_or_none(lambda value: isinstance(value, dict)), "null, or an object"),
 }
 """The keys of a description, what each must be, and that in words."""
