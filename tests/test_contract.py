@@ -8,6 +8,7 @@ import functools
 import gc
 import inspect
 import math
+import pickle
 import re
 import types
 from pathlib import Path
@@ -45,6 +46,13 @@ def test_every_strategy_is_found():
     classes = {name for path in paths for name in derived.findall(path.read_text())} - {"AdversarialImitation"}
     assert {cls.__name__ for cls in ALL.values()} == classes
     assert len(OFFLINE) > 1 < len(ONLINE)
+
+
+@every_strategy
+def test_pickle_brings_a_strategy_to_another_process(cls):
+    strategy = build_strategy(cls)
+    copied = pickle.loads(pickle.dumps(strategy))
+    assert [*copied.state_dict()] == [*strategy.state_dict()]
 
 
 @every_strategy

@@ -135,8 +135,8 @@ class Posterior(Network):
         self.register_buffer("weights", weights.double() / inducing_points)  # of those not needed 0
         self.used = inducing_points                                 # the first ones; the others are not computed with
         self.pending: Callable[[], None] | None = None
-        self.register_state_dict_pre_hook(lambda module, *_: module.settle())
-        self.register_load_state_dict_post_hook(lambda module, _: module.take())
+        self.register_state_dict_pre_hook(_settle)
+        self.register_load_state_dict_post_hook(_take)
 
     def forward(self, observations: Tensor) -> Tensor:
         """E[f(o)] of normalised ``observations`` (batch, observation_dim), (batch, action_dim) float64."""
@@ -193,6 +193,14 @@ class Posterior(Network):
             white = torch.linalg.solve_triangular(factor, self.covariance(points, rows), upper=False)  # (points, rows)
             inner, outer = inner.addmm_(white, white.T), outer + white @ some
         return torch.linalg.solve_triangular(factor.T, torch.cholesky_solve(outer, cholesky(inner)), upper=True)
+
+
+def _settle(posterior: Posterior, *_: object) -> None:              # a hook that pickle takes
+    posterior.settle()
+
+
+def _take(posterior: Posterior, *_: object) -> None:
+    posterior.take()
 
 
 def with_noise(covariance: Tensor, noise: Tensor) -> Tensor:
