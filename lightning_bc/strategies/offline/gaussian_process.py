@@ -248,7 +248,7 @@ class GaussianProcess(OfflineStrategy):
         action_low: Sequence[float],
         action_high: Sequence[float],
         inducing_points: PositiveInt = 4000,
-        pairs: PositiveInt = 50_000,
+        pairs: PositiveInt = 10_000,
         optimizer: OptimizerCallable = DefaultAdamW,
         schedule: Schedule = "cosine",
     ) -> None:
