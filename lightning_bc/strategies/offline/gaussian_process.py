@@ -178,7 +178,7 @@ class Posterior(Network):
             factor = cholesky(with_noise(self.covariance(points, points), self.noise))
             weights = torch.cholesky_solve(targets, factor)
         else:
-            points = observations[torch.arange(number, device=observations.device) * len(observations) // number]
+            points = observations[evenly(observations, number)]
             weights = self._projected(points, observations, targets)
         self.points.zero_()[:number] = points.to(self.points)
         self.weights.zero_()[:number] = weights
@@ -201,6 +201,11 @@ def _settle(posterior: Posterior, *_: object) -> None:              # a hook tha
 
 def _take(posterior: Posterior, *_: object) -> None:
     posterior.take()
+
+
+def evenly(pairs: Tensor, number: int) -> Tensor:
+    """So many rows of ``pairs`` (pairs, ...), spread evenly, (number,) int64."""
+    return torch.arange(number, device=pairs.device) * len(pairs) // number
 
 
 def with_noise(covariance: Tensor, noise: Tensor) -> Tensor:
@@ -289,8 +294,7 @@ class GaussianProcess(OfflineStrategy):
 
     def condition(self, observations: Tensor, actions: Tensor) -> None:
         """Have the posterior computed given these pairs, as soon as it is asked for."""
-        number = min(len(observations), self.pairs)
-        rows = torch.arange(number, device=observations.device) * len(observations) // number
+        rows = evenly(observations, min(len(observations), self.pairs))
         self.network.pending = partial(self.network.condition, observations[rows], self.targets(actions[rows]))
 
     def frozen(self) -> Frozen:
