@@ -1,6 +1,7 @@
 """Demonstrations: the LightningDataModule that serves pairs, or windows of them, from the training device's memory."""
 
 import warnings
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,8 @@ class Demonstrations(LightningDataModule):
             HDF5, dictionaries, columns of LeRobot), those, in this order; where it keeps one array of an environment with
             dictionaries, the order of its columns. Default: what the environment's space or the format says.
         hidden_dimensions: entries of an observation that nobody who learns sees, [8,9]; there is 0 in their place, for
-            critics and discriminators too. DAgger's teacher sees all.
+            critics and discriminators too. DAgger's teacher sees all. Default: for strategies that learn from pairs the
+            contact forces that the environment declares, as Ant-v5 and Humanoid-v5 do; [] hides none.
         action_low: without a simulator, lower bounds of the actions; default: the least of the file.
         action_high: without a simulator, upper bounds of the actions; default: the greatest of the file.
         simulator: whether the environment can be played in. false takes everything from the file, see ``without_simulator``;
@@ -135,13 +137,13 @@ class Demonstrations(LightningDataModule):
         self.observation_dim = self.spaces.observation_dim          # these three are what a strategy is built from
         self.action_low = [float(bound) for bound in self.spaces.action_low]
         self.action_high = [float(bound) for bound in self.spaces.action_high]
-        self.hidden_dimensions = hidden_dimensions or []
-        if too_large := [index for index in self.hidden_dimensions if index >= self.observation_dim]:
+        self._hidden_dimensions = hidden_dimensions
+        if too_large := [index for index in hidden_dimensions or [] if index >= self.observation_dim]:
             raise InputError(
                 f"--data.hidden_dimensions {too_large[0]}: an observation has {self.observation_dim} entries, 0 to "
                 f"{self.observation_dim - 1}."
             )
-        if len({*self.hidden_dimensions}) == self.observation_dim:
+        if len({*(hidden_dimensions or [])}) == self.observation_dim:
             raise InputError(f"--data.hidden_dimensions: hides all {self.observation_dim} entries. Leave some to be seen.")
         self.source: StateDict = {}                                 # what was learnt from, for results
         self._loader: Batches | Nothing = Nothing()
@@ -165,7 +167,7 @@ class Demonstrations(LightningDataModule):
         if wanted.fits and not self.has_simulator:
             without_simulator.check_held_out(self.split[1], self.budget.validation_fraction)
         if wanted.fits:
-            self.material.warn()
+            self.material.warn(self.hidden_dimensions)
 
     def setup(self, stage: str) -> None:
         """Split the pairs by episodes, and bring them to the training device."""
@@ -179,6 +181,12 @@ class Demonstrations(LightningDataModule):
             )
         if stage == "fit" and not self.budget.takes_every_row:
             rank_zero_only(print)(f"{self.path}: learns from {self.material.summary(pairs)}")
+        is_resumed = self.trainer is not None and self.trainer.ckpt_path is not None  # what was hidden at its start, is
+        if stage == "fit" and self._hidden_dimensions is None and (forces := self.hidden_dimensions) and not is_resumed:
+            rank_zero_only(print)(
+                f"{self.environment_id}: entries {forces[0]} to {forces[-1]} of an observation, forces of contacts, are "
+                "hidden from the policy; --data.hidden_dimensions [] shows them"
+            )
         self.source = {"path": self.path, **self.material.source(pairs)}
 
     def train_dataloader(self) -> Batches | Nothing:
@@ -248,6 +256,13 @@ class Demonstrations(LightningDataModule):
         self._collected = state["collected"]
 
     # What others ask of the data: see lightning_bc.strategies.contract.Data
+
+    @property
+    def hidden_dimensions(self) -> Sequence[int]:
+        """Entries of an observation that nobody who learns sees."""
+        if self._hidden_dimensions is not None:
+            return self._hidden_dimensions
+        return self.spaces.contact_forces if Wanted.by(self.trainer).needs is Needs.PAIRS else ()
 
     def extend(self, observations: Tensor, actions: Tensor, lengths: Tensor) -> None:
         """Add episodes that were labelled while learning: see :meth:`Batches.extend`. They are in the checkpoint."""

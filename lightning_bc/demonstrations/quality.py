@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -180,10 +181,10 @@ class Findings:
         """See :func:`copied_episodes`; none where it is not known where episodes end."""
         return copied_episodes(self.made) if self.made.knows_episodes else []
 
-    def concerns(self) -> list[str]:
-        """What ``fit`` warns of, a line each, with what to do."""
+    def concerns(self, hidden: Sequence[int] = ()) -> list[str]:
+        """What ``fit`` warns of, a line each, with what to do; ``hidden`` entries of observations may be as they are."""
         made, path, found = self.made, self.made.origin.path, list[str]()
-        if values := self.outlying_observations:
+        if values := [value for value in self.outlying_observations if value.dimension not in hidden]:
             first = values[0]
             by_dimension = {value.dimension: value.inflation for value in values}
             others = f" (first of {len(values)}, in {len(by_dimension)} dimensions)" if len(values) > 1 else ""
@@ -206,7 +207,7 @@ class Findings:
 
 
 @rank_zero_only
-def warn(made: Trajectories) -> None:
-    """Warn of what :class:`Findings` says of ``made``."""
-    for concern in Findings(made).concerns():
+def warn(made: Trajectories, hidden: Sequence[int] = ()) -> None:
+    """Warn of what :class:`Findings` says of ``made``, but for ``hidden`` entries of observations."""
+    for concern in Findings(made).concerns(hidden):
         warnings.warn(concern, stacklevel=2)

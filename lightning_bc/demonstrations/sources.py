@@ -85,10 +85,10 @@ class InMemory(Joined):
         pairs = made.pairs(self.every, self.device)
         return served(pairs, made.lengths, wanted, VALIDATION_BATCH, seed, len(made), rows=rows)
 
-    def warn(self) -> None:
-        """Warn of what may be wrong with them."""
+    def warn(self, hidden: Sequence[int]) -> None:
+        """Warn of what may be wrong with them, but for ``hidden`` entries of observations."""
         for file in self.files:
-            quality.warn(file)
+            quality.warn(file, hidden)
 
     def batches(self, wanted: Wanted, batch_size: int, seed: int, group_size: int) -> Batches:
         """The training pairs in shuffled batches."""
@@ -126,7 +126,7 @@ class OnDisk(InMemory):
         if wanted.needs is Needs.TRANSITIONS:
             raise InputError(f"{self.files[0].origin.path}: {wanted.name} needs all of it in memory. {WAY_OUT}")
 
-    def warn(self) -> None:
+    def warn(self, hidden: Sequence[int]) -> None:
         """Outlying values and copies are not looked for."""
 
     def batches(self, wanted: Wanted, batch_size: int, seed: int, group_size: int) -> Batches:

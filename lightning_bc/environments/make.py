@@ -3,8 +3,9 @@
 import difflib
 import functools
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from types import MappingProxyType
 
 import gymnasium
@@ -57,6 +58,8 @@ class EnvironmentSpaces:
         action_high: upper bounds, likewise.
         max_episode_steps: the time limit; None where there is none.
         can_terminate: whether an episode can end before the time limit; None where that is unknown.
+        contact_forces: the entries of an observation that the environment says are forces of contacts, as Ant-v5 and
+            Humanoid-v5 do; empty where there are none, or nothing is said.
     """
 
     environment_id: str
@@ -66,6 +69,7 @@ class EnvironmentSpaces:
     action_high: NDArray[np.float32]
     max_episode_steps: int | None
     can_terminate: bool | None
+    contact_forces: Sequence[int] = ()
 
     @property
     def action_dim(self) -> int:
@@ -218,7 +222,20 @@ def environment_spaces(environment_id: str) -> EnvironmentSpaces:
         action_high=high,
         max_episode_steps=None if spec is None else spec.max_episode_steps,
         can_terminate=can_terminate,
+        contact_forces=_contact_forces(environment, observation_dim),
     )
+
+
+def _contact_forces(environment: gymnasium.Env, observation_dim: int) -> Sequence[int]:
+    """The entries that Gymnasium's robots call ``cfrc_ext``, where their parts are all of an observation."""
+    parts = getattr(environment.unwrapped, "observation_structure", None)
+    if not isinstance(parts, dict) or "cfrc_ext" not in parts:
+        return ()
+    sizes = {name: size for name, size in parts.items() if not name.startswith("skipped_")}  # not in an observation
+    ends = dict(zip(sizes, accumulate(sizes.values()), strict=True))
+    if sum(sizes.values()) != observation_dim:                      # a wrapper has changed it
+        return ()
+    return range(ends["cfrc_ext"] - sizes["cfrc_ext"], ends["cfrc_ext"])
 
 
 def _make_one(environment_id: str) -> gymnasium.Env:

@@ -1,6 +1,6 @@
 """What a strategy and its data ask of each other; both sides depend on this file and on nothing of the other."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
@@ -71,7 +71,10 @@ class Data(Protocol):
     seed: int
     batch_size: int
     group_size: int
-    hidden_dimensions: list[int]
+
+    @property
+    def hidden_dimensions(self) -> Sequence[int]:
+        """Entries of an observation that nobody who learns sees."""
 
     @property
     def observation_moments(self) -> tuple[Tensor, Tensor]:
