@@ -397,6 +397,23 @@ def test_an_environment_without_observations_is_refused(nested: str, monkeypatch
         environment_spaces(nested)
 
 
+@pytest.mark.parametrize(("environment_id", "first"), [("Ant-v5", 27), ("Humanoid-v5", 270), ("HalfCheetah-v5", None)])
+def test_forces_of_contacts_are_where_the_environment_says(environment_id: str, first: int | None) -> None:
+    found = environment_spaces(environment_id).contact_forces
+    assert [*found] == ([] if first is None else [*range(first, first + 78)])
+    if first is not None:
+        environment = gymnasium.make(environment_id, include_cfrc_ext_in_observation=False)
+        assert environment.observation_space.shape == (first,)      # they are the last ones
+
+
+def test_forces_of_contacts_are_unknown_behind_a_wrapper_that_changes_the_observation(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrappers = (WrapperSpec("it", "gymnasium.wrappers:FrameStackObservation", {"stack_size": 2}),)
+    spec = replace(gymnasium.spec("Ant-v5"), id="Stacked-v0", additional_wrappers=wrappers)
+    monkeypatch.setitem(gymnasium.registry, "Stacked-v0", spec)
+    assert environment_spaces("Stacked-v0").observation_dim == 210
+    assert environment_spaces("Stacked-v0").contact_forces == ()
+
+
 @pytest.mark.parametrize("wrapper", ["NormalizeObservation", "NormalizeReward"])
 def test_statistics_that_change_with_every_step_are_warned_of(wrapper: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wrappers = (WrapperSpec("it", f"gymnasium.wrappers:{wrapper}", {}),)

@@ -93,6 +93,7 @@ def test_the_warning_names_row_dimension_and_value():
     made.observations[7, 1] = 1e30
     with pytest.warns(UserWarning, match=r"mine\.npz: observations\[7\] holds 1e\+30 in dimension 1, far from all other"):
         quality.warn(made)
+    assert quality.Findings(made).concerns(hidden=[1]) == []
 
 
 def test_values_that_float32_hardly_tells_apart_are_warned_of():

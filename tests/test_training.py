@@ -1,11 +1,13 @@
 """``fit`` as a person runs it again: under the same name, longer, from other weights; and Lightning's flags."""
 
+import dataclasses
 import functools
 import json
 import math
 import shutil
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -473,6 +475,41 @@ def test_who_acts_while_it_learns_can_be_hidden_from_too(model, path, data):
     policy, observations = lightning_bc.load("mine"), np.random.default_rng(0).normal(size=(5, 4))
     assert np.array_equal(policy(observations + np.array([0, 100, 0, -100])), policy(observations))
     assert (policy(observations + np.array([1, 0, 0, 0])) != policy(observations)).all()
+
+
+@pytest.fixture
+def ant(data, monkeypatch):
+    """A file of an Ant-v5 with short episodes, whose entries 27 to 104 are forces of contacts."""
+    spec = dataclasses.replace(gymnasium.spec("Ant-v5"), id="BriefAnt-v0", max_episode_steps=3)
+    monkeypatch.setitem(gymnasium.registry, "BriefAnt-v0", spec)
+    return write_pairs("ant.pt", (3,) * 9, observation_dim=105, action_dim=8, metadata={"environment_id": "BriefAnt-v0"})
+
+
+def what_it_sees(run):
+    """The entries of an observation that the policy of a run answers to."""
+    policy, zeros = lightning_bc.load(run), np.zeros((105, 105), np.float32)
+    shifted = zeros + 3 * np.eye(105, dtype=np.float32)
+    return np.flatnonzero(abs(policy(shifted) - policy(zeros)).max(axis=1) > 1e-6).tolist()  # rows round by their place
+
+
+def test_forces_of_contacts_are_hidden_and_shown_where_that_is_asked_for(ant, capsys):
+    said = "BriefAnt-v0: entries 27 to 104 of an observation, forces of contacts, are hidden from the policy"
+    flags = "--rollouts.workers 0 --trainer.max_steps"
+    fit("mine", f"{flags} 4", data=ant)
+    assert said in capsys.readouterr().out
+    assert what_it_sees("mine") == [*range(27)]
+    fit("mine", f"{flags} 8", data=ant)
+    assert said not in capsys.readouterr().out
+    fit("other", f"{flags} 4 --data.hidden_dimensions []", data=ant)
+    assert said not in capsys.readouterr().out
+    assert what_it_sees("other") == [*range(105)]
+    fit("third", f"{flags} 4 --model.init_from checkpoints/other/last.ckpt", data=ant)
+    assert what_it_sees("third") == [*range(105)]                   # as its weights have learnt it
+
+
+def test_who_acts_while_it_learns_sees_forces_of_contacts(ant):
+    fit("mine", f"--rollouts.workers 0 {ONLINE} 20", "GAIL", data=ant)
+    assert what_it_sees("mine") == [*range(105)]
 
 
 # Lightning's own flags
