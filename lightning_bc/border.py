@@ -65,6 +65,11 @@ class Border(nn.Module):
         """Have 0 stand in place of some entries of every observation."""
         self.scale[[*dimensions]] = _UNSEEN
 
+    @property
+    def hidden(self) -> list[int]:
+        """The entries that are hidden."""
+        return (self.scale == _UNSEEN).nonzero().flatten().tolist()
+
     def observe(self, observations: Tensor) -> Tensor:
         """Normalise ``observations`` (..., observation_dim), and bound them at a million standard deviations."""
         return ((observations - self.mean) / self.scale).clamp(-_LARGEST_OBSERVATION, _LARGEST_OBSERVATION)

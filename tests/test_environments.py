@@ -406,7 +406,7 @@ def test_forces_of_contacts_are_where_the_environment_says(environment_id: str, 
         assert environment.observation_space.shape == (first,)      # they are the last ones
 
 
-def test_forces_of_contacts_are_unknown_behind_a_wrapper_that_changes_the_observation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forces_of_contacts_are_unknown_where_a_wrapper_changes_the_observation(monkeypatch: pytest.MonkeyPatch) -> None:
     wrappers = (WrapperSpec("it", "gymnasium.wrappers:FrameStackObservation", {"stack_size": 2}),)
     spec = replace(gymnasium.spec("Ant-v5"), id="Stacked-v0", additional_wrappers=wrappers)
     monkeypatch.setitem(gymnasium.registry, "Stacked-v0", spec)

@@ -181,12 +181,6 @@ class Demonstrations(LightningDataModule):
             )
         if stage == "fit" and not self.budget.takes_every_row:
             rank_zero_only(print)(f"{self.path}: learns from {self.material.summary(pairs)}")
-        is_resumed = self.trainer is not None and self.trainer.ckpt_path is not None  # what was hidden at its start, is
-        if stage == "fit" and self._hidden_dimensions is None and (forces := self.hidden_dimensions) and not is_resumed:
-            rank_zero_only(print)(
-                f"{self.environment_id}: entries {forces[0]} to {forces[-1]} of an observation, forces of contacts, are "
-                "hidden from the policy; --data.hidden_dimensions [] shows them"
-            )
         self.source = {"path": self.path, **self.material.source(pairs)}
 
     def train_dataloader(self) -> Batches | Nothing:
