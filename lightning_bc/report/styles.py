@@ -12,6 +12,7 @@ COLOURS = {
     "AIRL": "#fe45b8",
     "Autoregressive": "#0ba847",
     "Diffusion": "#c61f06",
+    "Ensemble": "#ac53b2",
     "FlowMatching": "#8140c8",
     "GAIL": "#184bff",
     "Gaussian": "#fd5f2c",
