@@ -44,6 +44,12 @@ def test_demonstrations_without_a_transition_are_refused_to_those_who_learn_from
     check_wanted(made((1, 2, 1)), TRANSITIONS, 3)
 
 
+def test_each_process_has_a_pair():
+    with pytest.raises(InputError, match=r"has 4 training pairs for 5 processes; wanted at least one for each"):
+        check_wanted(made((7, 3)), Wanted("MSE", world_size=5), 3)
+    check_wanted(made((7, 3)), Wanted("MSE", world_size=4), 3)
+
+
 @pytest.mark.parametrize("wanted", [WINDOWS, TRANSITIONS], ids=["windows", "transitions"])
 def test_where_episodes_end_must_be_known_to_cut_windows_and_transitions(wanted):
     unknown = made((20,), knows_episodes=False)

@@ -204,6 +204,11 @@ def check_wanted(training: Trajectories, wanted: Wanted, subsample: int) -> None
             f"{training.origin.path}: {wanted.name} learns from transitions, and of none of the {len(training)} training "
             "pairs it is known what was observed after it. Give longer episodes, or the final_observations of each episode."
         )
+    if wanted.world_size > 1 and (pairs := len(training.rows(subsample))) < wanted.world_size:
+        raise InputError(
+            f"{training.origin.path}: has {pairs} training pairs for {wanted.world_size} processes; wanted at least one for "
+            "each. Set --trainer.devices 1."
+        )
 
 
 def split(
