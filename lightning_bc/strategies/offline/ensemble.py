@@ -1,12 +1,11 @@
-"""Ensemble: several policies that differ in their initial weights alone, and the action in their middle.
+"""Ensemble: several policies that differ in their initial weights alone, and their mean action.
 
-    L = (1/M) sum_m L_m(theta_m),    a_d = median over m of a_md(o)
+    L = (1/M) sum_m L_m(theta_m),    action = (1/M) sum_m a_m(o)
 
 Where there are demonstrations, policies that began from other weights agree; where there are none, each goes on as its
-initial weights would have it, and they do not (deep ensembles: Lakshminarayanan 2017, https://arxiv.org/abs/1612.01474, who
-take the mean of what the members predict). A clone of few demonstrations meets such states in every episode, and falls where
-its one guess is wrong. The median of each action dimension is wrong only where half of the members are, and in the same
-direction; the mean is moved by any one.
+initial weights would have it, and they do not (deep ensembles: Lakshminarayanan 2017, https://arxiv.org/abs/1612.01474). A
+clone of few demonstrations meets such states in every episode, and falls where its one guess is wrong; in the mean, errors
+that the members do not share cancel.
 
 Samples are those of one member, drawn anew for each observation: the mixture of the members, each as likely.
 """
@@ -41,7 +40,7 @@ Member = Literal[
 
 
 class Ensemble(OfflineStrategy):
-    """Train several models side by side, and play the median of their actions.
+    """Train several models side by side, and play the mean of their actions.
 
     Args:
         observation_dim: size of an observation.
@@ -67,7 +66,7 @@ class Ensemble(OfflineStrategy):
         action_high: Sequence[float],
         network: NetworkFactory = MLP,
         member: Member = "Autoregressive",
-        members: PositiveInt = 3,
+        members: PositiveInt = 5,
         optimizer: OptimizerCallable = DefaultAdamW,
         schedule: Schedule = "cosine",
     ) -> None:
@@ -97,10 +96,9 @@ class Ensemble(OfflineStrategy):
         return torch.stack([member.loss(observations, actions)[0] for member in self.members]).mean(), {}
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
-        """The median of the members' actions, of an even number the mean of the middle two; or one member's sample."""
-        number = len(self.members)
-        answers = torch.stack([member.act(observations, deterministic) for member in self.members])
+        """The mean of the members' actions, or one member's sample."""
+        answers = torch.stack([member.act(observations, deterministic).clamp(-1.0, 1.0) for member in self.members])
         if deterministic:                                           # (members, batch, action_dim)
-            return answers.sort(dim=0).values[(number - 1) // 2 : number // 2 + 1].mean(dim=0)
-        chosen = torch.randint(number, (1, len(observations), 1), device=answers.device)
+            return answers.mean(dim=0)
+        chosen = torch.randint(len(self.members), (1, len(observations), 1), device=answers.device)
         return answers.gather(0, chosen.expand(1, *answers.shape[1:])).squeeze(0)
