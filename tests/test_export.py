@@ -332,7 +332,7 @@ def test_every_strategy_is_a_graph(cls, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cls", [GaussianMixture, strategies()["Autoregressive"]], ids=["mixture", "bins"])
+@pytest.mark.parametrize("cls", [strategies()[name] for name in ("GaussianMixture", "Autoregressive", "Ensemble")])
 def test_sampled_choices_have_the_policys_distribution(cls, tmp_path):
     strategy = trained(cls)
     onnx_graphs.write(tmp_path, strategy)

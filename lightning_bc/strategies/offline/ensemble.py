@@ -102,5 +102,5 @@ class Ensemble(OfflineStrategy):
         answers = torch.stack([member.act(observations, deterministic) for member in self.members])
         if deterministic:                                           # (members, batch, action_dim)
             return answers.sort(dim=0).values[(number - 1) // 2 : number // 2 + 1].mean(dim=0)
-        chosen = torch.randint(number, (1, len(observations), 1), device=answers.device)
-        return answers.gather(0, chosen.expand(1, *answers.shape[1:])).squeeze(0)
+        chosen = torch.multinomial(torch.ones_like(answers[..., 0]).T, 1)  # (batch, 1)
+        return answers.gather(0, chosen.expand_as(answers[0]).unsqueeze(0)).squeeze(0)
