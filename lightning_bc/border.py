@@ -12,6 +12,11 @@ _UNSEEN = 1e30
 """A scale that makes 0 of what a policy is not to see."""
 
 
+def hidden_by(scale: Tensor) -> list[int]:
+    """The entries of an observation that a border of this ``scale`` (observation_dim,) hides, of any precision."""
+    return (scale.float() == _UNSEEN).nonzero().flatten().tolist()
+
+
 class Border(nn.Module):
     """Observations come in normalised, actions go out in the environment's units.
 
@@ -68,7 +73,7 @@ class Border(nn.Module):
     @property
     def hidden(self) -> list[int]:
         """The entries that are hidden."""
-        return (self.scale == _UNSEEN).nonzero().flatten().tolist()
+        return hidden_by(self.scale)
 
     def observe(self, observations: Tensor) -> Tensor:
         """Normalise ``observations`` (..., observation_dim), and bound them at a million standard deviations."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.nn.modules.module import register_module_forward_hook
@@ -319,6 +320,17 @@ class Strategy(LightningModule, ABC):
         if stage == "fit":
             refuse_other_sizes(self, self.hparams)
             take_a_step(self.optimizer, self.parameters())
+
+    def on_fit_start(self) -> None:
+        """Say what of an observation is hidden; a checkpoint's weights have been loaded."""
+        if hidden := self.border.hidden:
+            firsts = [entry for entry in hidden if entry - 1 not in hidden]
+            lasts = [entry for entry in hidden if entry + 1 not in hidden]
+            spans = [f"{first} to {last}" if first < last else f"{first}" for first, last in zip(firsts, lasts, strict=True)]
+            rank_zero_only(print)(
+                f"hidden from the policy: {', '.join(spans)} of the {self.observation_dim} entries of an observation "
+                "(--data.hidden_dimensions; by default forces of contacts, [] shows all)"
+            )
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the schedule over the run's length."""
