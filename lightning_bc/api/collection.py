@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lightning_bc.api.evaluation import Function, as_expert
 from lightning_bc.api.policy import Policy, load, without_gradients
+from lightning_bc.bounds import check_arguments
 from lightning_bc.demonstrations.collect import Actions, Rounds, check_seed, demonstrate, with_reference_returns
 from lightning_bc.demonstrations.experts import Expert, expert_sha256
 from lightning_bc.demonstrations.readers import torch_file
@@ -42,6 +43,7 @@ def collect(
     Raises:
         InputError: the expert cannot be loaded or does not fit the environment, or the file exists.
     """
+    check_arguments(collect, locals())
     check_seed(pairs, seed)
     if max_episode_steps is not None:
         limit_episodes(environment_id, max_episode_steps)

@@ -12,7 +12,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_bc.aliases import StateDict
-from lightning_bc.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitIntervalAboveZero, UnitIntervalBelowOne
+from lightning_bc.bounds import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    UnitIntervalAboveZero,
+    UnitIntervalBelowOne,
+    check_arguments,
+)
 from lightning_bc.demonstrations import several, without_simulator
 from lightning_bc.demonstrations.batches import Batch, Batches, Nothing
 from lightning_bc.demonstrations.collect import collect_missing, default_path
@@ -109,10 +116,7 @@ class Demonstrations(LightningDataModule):
         memory: NonNegativeFloat | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1 or not 0 <= validation_fraction < 1:      # from Python; the command line looks itself
-            raise InputError(
-                f"batch_size {batch_size}, validation_fraction {validation_fraction}: wanted at least 1, and 0 to below 1."
-            )
+        check_arguments(Demonstrations.__init__, locals())
         paths = several.paths_of(path)
         if environment_id is None and simulator:
             environment_id = DEFAULT_ENVIRONMENT if "{env}" in "".join(paths) else several.stated_environment(paths)

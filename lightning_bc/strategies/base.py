@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from lightning_bc.acting import CannotBeFrozenError, Frozen, freeze
 from lightning_bc.aliases import StateDict
 from lightning_bc.border import Border
+from lightning_bc.bounds import check_arguments
 from lightning_bc.ensembling import LARGEST_EXPONENT, Ensembling
 from lightning_bc.errors import DivergedError, InputError, takes_state
 from lightning_bc.networks import InputSize, Network
@@ -131,6 +132,7 @@ class Strategy(LightningModule, ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
+        check_arguments(type(self).__init__, self.hparams)
         for name in [name for name, value in self.hparams.items() if callable(value)]:
             del self.hparams[name]  # built by hand, not from YAML: a checkpoint holds plain values alone
         self.observation_dim, self.action_dim = observation_dim, len(action_low)
