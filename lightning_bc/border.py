@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lightning_bc.errors import InputError
+
 _LARGEST_OBSERVATION = 1e6
 """In standard deviations; beyond it products could overflow, and a policy must answer every finite observation."""
 
@@ -32,6 +34,9 @@ class Border(nn.Module):
         observation_dim: size of an observation.
         action_low: lower bounds of the actions, (action_dim,).
         action_high: upper bounds of the actions, (action_dim,).
+
+    Raises:
+        InputError: the bounds are none.
     """
 
     mean: Tensor
@@ -45,6 +50,11 @@ class Border(nn.Module):
     def __init__(self, observation_dim: int, action_low: Sequence[float], action_high: Sequence[float]) -> None:
         super().__init__()
         low, high = torch.tensor(action_low, dtype=torch.float32), torch.tensor(action_high, dtype=torch.float32)
+        if low.dim() != 1 or low.shape != high.shape or not (low < high).all():
+            raise InputError(
+                f"action_low {low.tolist()}, action_high {high.tolist()}: wanted as many numbers, one per action dimension, "
+                "the upper above the lower."
+            )
         self.register_buffer("mean", torch.zeros(observation_dim))
         self.register_buffer("scale", torch.ones(observation_dim))
         self.register_buffer("action_scale", (high - low) / 2)

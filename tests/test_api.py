@@ -365,6 +365,9 @@ def test_what_cannot_be_evaluated_is_refused(checkpoint):
         (lambda: build_strategy(MSE, schedule="Constant"), 'schedule="Constant": wanted "cosine" or "constant".'),
         (lambda: build_strategy(Ensemble, members=0), "members=0: wanted a whole number, at least 1."),
         (lambda: build_strategy(Ensemble, member="ACT"), 'member="ACT": wanted "Autoregressive" or'),
+        (lambda: build_strategy(MSE, action_low=[-1.0, -1.0], action_high=[1.0]), "action_low [-1.0, -1.0], action_high"),
+        (lambda: build_strategy(MSE, action_low=[1.0], action_high=[-1.0]), "action_low [1.0], action_high [-1.0]: wanted"),
+        (lambda: lightning_bc.write_demonstrations("x.pt", {}), "demonstrations: is a dict; wanted lightning_bc.Trajec"),
         (lambda: lightning_bc.Rollouts(eval_freq=0), "eval_freq=0: wanted a whole number, at least 1."),
         (lambda: lightning_bc.DAgger("expert.pt", beta=2), "beta=2: wanted 0 to 1."),
         (lambda: lightning_bc.collect("Hopper-v5", len, 10, actions="sample"), 'actions="sample": wanted "sampled" or'),
@@ -373,6 +376,14 @@ def test_what_cannot_be_evaluated_is_refused(checkpoint):
 def test_from_python_arguments_are_looked_at_too(make, words):
     with pytest.raises(InputError, match=f"^{re.escape(words)}"):
         make()
+
+
+@pytest.mark.parametrize("wrong", [{"observation_dim": 3}, {"action_high": (1.0,)}, {"action_low": (-3.0,) * 2}])
+def test_a_strategy_of_another_environment_is_not_trained(wrong, tmp_path):
+    data, (name,) = lightning_bc.Demonstrations(write_pendulum(tmp_path / "pendulum.pt")), wrong
+    strategy = build_strategy(MSE, **(PENDULUM | {"action_high": (3.0,) * len(wrong.get("action_low", "1"))} | wrong))
+    with pytest.raises(InputError, match=f"MSE: {name} is .*, and of InvertedPendulum-v5 it is .*Build it from the data"):
+        Trainer(max_steps=1, **QUIET).fit(strategy, datamodule=data)
 
 
 def test_what_cannot_be_loaded_is_refused(checkpoint):

@@ -12,6 +12,7 @@ from lightning_bc.demonstrations.readers import torch_file
 from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.demonstrations.writing import new_data, write
 from lightning_bc.environments import environment_spaces, limit_episodes
+from lightning_bc.errors import InputError
 
 
 def collect(
@@ -68,8 +69,11 @@ def write_demonstrations(path: str | Path, demonstrations: Trajectories) -> Path
     It is the counterpart of ``read_demonstrations``.
 
     Raises:
-        InputError: the file exists, has another ending or cannot be made, or ``read_demonstrations`` would refuse it.
+        InputError: the file exists, has another ending or cannot be made, or ``read_demonstrations`` would refuse it; or
+            they are no Trajectories.
     """
+    if not isinstance(demonstrations, Trajectories):
+        raise InputError(f"demonstrations: is a {type(demonstrations).__name__}; wanted lightning_bc.Trajectories(...).")
     file = new_data(path)
     write(file, torch_file.checked(file, demonstrations))
     return file

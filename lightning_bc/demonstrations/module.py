@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
@@ -158,6 +159,8 @@ class Demonstrations(LightningDataModule):
     def prepare_data(self) -> None:
         """Collect the default file where it is missing, for ``fit`` only; then read it, before any folder is made."""
         wanted = Wanted.by(self.trainer)
+        if wanted.fits:
+            self._check_strategy()
         if self.path is None:
             if self.trainer is not None and wanted.needs is not Needs.NOTHING:
                 raise InputError(
@@ -172,6 +175,19 @@ class Demonstrations(LightningDataModule):
             without_simulator.check_held_out(self.split[1], self.budget.validation_fraction)
         if wanted.fits:
             self.material.warn(self.hidden_dimensions)
+
+    def _check_strategy(self) -> None:
+        """From Python: is the strategy built for this environment?"""
+        strategy: Any = self.trainer and self.trainer.lightning_module
+        for name in ("observation_dim", "action_low", "action_high"):
+            value = getattr(self, name)
+            theirs = strategy.hparams.get(name, value)
+            if np.shape(theirs) != np.shape(value) or not np.allclose(theirs, value):
+                environment = self.environment_id or "the data"
+                raise InputError(
+                    f"{type(strategy).__name__}: {name} is {theirs}, and of {environment} it is {value}. "
+                    "Build it from the data: (data.observation_dim, data.action_low, data.action_high)."
+                )
 
     def setup(self, stage: str) -> None:
         """Split the pairs by episodes, and bring them to the training device."""

@@ -135,9 +135,9 @@ class Strategy(LightningModule, ABC):
         check_arguments(type(self).__init__, self.hparams)
         for name in [name for name, value in self.hparams.items() if callable(value)]:
             del self.hparams[name]  # built by hand, not from YAML: a checkpoint holds plain values alone
+        self.border = Border(observation_dim, action_low, action_high)
         self.observation_dim, self.action_dim = observation_dim, len(action_low)
         self.optimizer, self.schedule = optimizer, schedule
-        self.border = Border(observation_dim, action_low, action_high)
         self._random_state: StateDict | None = None
         self.recorded: dict[int, Recorded] = {}                     # updates to replay, by their kind
         self._recorded_with: Any = None                             # see _read_once, when they were replayed last
