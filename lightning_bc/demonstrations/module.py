@@ -159,14 +159,14 @@ class Demonstrations(LightningDataModule):
     def prepare_data(self) -> None:
         """Collect the default file where it is missing, for ``fit`` only; then read it, before any folder is made."""
         wanted = Wanted.by(self.trainer)
-        if wanted.fits:
-            self._check_strategy()
         if self.path is None:
             if self.trainer is not None and wanted.needs is not Needs.NOTHING:
                 raise InputError(
                     f"--data.path null: {wanted.name} learns from demonstrations. Name their file with --data.path."
                 )
             return
+        if wanted.fits:
+            self._check_strategy()
         if wanted.fits and self.path == default_path(self.environment_id):
             collect_missing(self.environment_id, self.path)
         self.material.check(wanted)
@@ -177,7 +177,7 @@ class Demonstrations(LightningDataModule):
             self.material.warn(self.hidden_dimensions)
 
     def _check_strategy(self) -> None:
-        """From Python: is the strategy built for this environment?"""
+        """From Python: is the strategy built for these data? One without data may play within bounds of its own."""
         strategy: Any = self.trainer and self.trainer.lightning_module
         for name in ("observation_dim", "action_low", "action_high"):
             value = getattr(self, name)
