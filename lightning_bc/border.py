@@ -5,11 +5,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lightning_bc.errors import InputError
+
 _LARGEST_OBSERVATION = 1e6
 """In standard deviations; beyond it products could overflow, and a policy must answer every finite observation."""
 
 _UNSEEN = 1e30
 """A scale that makes 0 of what a policy is not to see."""
+
+
+def hidden_by(scale: Tensor) -> list[int]:
+    """The entries of an observation that a border of this ``scale`` (observation_dim,) hides, of any precision."""
+    return (scale.float() == _UNSEEN).nonzero().flatten().tolist()
 
 
 class Border(nn.Module):
@@ -27,6 +34,9 @@ class Border(nn.Module):
         observation_dim: size of an observation.
         action_low: lower bounds of the actions, (action_dim,).
         action_high: upper bounds of the actions, (action_dim,).
+
+    Raises:
+        InputError: the bounds are none.
     """
 
     mean: Tensor
@@ -40,6 +50,11 @@ class Border(nn.Module):
     def __init__(self, observation_dim: int, action_low: Sequence[float], action_high: Sequence[float]) -> None:
         super().__init__()
         low, high = torch.tensor(action_low, dtype=torch.float32), torch.tensor(action_high, dtype=torch.float32)
+        if low.dim() != 1 or low.shape != high.shape or not (low < high).all():
+            raise InputError(
+                f"action_low {low.tolist()}, action_high {high.tolist()}: wanted as many numbers, one per action dimension, "
+                "the upper above the lower."
+            )
         self.register_buffer("mean", torch.zeros(observation_dim))
         self.register_buffer("scale", torch.ones(observation_dim))
         self.register_buffer("action_scale", (high - low) / 2)
@@ -68,7 +83,7 @@ class Border(nn.Module):
     @property
     def hidden(self) -> list[int]:
         """The entries that are hidden."""
-        return (self.scale == _UNSEEN).nonzero().flatten().tolist()
+        return hidden_by(self.scale)
 
     def observe(self, observations: Tensor) -> Tensor:
         """Normalise ``observations`` (..., observation_dim), and bound them at a million standard deviations."""

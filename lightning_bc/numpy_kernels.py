@@ -242,11 +242,13 @@ def _rsub(array: Array, other: Any, alpha: float = 1) -> Array:
 
 
 def _sigmoid(array: Array) -> Array:
-    return 1 / (1 + np.exp(-array))
+    with np.errstate(over="ignore"):                                # 1 / inf is 0, as it shall be
+        return 1 / (1 + np.exp(-array))
 
 
 def _silu(array: Array) -> Array:
-    return array / (1 + np.exp(-array))
+    with np.errstate(over="ignore"):
+        return array / (1 + np.exp(-array))
 
 
 def _elu(array: Array, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Array:

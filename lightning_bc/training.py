@@ -269,7 +269,8 @@ class CommandLine(LightningCLI):
         if trainer.enable_progress_bar is not False:
             callbacks.append(Progress(rollouts))
         if (source := self.config[self.command].init_from) and self.checkpoint is None:
-            callbacks.insert(0, InitFrom(source, *initial_weights(Path(source), self.model)))
+            hidden = self.config[self.command].data.hidden_dimensions
+            callbacks.insert(0, InitFrom(source, *initial_weights(Path(source), self.model, hidden)))
         kwargs["logger"] = loggers_of(trainer.logger, self.run, self.checkpoint.step if self.checkpoint else None)
         plugins = [*(trainer.plugins or []), AtomicCheckpointIO(), *trainer_flags.scheduler_plugins(os.environ)]
         return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)

@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -51,6 +52,16 @@ def test_windows(name, batch):
 def test_every_network_can_be_frozen(network, activation):
     strategy = build_strategy(strategies()["MSE"], network=functools.partial(network, activation=activation)).eval()
     assert difference(strategy, 5).max() < 2e-5
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "tanh", "elu"])
+def test_far_observations_are_answered_without_a_warning(activation):
+    strategy = build_strategy(strategies()["MSE"], network=functools.partial(MLP, activation=activation)).eval()
+    far = 1e4 * torch.randn(*strategy.zero_observations(5).shape, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = strategy.frozen()(far)
+    torch.testing.assert_close(found, strategy(far).detach(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("network", [LSTM, Transformer])

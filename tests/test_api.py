@@ -26,7 +26,7 @@ from lightning_bc.networks import MLP
 from lightning_bc.references import References
 from lightning_bc.runs.folders import results_path
 from lightning_bc.runs.results import Results
-from lightning_bc.strategies import MSE, Diffusion, Gaussian
+from lightning_bc.strategies import MSE, Diffusion, Ensemble, Gaussian
 
 PENDULUM = {"observation_dim": 4, "action_low": (-3.0,), "action_high": (3.0,)}
 QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -347,6 +347,50 @@ def test_what_cannot_be_evaluated_is_refused(checkpoint):
         lightning_bc.evaluate(policy, gymnasium.make("InvertedPendulum-v5"))
     with pytest.raises(InputError, match="policy: is a str"):
         lightning_bc.evaluate("last.ckpt", "InvertedPendulum-v5")
+    for wrong, words in (
+        ({"episodes": "2"}, 'episodes="2": wanted a whole number.'),
+        ({"episodes": 2.0}, "episodes=2.0: wanted a whole number."),
+        ({"max_episode_steps": "5"}, 'max_episode_steps="5": wanted a whole number, or None.'),
+        ({"references": (0, 1000)}, "references: is a tuple; wanted those of Demonstrations"),
+    ):
+        with pytest.raises(InputError, match=re.escape(words)):
+            lightning_bc.evaluate(policy, **wrong)
+    with pytest.raises(InputError, match="wanted what load returns, a strategy, or a function"):
+        lightning_bc.evaluate(MSE, "InvertedPendulum-v5")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: build_strategy(MSE, schedule="Constant"), 'schedule="Constant": wanted "cosine" or "constant".'),
+        (lambda: build_strategy(Ensemble, members=0), "members=0: wanted a whole number, at least 1."),
+        (lambda: build_strategy(Ensemble, member="ACT"), 'member="ACT": wanted "Autoregressive" or'),
+        (lambda: build_strategy(MSE, action_low=[-1.0, -1.0], action_high=[1.0]), "action_low [-1.0, -1.0], action_high"),
+        (lambda: build_strategy(MSE, action_low=[1.0], action_high=[-1.0]), "action_low [1.0], action_high [-1.0]: wanted"),
+        (lambda: lightning_bc.write_demonstrations("x.pt", {}), "demonstrations: is a dict; wanted lightning_bc.Trajec"),
+        (lambda: lightning_bc.Rollouts(eval_freq=0), "eval_freq=0: wanted a whole number, at least 1."),
+        (lambda: lightning_bc.DAgger("expert.pt", beta=2), "beta=2: wanted 0 to 1."),
+        (lambda: lightning_bc.collect("Hopper-v5", len, 10, actions="sample"), 'actions="sample": wanted "sampled" or'),
+    ],
+)
+def test_from_python_arguments_are_looked_at_too(make, words):
+    with pytest.raises(InputError, match=f"^{re.escape(words)}"):
+        make()
+
+
+@pytest.mark.parametrize("wrong", [{"observation_dim": 3}, {"action_high": (1.0,)}, {"action_low": (-3.0,) * 2}])
+def test_a_strategy_of_another_environment_is_not_trained(wrong, tmp_path):
+    data, (name,) = lightning_bc.Demonstrations(write_pendulum(tmp_path / "pendulum.pt")), wrong
+    strategy = build_strategy(MSE, **(PENDULUM | {"action_high": (3.0,) * len(wrong.get("action_low", "1"))} | wrong))
+    with pytest.raises(InputError, match=f"MSE: {name} is .*, and of InvertedPendulum-v5 it is .*Build it from the data"):
+        Trainer(max_steps=1, **QUIET).fit(strategy, datamodule=data)
+
+
+def test_what_cannot_be_loaded_is_refused(checkpoint):
+    with pytest.raises(InputError, match="load: path is a NoneType; wanted a file, a folder or the name of a run"):
+        lightning_bc.load(None)
+    with pytest.raises(InputError, match=r"device='gpu': Expected one of cpu, cuda.*Wanted one that torch has here"):
+        lightning_bc.load(checkpoint[0], device="gpu")
 
 
 # Demonstrations

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -447,6 +448,17 @@ def test_absent_default_file_without_a_shipped_expert_names_both_ways_out(tmp_pa
 def test_from_python_a_path_is_a_path_and_numbers_are_looked_at(tmp_path):
     path = write_pairs(tmp_path / "cheetah.pt")
     assert Demonstrations(Path(path), "HalfCheetah-v5").path == str(path)
-    for wrong in ({"batch_size": 0}, {"validation_fraction": 1.0}):
-        with pytest.raises(InputError, match=r"wanted at least 1, and 0 to below 1"):
+    for wrong, words in (
+        ({"batch_size": 0}, "batch_size=0: wanted a whole number, at least 1."),
+        ({"validation_fraction": 1.0}, "validation_fraction=1.0: wanted 0 to below 1."),
+        ({"episodes": 0}, "episodes=0: wanted a whole number, at least 1, or None."),
+        ({"episodes": 2.0}, "episodes=2.0: wanted a whole number, at least 1, or None."),
+        ({"subsample": "2"}, 'subsample="2": wanted a whole number, at least 1.'),
+        ({"seed": True}, "seed=True: wanted a whole number, 0 or more."),
+        ({"hidden_dimensions": [-1]}, "hidden_dimensions=[-1]: wanted a list, each a whole number, 0 or more, or None."),
+        ({"hidden_dimensions": 1}, "hidden_dimensions=1: wanted a list, each a whole number, 0 or more, or None."),
+    ):
+        with pytest.raises(InputError, match=f"^{re.escape(words)}$"):
             Demonstrations(str(path), "HalfCheetah-v5", **wrong)
+    right = {"episodes": np.int64(2), "top_fraction": 1, "hidden_dimensions": range(2)}
+    assert Demonstrations(str(path), "HalfCheetah-v5", **right).hidden_dimensions == range(2)

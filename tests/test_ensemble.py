@@ -44,3 +44,19 @@ def test_the_network_is_evaluated_by_each_member():
     assert build_strategy(Ensemble, member="MSE", members=4).network_evaluations == 4
     ten = build_strategy(Ensemble, member="Diffusion", members=2)
     assert ten.network_evaluations == 2 * build_strategy(type(ten.members[0])).network_evaluations
+
+
+def test_what_all_members_take_of_the_actions_is_said_once(capsys):
+    strategy = build_strategy(Ensemble, member="MSE", members=3)
+    strategy.fit_actions(torch.ones(10, 2))
+    assert capsys.readouterr().out.count("lie on the bounds") == 1
+    assert [float(member.squashing.range) for member in strategy.members] == pytest.approx([0.9] * 3)
+
+
+def test_it_acts_with_what_its_members_act_with():
+    strategy = build_strategy(Ensemble, member="VAE", members=2)
+    kept = strategy.acting_weights()
+    assert not any("encoder" in name for name in kept)
+    assert any("encoder" in name for name in strategy.state_dict())
+    for number, member in enumerate(strategy.members):
+        assert {f"members.{number}.{name}" for name in member.acting_weights()} < kept.keys()

@@ -233,9 +233,12 @@ def write_canary(folder, monkeypatch):
 
 
 CHANGES = {
-    "unknown strategy": ({"strategy": "os.system"}, "strategy os.system: is not known"),
+    "unknown strategy": ({"strategy": "os.system"}, "strategy os.system: is not known. Known: ACT, "),
     "abstract strategy": ({"strategy": "OfflineStrategy"}, "is not known"),
-    "unknown network": ({"network": {"name": "canary.run", "settings": {}}}, "network canary.run: is not known"),
+    "unknown network": (
+        {"network": {"name": "canary.run", "settings": {}}},
+        "One of your own is known in Python, once its module is imported.",
+    ),
     "network with a class path": ({"network": {"class_path": "canary.run", "init_args": {}}}, "network"),
     "unknown key": ({"import": "canary"}, "unknown: import"),
     "unknown setting": ({"hyper_parameters": {"optimizer": "canary.run"}}, "unknown: optimizer"),
@@ -332,7 +335,7 @@ def test_every_strategy_is_a_graph(cls, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cls", [GaussianMixture, strategies()["Autoregressive"]], ids=["mixture", "bins"])
+@pytest.mark.parametrize("cls", [strategies()[name] for name in ("GaussianMixture", "Autoregressive", "Ensemble")])
 def test_sampled_choices_have_the_policys_distribution(cls, tmp_path):
     strategy = trained(cls)
     onnx_graphs.write(tmp_path, strategy)

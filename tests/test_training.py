@@ -467,6 +467,25 @@ def test_what_is_hidden_changes_no_action(data, capsys):
     assert (policy(observations + np.array([0, 0, 1, 0])) != policy(observations)).all()
 
 
+def test_what_is_hidden_is_said_in_float64_too(data, capsys):
+    fit("mine", "--trainer.max_steps 4 --trainer.precision 64-true --data.hidden_dimensions [3]")
+    assert "hidden from the policy: 3 of the 4 entries" in capsys.readouterr().out
+
+
+def test_other_weights_hide_what_they_were_learnt_with(data, capsys):
+    flags = "--model.init_from checkpoints/first/last.ckpt --data.hidden_dimensions"
+    fit("first", "--trainer.max_steps 4 --model.squash true --data.hidden_dimensions [3,1]")
+    fit("second", f"--trainer.max_steps 4 --model.squash true {flags} [1,3]")
+    for other in ("[]", "[1]"):
+        words = refused(capsys, "fit", "--run", "third", "--model", "MSE", "--data.path", data, *SMALL.split(),
+                        "--model.squash", "true", *flags.split(), other)
+        assert f"--data.hidden_dimensions {other}: the weights of --model.init_from checkpoints/first/last.ckpt" in words
+        assert "were learnt with [1, 3] hidden" in words
+    assert not Path("lightning_logs/third").exists()
+    fit("fourth", f"{ONLINE} 20 --env InvertedPendulum-v5 {flags.split(' --')[0]}", "SAC", data="null")
+    assert "hidden from the policy: 1, 3 of the 4 entries" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("model", "path"), [("GAIL", "pendulum.pt"), ("SAC", "null")])
 def test_who_acts_while_it_learns_can_be_hidden_from_too(model, path, data):
     flags = "--env InvertedPendulum-v5 --rollouts.eval_freq 120 --rollouts.episodes 2 --data.hidden_dimensions [1,3]"

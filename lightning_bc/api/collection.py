@@ -5,12 +5,14 @@ from pathlib import Path
 
 from lightning_bc.api.evaluation import Function, as_expert
 from lightning_bc.api.policy import Policy, load, without_gradients
+from lightning_bc.bounds import check_arguments
 from lightning_bc.demonstrations.collect import Actions, Rounds, check_seed, demonstrate, with_reference_returns
 from lightning_bc.demonstrations.experts import Expert, expert_sha256
 from lightning_bc.demonstrations.readers import torch_file
 from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.demonstrations.writing import new_data, write
 from lightning_bc.environments import environment_spaces, limit_episodes
+from lightning_bc.errors import InputError
 
 
 def collect(
@@ -42,6 +44,7 @@ def collect(
     Raises:
         InputError: the expert cannot be loaded or does not fit the environment, or the file exists.
     """
+    check_arguments(collect, locals())
     check_seed(pairs, seed)
     if max_episode_steps is not None:
         limit_episodes(environment_id, max_episode_steps)
@@ -66,8 +69,11 @@ def write_demonstrations(path: str | Path, demonstrations: Trajectories) -> Path
     It is the counterpart of ``read_demonstrations``.
 
     Raises:
-        InputError: the file exists, has another ending or cannot be made, or ``read_demonstrations`` would refuse it.
+        InputError: the file exists, has another ending or cannot be made, or ``read_demonstrations`` would refuse it; or
+            they are no Trajectories.
     """
+    if not isinstance(demonstrations, Trajectories):
+        raise InputError(f"demonstrations: is a {type(demonstrations).__name__}; wanted lightning_bc.Trajectories(...).")
     file = new_data(path)
     write(file, torch_file.checked(file, demonstrations))
     return file

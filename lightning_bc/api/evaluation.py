@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from lightning_bc.api.policy import Policy, device_of, without_gradients
+from lightning_bc.bounds import check_arguments
 from lightning_bc.demonstrations.experts import Expert, check_fits
 from lightning_bc.demonstrations.experts.callables import CallableExpert
 from lightning_bc.environments import EnvironmentSpaces, environment_spaces, limit_episodes, make
@@ -116,14 +117,15 @@ def evaluate(
     Raises:
         InputError: the environment is not known, does not fit the policy, or the policy's answers are no actions there.
     """
+    check_arguments(evaluate, locals())
+    if not isinstance(references, References | None):
+        raise InputError(f"references: is a {type(references).__name__}; wanted those of Demonstrations or a loaded policy.")
     known = policy if isinstance(policy, Policy) else None
     if environment_id is None and (known is None or known.environment_id is None):
         raise InputError("evaluate: nothing says which environment the policy acts in. Give environment_id.")
     environment_id = environment_id or str(known and known.environment_id)
     if not 1 <= episodes <= MOST_EPISODES:
         raise InputError(f"episodes={episodes}: wanted 1 to {MOST_EPISODES:,}.")
-    if bank not in ("test", "selection"):
-        raise InputError(f'bank="{bank}": wanted "test" or "selection".')
     of_run = known if known is not None and known.environment_id == environment_id else None
     limit = max_episode_steps
     if limit is None and of_run is not None:
@@ -153,12 +155,12 @@ def as_expert(policy: Policy | Expert | Function, spaces: EnvironmentSpaces) -> 
     Raises:
         InputError: it is of another environment's dimensions, or no policy at all.
     """
-    if hasattr(policy, "player"):
+    if hasattr(policy, "player") and not isinstance(policy, type):
         expert: Any = policy
         name = str(getattr(policy, "path", None) or type(policy).__name__)
         check_fits(policy.strategy if isinstance(policy, Policy) else expert, name, spaces.environment_id)
         return expert
-    if not callable(policy):
+    if not callable(policy) or isinstance(policy, type):
         raise InputError(f"policy: is a {type(policy).__name__}; wanted what load returns, a strategy, or a function.")
     return CallableExpert(getattr(policy, "__name__", type(policy).__name__), _in_numpy(policy), spaces)
 

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from lightning_bc.runs.weights import check_weights
 from lightning_bc.strategies import Strategy, strategy_of_checkpoint
 from lightning_bc.strategies.base import evaluating
 from lightning_bc.strategies.registry import take_weights
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Policy:
@@ -186,8 +188,11 @@ def load(
         device: where the policy computes.
 
     Raises:
-        InputError: there is no such file, it cannot be read, or it does not fit the environment or the strategy.
+        InputError: there is no such file, it cannot be read, or it does not fit the environment or the strategy; or there is
+            no such device.
     """
+    if not isinstance(path, str | Path):
+        raise InputError(f"load: path is a {type(path).__name__}; wanted a file, a folder or the name of a run.")
     if exported.is_folder(path):
         return _exported(Path(path), strategy, environment_id, device)
     file = _file(path)
@@ -204,7 +209,7 @@ def load(
     else:
         actor = load_expert(file, environment_id)
     if isinstance(actor, nn.Module):
-        actor.to(device).eval().requires_grad_(False)
+        _moved(actor, device).eval().requires_grad_(False)
     content = content or {}
     data, step = content.get(Demonstrations.__qualname__, {}), content.get("global_step")
     said = data.get("environment_id") or None
@@ -214,11 +219,20 @@ def load(
     return Policy(actor, said, References.from_dict(data["references"]), file, step, limit)
 
 
+def _moved(actor: Module, device: torch.device | str) -> Module:
+    """``actor`` on ``device``."""
+    try:
+        return actor.to(device)
+    except (AssertionError, RuntimeError, TypeError) as error:      # which of them, depends on how torch was built
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"device={device!r}: {reason}. Wanted one that torch has here; the CPU is always there.") from error
+
+
 def _exported(folder: Path, strategy: Strategy | None, environment_id: str | None, device: torch.device | str) -> Policy:
     if strategy is not None:
         raise InputError(f"{folder}: is an exported policy, which says what its strategy is. Leave strategy away.")
     description = exported.read(folder)
-    actor = exported.rebuilt(folder, description).to(device)
+    actor = _moved(exported.rebuilt(folder, description), device)
     if environment_id is not None:
         check_fits(actor, str(folder), environment_id)
     theirs, step = description["environment_id"], description["step"]

@@ -25,7 +25,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_bc.aliases import StateDict
-from lightning_bc.bounds import ClosedUnitInterval, PositiveInt
+from lightning_bc.bounds import ClosedUnitInterval, PositiveInt, check_arguments
 from lightning_bc.callbacks.points import honour_signals
 from lightning_bc.demonstrations.experts import Expert, expert_sha256, load_expert
 from lightning_bc.demonstrations.trajectories import Trajectories, recorded
@@ -80,6 +80,7 @@ class DAgger(Callback):
                 f"DAgger: expert is a {type(expert).__name__}; wanted a file, or a function by its name, "
                 "package.module:function."
             )
+        check_arguments(DAgger.__init__, locals())
         self.path, self.round_every, self.rounds, self.episodes, self.beta = expert, round_every, rounds, episodes, beta
         self.rounds_done = 0
         self.sha256: str | None = None                              # of the expert, once it has labelled

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_bc.aliases import StateDict
-from lightning_bc.bounds import NonNegativeInt, PositiveInt
+from lightning_bc.bounds import NonNegativeInt, PositiveInt, check_arguments
 from lightning_bc.callbacks.background import Background, cores_of_run, training_cores, why_not, workers_that_pay
 from lightning_bc.callbacks.checked import refuse_blind
 from lightning_bc.callbacks.points import held_out_point, honour_signals, log, of_episodes, played_point
@@ -76,6 +76,7 @@ class Rollouts(Callback):
         validation_freq: PositiveInt | None = None,
         workers: NonNegativeInt | None = None,
     ) -> None:
+        check_arguments(Rollouts.__init__, locals())
         self.eval_freq, self.episodes, self.video = eval_freq, episodes, video
         self.max_episode_steps, self.validation_freq = max_episode_steps, validation_freq
         self.last_step = self.last_position = -1                    # of Lightning, and as eval_freq counts

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
@@ -12,7 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_bc.aliases import StateDict
-from lightning_bc.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitIntervalAboveZero, UnitIntervalBelowOne
+from lightning_bc.bounds import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    UnitIntervalAboveZero,
+    UnitIntervalBelowOne,
+    check_arguments,
+)
 from lightning_bc.demonstrations import several, without_simulator
 from lightning_bc.demonstrations.batches import Batch, Batches, Nothing
 from lightning_bc.demonstrations.collect import collect_missing, default_path
@@ -109,10 +117,7 @@ class Demonstrations(LightningDataModule):
         memory: NonNegativeFloat | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1 or not 0 <= validation_fraction < 1:      # from Python; the command line looks itself
-            raise InputError(
-                f"batch_size {batch_size}, validation_fraction {validation_fraction}: wanted at least 1, and 0 to below 1."
-            )
+        check_arguments(Demonstrations.__init__, locals())
         paths = several.paths_of(path)
         if environment_id is None and simulator:
             environment_id = DEFAULT_ENVIRONMENT if "{env}" in "".join(paths) else several.stated_environment(paths)
@@ -160,6 +165,8 @@ class Demonstrations(LightningDataModule):
                     f"--data.path null: {wanted.name} learns from demonstrations. Name their file with --data.path."
                 )
             return
+        if wanted.fits:
+            self._check_strategy()
         if wanted.fits and self.path == default_path(self.environment_id):
             collect_missing(self.environment_id, self.path)
         self.material.check(wanted)
@@ -168,6 +175,19 @@ class Demonstrations(LightningDataModule):
             without_simulator.check_held_out(self.split[1], self.budget.validation_fraction)
         if wanted.fits:
             self.material.warn(self.hidden_dimensions)
+
+    def _check_strategy(self) -> None:
+        """From Python: is the strategy built for these data? One without data may play within bounds of its own."""
+        strategy: Any = self.trainer and self.trainer.lightning_module
+        for name in ("observation_dim", "action_low", "action_high"):
+            value = getattr(self, name)
+            theirs = strategy.hparams.get(name, value)
+            if np.shape(theirs) != np.shape(value) or not np.allclose(theirs, value):
+                environment = self.environment_id or "the data"
+                raise InputError(
+                    f"{type(strategy).__name__}: {name} is {theirs}, and of {environment} it is {value}. "
+                    "Build it from the data: (data.observation_dim, data.action_low, data.action_high)."
+                )
 
     def setup(self, stage: str) -> None:
         """Split the pairs by episodes, and bring them to the training device."""

@@ -1,11 +1,12 @@
 """Whether weights that were saved fit a strategy that was built."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from lightning_bc.aliases import StateDict
+from lightning_bc.border import hidden_by
 from lightning_bc.errors import InputError
 from lightning_bc.runs.folders import open_checkpoint
 from lightning_bc.strategies import Strategy, strategy_of_checkpoint
@@ -22,11 +23,17 @@ def check_weights(source: str, module: nn.Module, weights: Mapping[str, Tensor])
     check_shapes(source, f"this {type(module).__name__}", module.state_dict(), weights, way_out)
 
 
-def initial_weights(path: Path, strategy: Strategy) -> tuple[StateDict, bool]:
+def initial_weights(path: Path, strategy: Strategy, hidden: Sequence[int] | None) -> tuple[StateDict, bool]:
     """The weights that a new run of ``strategy`` starts from, and whether they are a clone's, which another one has learnt.
 
+    Args:
+        path: of the checkpoint.
+        strategy: as it was built.
+        hidden: entries of an observation that it was said to hide, if anything was said.
+
     Raises:
-        InputError: they are not of the same strategy and shapes, and it cannot begin from the other strategy's.
+        InputError: they are not of the same strategy and shapes, and it cannot begin from the other strategy's; or they were
+            learnt with other entries hidden.
     """
     checkpoint = open_checkpoint(path, "--model.init_from")
     theirs, ours = strategy_of_checkpoint(path, checkpoint).__name__, type(strategy).__name__
@@ -40,4 +47,10 @@ def initial_weights(path: Path, strategy: Strategy) -> tuple[StateDict, bool]:
             )
         weights = taken
     check_weights(f"--model.init_from {path}", strategy, weights)
+    unseen = hidden_by(weights["border.scale"])
+    if hidden is not None and {*hidden} != {*unseen}:
+        raise InputError(
+            f"--data.hidden_dimensions {[*hidden]}: the weights of --model.init_from {path} were learnt with {unseen} "
+            "hidden, and go on so. Leave --data.hidden_dimensions away."
+        )
     return weights, is_clone

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.nn.modules.module import register_module_forward_hook
@@ -18,6 +19,7 @@ from torch.optim import Optimizer
 from lightning_bc.acting import CannotBeFrozenError, Frozen, freeze
 from lightning_bc.aliases import StateDict
 from lightning_bc.border import Border
+from lightning_bc.bounds import check_arguments
 from lightning_bc.ensembling import LARGEST_EXPONENT, Ensembling
 from lightning_bc.errors import DivergedError, InputError, takes_state
 from lightning_bc.networks import InputSize, Network
@@ -130,11 +132,12 @@ class Strategy(LightningModule, ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
+        check_arguments(type(self).__init__, self.hparams)
         for name in [name for name, value in self.hparams.items() if callable(value)]:
             del self.hparams[name]  # built by hand, not from YAML: a checkpoint holds plain values alone
+        self.border = Border(observation_dim, action_low, action_high)
         self.observation_dim, self.action_dim = observation_dim, len(action_low)
         self.optimizer, self.schedule = optimizer, schedule
-        self.border = Border(observation_dim, action_low, action_high)
         self._random_state: StateDict | None = None
         self.recorded: dict[int, Recorded] = {}                     # updates to replay, by their kind
         self._recorded_with: Any = None                             # see _read_once, when they were replayed last
@@ -319,6 +322,17 @@ class Strategy(LightningModule, ABC):
         if stage == "fit":
             refuse_other_sizes(self, self.hparams)
             take_a_step(self.optimizer, self.parameters())
+
+    def on_fit_start(self) -> None:
+        """Say what of an observation is hidden; a checkpoint's weights have been loaded."""
+        if hidden := self.border.hidden:
+            firsts = [entry for entry in hidden if entry - 1 not in hidden]
+            lasts = [entry for entry in hidden if entry + 1 not in hidden]
+            spans = [f"{first} to {last}" if first < last else f"{first}" for first, last in zip(firsts, lasts, strict=True)]
+            rank_zero_only(print)(
+                f"hidden from the policy: {', '.join(spans)} of the {self.observation_dim} entries of an observation "
+                "(--data.hidden_dimensions; by default forces of contacts, [] shows all)"
+            )
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the schedule over the run's length."""

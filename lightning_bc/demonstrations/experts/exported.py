@@ -212,7 +212,10 @@ def _checked(path: Path, key: str, cls: type, given: dict[str, Any], skip: set[s
 
 def _known(path: Path, key: str, name: str, classes: Mapping[str, type]) -> Any:
     if name not in classes:
-        raise InputError(f"{path}: {key} {name}: is not known. Known: {', '.join(classes)}.")
+        raise InputError(
+            f"{path}: {key} {name}: is not known. Known: {', '.join(classes)}. One of your own is known "
+            "in Python, once its module is imported."
+        )
     return classes[name]
 
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanMetric, MeanSquaredError
 
@@ -112,17 +111,6 @@ class OfflineStrategy(Strategy):
             self.border.hide(data.hidden_dimensions)
             actions = data.training_actions.to(self.border.mean.device)  # pairs are on the GPU before the weights are
             self.fit_actions(self.border.scaled(actions))
-
-    def on_fit_start(self) -> None:
-        """Say what of an observation is hidden; a checkpoint's weights have been loaded."""
-        if hidden := self.border.hidden:
-            firsts = [entry for entry in hidden if entry - 1 not in hidden]
-            lasts = [entry for entry in hidden if entry + 1 not in hidden]
-            spans = [f"{first} to {last}" if first < last else f"{first}" for first, last in zip(firsts, lasts, strict=True)]
-            rank_zero_only(print)(
-                f"hidden from the policy: {', '.join(spans)} of the {self.observation_dim} entries of an observation "
-                "(--data.hidden_dimensions; by default forces of contacts, [] shows all)"
-            )
 
     def across(self, batch: Batch) -> Batch:
         """A ``batch`` as ``loss`` sees it."""

@@ -11,12 +11,14 @@ Samples are those of one member, drawn anew for each observation: the mixture of
 """
 
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from lightning_bc.aliases import StateDict
 from lightning_bc.bounds import PositiveInt
 from lightning_bc.networks import MLP, Network, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Schedule
@@ -86,10 +88,19 @@ class Ensemble(OfflineStrategy):
         """Those of each member."""
         return super().network_calls() * len(self.members)
 
+    def acting_weights(self) -> StateDict:
+        """Those of each member, and the border's."""
+        own = {name: value for name, value in self.state_dict().items() if not name.startswith("members.")}
+        parts = [(f"members.{number}", member.acting_weights()) for number, member in enumerate(self.members)]
+        return own | {f"{part}.{name}": value for part, weights in parts for name, value in weights.items()}
+
     def fit_actions(self, actions: Tensor) -> None:
         """Each member takes what it needs to know of them."""
-        for member in self.members:
-            member.fit_actions(actions)
+        first, *others = self.members
+        first.fit_actions(actions)
+        with redirect_stdout(None):                                 # they would say the same
+            for member in others:
+                member.fit_actions(actions)
 
     def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
         """The mean of the members' losses; no member's gradient depends on another."""
@@ -100,5 +111,5 @@ class Ensemble(OfflineStrategy):
         answers = torch.stack([member.act(observations, deterministic).clamp(-1.0, 1.0) for member in self.members])
         if deterministic:                                           # (members, batch, action_dim)
             return answers.mean(dim=0)
-        chosen = torch.randint(len(self.members), (1, len(observations), 1), device=answers.device)
-        return answers.gather(0, chosen.expand(1, *answers.shape[1:])).squeeze(0)
+        chosen = torch.multinomial(torch.ones_like(answers[..., 0]).T, 1)  # (batch, 1)
+        return answers.gather(0, chosen.expand_as(answers[0]).unsqueeze(0)).squeeze(0)
