@@ -32,7 +32,6 @@ SHOWN = {
     "devices": "how many, or which",
     "precision": "32-true, bf16-mixed, 16-mixed or 64-true",
     "gradient_clip_val": "largest norm of the gradient of all parameters",
-    "deterministic": "choose algorithms that repeat themselves, also on a GPU",
     "callbacks": "further callbacks, such as lightning_bc.callbacks.DAgger; see configs/dagger.yaml",
     "logger": "false writes no TensorBoard events",
     "enable_progress_bar": "false for a quiet terminal",

@@ -75,9 +75,9 @@ class Demonstrations(LightningDataModule):
         observation_keys: which observations are put side by side, KEY [KEY ...]; where the file keeps several (obs/KEY of
             HDF5, dictionaries, columns of LeRobot), those, in this order; where it keeps one array of an environment with
             dictionaries, the order of its columns. Default: what the environment's space or the format says.
-        hidden_dimensions: entries of an observation that nobody who learns sees, [8,9]; there is 0 in their place, for
-            critics and discriminators too. DAgger's teacher sees all. Default: for strategies that learn from pairs the
-            contact forces that the environment declares, as Ant-v5 and Humanoid-v5 do; [] hides none.
+        hidden_dimensions: entries of an observation to hide, [8,9], [] for none, by default forces of contacts; there is 0
+            in their place for all who learn, critics and discriminators too. DAgger's teacher sees all. The default is that of
+            strategies that learn from pairs, where the environment declares which entries these are (Ant-v5, Humanoid-v5).
         action_low: without a simulator, lower bounds of the actions; default: the least of the file.
         action_high: without a simulator, upper bounds of the actions; default: the greatest of the file.
         simulator: whether the environment can be played in. false takes everything from the file, see ``without_simulator``;
