@@ -76,7 +76,7 @@ class Demonstrations(LightningDataModule):
             HDF5, dictionaries, columns of LeRobot), those, in this order; where it keeps one array of an environment with
             dictionaries, the order of its columns. Default: what the environment's space or the format says.
         hidden_dimensions: entries of an observation to hide, [8,9], [] for none, by default forces of contacts; there is 0
-            in their place for all who learn, critics and discriminators too. DAgger's teacher sees all. The default is that of
+            in their place for all who learn, critics and discriminators too. DAgger's teacher sees all. The default is of
             strategies that learn from pairs, where the environment declares which entries these are (Ant-v5, Humanoid-v5).
         action_low: without a simulator, lower bounds of the actions; default: the least of the file.
         action_high: without a simulator, upper bounds of the actions; default: the greatest of the file.
