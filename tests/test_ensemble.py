@@ -46,10 +46,9 @@ def test_the_network_is_evaluated_by_each_member():
     assert ten.network_evaluations == 2 * build_strategy(type(ten.members[0])).network_evaluations
 
 
-def test_what_all_members_take_of_the_actions_is_said_once(capsys):
+def test_all_members_take_what_they_need_to_know_of_the_actions():
     strategy = build_strategy(Ensemble, member="MSE", members=3)
     strategy.fit_actions(torch.ones(10, 2))
-    assert capsys.readouterr().out.count("lie on the bounds") == 1
     assert [float(member.squashing.range) for member in strategy.members] == pytest.approx([0.9] * 3)
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanMetric, MeanSquaredError
 
@@ -19,7 +20,7 @@ from lightning_bc.strategies.base import Metrics, Schedule, Strategy
 from lightning_bc.strategies.contract import Metric, data_of
 from lightning_bc.strategies.offline.averaging import Averages
 from lightning_bc.strategies.offline.explained_variance import ExplainedVariance
-from lightning_bc.strategies.offline.squashing import Squashing
+from lightning_bc.strategies.offline.squashing import SATURATED_RANGE, Squashing, saturated_share
 from lightning_bc.strategies.recorded import Update
 
 Batch = tuple[Tensor, ...]
@@ -110,7 +111,13 @@ class OfflineStrategy(Strategy):
             self.border.take(*data.observation_moments)
             self.border.hide(data.hidden_dimensions)
             actions = data.training_actions.to(self.border.mean.device)  # pairs are on the GPU before the weights are
-            self.fit_actions(self.border.scaled(actions))
+            scaled = self.border.scaled(actions)
+            self.fit_actions(scaled)
+            if not all(module.is_plain for module in self.modules() if isinstance(module, Squashing)):
+                rank_zero_only(print)(
+                    f"actions: {saturated_share(scaled):.1%} of their numbers lie on the bounds, so the bounds are put at "
+                    f"{SATURATED_RANGE} of the tanh's range (strategies/offline/squashing.py)"
+                )
 
     def across(self, batch: Batch) -> Batch:
         """A ``batch`` as ``loss`` sees it."""

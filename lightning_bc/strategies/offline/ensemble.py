@@ -11,7 +11,6 @@ Samples are those of one member, drawn anew for each observation: the mixture of
 """
 
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from typing import Any, Literal
 
 import torch
@@ -96,11 +95,8 @@ class Ensemble(OfflineStrategy):
 
     def fit_actions(self, actions: Tensor) -> None:
         """Each member takes what it needs to know of them."""
-        first, *others = self.members
-        first.fit_actions(actions)
-        with redirect_stdout(None):                                 # they would say the same
-            for member in others:
-                member.fit_actions(actions)
+        for member in self.members:
+            member.fit_actions(actions)
 
     def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
         """The mean of the members' losses; no member's gradient depends on another."""

@@ -14,7 +14,6 @@ By the change of variables log p(a) = log p(u) - log(da / du), da / du = (1 - (c
 """
 
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 LARGEST = 0.999
@@ -27,6 +26,11 @@ SATURATED_RANGE = 0.9
 """What it falls to."""
 
 
+def saturated_share(actions: Tensor) -> float:
+    """How many of the numbers in scaled ``actions`` (..., action_dim) lie on the bounds, 0 to 1."""
+    return int((actions.abs() >= LARGEST).sum()) / actions.numel()
+
+
 class Squashing(nn.Module):
     """The map between scaled actions a and u, chosen by the training actions."""
 
@@ -37,15 +41,8 @@ class Squashing(nn.Module):
         self.register_buffer("range", torch.ones(()))               # c
 
     def fit(self, actions: Tensor) -> None:
-        """Choose c by the scaled training ``actions`` (pairs, action_dim), and say so where they saturate."""
-        share = int((actions.abs() >= LARGEST).sum()) / actions.numel()
-        saturates = share > SATURATED_SHARE
-        self.range.fill_(SATURATED_RANGE if saturates else 1.0)
-        if saturates:
-            rank_zero_only(print)(
-                f"actions: {share:.1%} of their numbers lie on the bounds, so the bounds are put at "
-                f"{SATURATED_RANGE} of the tanh's range (strategies/offline/squashing.py)"
-            )
+        """Choose c by the scaled training ``actions`` (pairs, action_dim)."""
+        self.range.fill_(SATURATED_RANGE if saturated_share(actions) > SATURATED_SHARE else 1.0)
 
     @property
     def is_plain(self) -> bool:
