@@ -65,8 +65,8 @@ _WANTED = {
 
 
 NEEDS_CHECKPOINT = (
-    "--ckpt_path is needed: the file of a checkpoint, whose run's configuration is then found by itself, or last with a "
-    "--config for the newest run that has it; or the name of a run, --run."
+    "--ckpt_path is needed: the file of a checkpoint or the name of a run, whose configuration is then found by itself, or "
+    "last with a --config for the newest run that has it; or --run."
 )
 
 

@@ -119,12 +119,12 @@ COMMANDS = {
     "validate": Command(
         "measure a checkpoint's loss on held-out episodes",
         _train,
-        "validate --ckpt_path checkpoints/RUN/last.ckpt",
+        "validate --run RUN",
     ),
     "test": Command(
         "score a checkpoint on the test bank again",
         _train,
-        "test --ckpt_path checkpoints/RUN/last.ckpt",
+        "test --run RUN",
     ),
     "evaluate": Command(
         "play checkpoints and experts, and compare what they earn",
@@ -153,12 +153,12 @@ COMMANDS = {
     "play": Command(
         "write a video of a checkpoint's episodes",
         _flags_of("lightning_bc.tools.video", "film", extra=("play", "video")),
-        "play --ckpt_path checkpoints/RUN/last.ckpt --output cheetah.mp4",
+        "play --ckpt_path RUN --output cheetah.mp4",
     ),
     "export": Command(
         "write a checkpoint as JSON, safetensors and ONNX, or as a CleanRL actor",
         _flags_of("lightning_bc.tools.export", "export"),
-        "export --ckpt_path checkpoints/RUN/last.ckpt --output policy --onnx true",
+        "export --ckpt_path RUN --output policy --onnx true",
     ),
     "study": Command(
         "run every fit of a file: rows x columns x seeds",

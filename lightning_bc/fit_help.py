@@ -41,7 +41,7 @@ RUN_FLAGS = {
     "env": "Gymnasium id; default: the data file's, or the checkpoint's, else HalfCheetah-v5",
     "run": "name of the run: what has begun goes on, what is finished is printed; default: new",
     "ckpt_path": "a checkpoint to go on from, or last: the newest run with this configuration",
-    "model.init_from": "a checkpoint from whose weights a new run starts, of SAC also from a clone",
+    "model.init_from": "a checkpoint or run from whose weights a new run starts, of SAC a clone too",
     "seed_everything": "seed of weights, order of pairs and random actions; default 0",
     "print_config": "print the whole configuration, and end",
 }

@@ -161,7 +161,7 @@ class CommandLine(LightningCLI):
             dest="init_from",
             type=str | None,
             default=None,
-            help="start a new run from this checkpoint's weights and normalisation; SAC begins from a clone's too",
+            help="begin a new run from a checkpoint's, or a run's, weights and normalisation; SAC from a clone's too",
         )
         parser.add_argument(
             "--record_updates",
@@ -270,7 +270,7 @@ class CommandLine(LightningCLI):
             callbacks.append(Progress(rollouts))
         if (source := self.config[self.command].init_from) and self.checkpoint is None:
             hidden = self.config[self.command].data.hidden_dimensions
-            callbacks.insert(0, InitFrom(source, *initial_weights(Path(source), self.model, hidden)))
+            callbacks.insert(0, InitFrom(source, *initial_weights(source, self.model, hidden)))
         kwargs["logger"] = loggers_of(trainer.logger, self.run, self.checkpoint.step if self.checkpoint else None)
         plugins = [*(trainer.plugins or []), AtomicCheckpointIO(), *trainer_flags.scheduler_plugins(os.environ)]
         return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)

@@ -126,9 +126,10 @@ def test_the_score_of_another_checkpoint_does_not_replace_the_last_ones(data):
     assert Path(f"lightning_logs/{run}/results-best.json").is_file()
 
 
-def test_validate_reports_held_out_metrics(data, capsys):
+@pytest.mark.parametrize("named", ["--run", "--ckpt_path"])
+def test_validate_reports_held_out_metrics(named, data, capsys):
     run = fit(data)
-    main(["validate", "--config", f"lightning_logs/{run}/config.yaml", "--ckpt_path", f"checkpoints/{run}/last.ckpt"])
+    main(["validate", named, run])
     printed = capsys.readouterr().out
     for name in ("validation/loss", "validation/action_mean_squared_error", "validation/explained_variance"):
         assert name in printed

@@ -187,7 +187,7 @@ def test_a_run_begins_as_its_clone_and_is_resumed_exactly_without_it(clones, cap
     [
         ("--model TD3 --model.init_from clone.ckpt", "is a checkpoint of MSE, and this run is of TD3. A clone that"),
         ("--model SAC --model.init_from clone.ckpt --model.network.hidden_sizes [7]", "(8, 4), and this SAC has it (7, 4)"),
-        ("--model SAC --model.init_from gone.ckpt", "--model.init_from gone.ckpt: no such file"),
+        ("--model SAC --model.init_from gone.ckpt", "--model.init_from gone.ckpt: no such checkpoint, and no last.ckpt"),
         ("--model SAC --model.demonstrated 0.5", "--data.path null: SAC learns from demonstrations"),
     ],
 )

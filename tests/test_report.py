@@ -164,9 +164,10 @@ def test_what_changes_the_policy_is_another_method(change):
     assert len(charts()[0].methods) == 2
 
 
-def test_a_clone_per_seed_makes_one_method():
+@pytest.mark.parametrize("named", ["checkpoints/clone-{}/last.ckpt", "lightning_logs/clone-{}", "clone-{}"])
+def test_a_clone_per_seed_makes_one_method(named):
     for seed in range(2):
-        path = f"checkpoints/clone-{seed}/last.ckpt"
+        path = named.format(seed)
         write_run(f"improved-{seed}", config=CONFIG | {"init_from": path, "seed_everything": seed}, seed=seed)
     assert [len(method.runs) for method in charts()[0].methods] == [2]
 

@@ -409,16 +409,17 @@ def test_a_cosine_that_goes_on_with_another_length_is_where_an_uninterrupted_one
 # Other weights to start from
 
 
-def test_a_new_run_starts_from_a_checkpoints_weights(data, capsys):
+@pytest.mark.parametrize("named", ["checkpoints/first/last.ckpt", "first", "lightning_logs/first"])
+def test_a_new_run_starts_from_a_checkpoints_weights(named, data, capsys):
     before = fit("first", "--trainer.max_steps 8", "Autoregressive")
     environment = {"environment_id": "InvertedPendulum-v5"}
     write_pairs("other.pt", lengths=(7,) * 12, observation_dim=4, action_dim=1, metadata=environment)
     flags = "--trainer.max_steps 4 --model.optimizer.lr 1e-12 --model.optimizer.weight_decay 0"
     capsys.readouterr()
-    after = fit("second", f"{flags} --model.init_from checkpoints/first/last.ckpt", "Autoregressive", "other.pt")
-    assert "weights, and mean and scale of observations, from checkpoints/first/last.ckpt" in capsys.readouterr().out
+    after = fit("second", f"{flags} --model.init_from {named}", "Autoregressive", "other.pt")
+    assert f"weights, and mean and scale of observations, from {named}" in capsys.readouterr().out
     assert after["global_step"] == 4
-    assert config("second")["init_from"] == "checkpoints/first/last.ckpt"
+    assert config("second")["init_from"] == named
     for name, value in before["state_dict"].items():
         torch.testing.assert_close(after["state_dict"][name], value, atol=1e-8, rtol=0)
 

@@ -286,20 +286,9 @@ def _tensor(observation: Any) -> Tensor:
 
 
 def _file(path: str | Path) -> Path:
-    """The file that ``path`` means: itself, or the last checkpoint of the run that it names; or a function's name."""
-    path = Path(path)
-    if shipped(path).is_file() or callables.is_name(str(path)):
-        return path
-    checkpoints = path.absolute().parent.parent / folders.CHECKPOINTS / path.name
-    names = [path] if path.is_dir() else []
-    names += [checkpoints] if path.is_dir() else [folders.CHECKPOINTS / path] if len(path.parts) == 1 else []
-    for folder in names:
-        if (folder / "last.ckpt").is_file():
-            return folder / "last.ckpt"
-    raise InputError(
-        f"{path}: no such checkpoint{', and no last.ckpt of that run' if names else ''}. Wanted a file, the folder of a "
-        f"run, or the name of a run in {folders.CHECKPOINTS}/.{folders.nearest_runs(path.name)}"
-    )
+    """The file that ``path`` means: one that lies there or is shipped, or a run's last checkpoint; or a function's name."""
+    is_said = shipped(path).is_file() or callables.is_name(str(path))
+    return Path(path) if is_said else folders.checkpoint_file(path)
 
 
 def is_checkpoint(path: str | Path) -> bool:

@@ -51,10 +51,17 @@ def changed_parameters(config: Chosen) -> Parameters:
     for callback in naming_callbacks(config):
         found |= _differing_arguments(callback)
     source = config.get("init_from")
-    if source is not None and Path(source).stem in ("last", "best"):  # of a run, whose name says more
-        source = re.sub(rf"[-_]?(seed)?[-_]?{config.get('seed_everything')}$", "", Path(source).parent.name)  # one per seed
+    if source is not None and (run := _run_of(Path(source))):       # whose name says more
+        source = re.sub(rf"[-_]?(seed)?[-_]?{config.get('seed_everything')}$", "", run)  # one per seed
     others = {"init_from": source, "max_episode_steps": config.get("rollouts", {}).get("max_episode_steps")}
     return found | {name: value for name, value in others.items() if value is not None}
+
+
+def _run_of(checkpoint: Path) -> str | None:
+    """The run that is meant, by its name, its folder or its own checkpoints; None for a file of another name."""
+    if checkpoint.stem in ("last", "best"):
+        return checkpoint.parent.name
+    return None if checkpoint.suffix == ".ckpt" else checkpoint.name
 
 
 def naming_callbacks(config: Chosen) -> list[Chosen]:

@@ -80,18 +80,41 @@ def config_path(run: str) -> Path:
     return LOGS / run / CONFIG_FILE
 
 
-def open_checkpoint(path: str | Path, flag: str = "") -> StateDict:
+def checkpoint_file(path: str | Path, flag: str = "") -> Path:
+    """The file that ``path`` means: itself, or the last checkpoint of the run that it names, by its name or a folder of it.
+
+    Args:
+        flag: by which it was named, if by any.
+
+    Raises:
+        InputError: there is no such file and no such run.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    checkpoints = path.absolute().parent.parent / CHECKPOINTS / path.name
+    names = [path] if path.is_dir() else []
+    names += [checkpoints] if path.is_dir() else [CHECKPOINTS / path] if len(path.parts) == 1 else []
+    for folder in names:
+        if (folder / "last.ckpt").is_file():
+            return folder / "last.ckpt"
+    what = "no such checkpoint, and no last.ckpt of that run" if names else "no such checkpoint"
+    raise InputError(
+        f"{flag} {path}: {what}. Wanted a file, the folder of a run, or the name of a run in "
+        f"{CHECKPOINTS}/.{nearest_runs(path.name)}".lstrip()
+    )
+
+
+def open_checkpoint(path: Path, flag: str = "") -> StateDict:
     """What a checkpoint holds, on the CPU; nothing in the file is run.
 
     Args:
+        path: of the file, which is there.
         flag: by which it was named, where that is neither --ckpt_path nor --run.
 
     Raises:
-        InputError: there is no such file, it cannot be read, or ``fit`` has not saved it.
+        InputError: it cannot be read, or ``fit`` has not saved it.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{flag or '--ckpt_path'} {path}: no such file. Checkpoints lie in {CHECKPOINTS}/RUN/last.ckpt.")
     named = f"{flag} {path}".lstrip()
     others = [other.name for other in sorted(path.parent.glob("*.ckpt")) if other != path]
     way_out = f" Beside it lies {', '.join(others)}." if others else ""

@@ -172,10 +172,7 @@ def content_of(path: str | Path) -> dict[str, Any]:
     return content
 
 
-_ANEW = (
-    "Write it anew: python -m lightning_bc test --config lightning_logs/RUN/config.yaml "
-    "--ckpt_path checkpoints/RUN/last.ckpt"
-)
+_ANEW = "Write it anew: python -m lightning_bc test --run RUN"
 
 
 def results_name(checkpoint: Path) -> str:

@@ -64,7 +64,7 @@ def with_own_configuration(command: str, args: Sequence[str]) -> list[str]:
             )
     if path in (None, "last") or given.keys() & {"-c", "--config", "--model"}:
         return list(args)
-    content = folders.open_checkpoint(path)
+    content = folders.open_checkpoint(folders.checkpoint_file(path, "--ckpt_path"))
     named = programs(content["config"]) | (_functions(content["config"]) if command == "fit" else set())
     if named and (named := named - programs(own := folders.read_config(content["run"])) - _functions(own)):
         raise InputError(

@@ -89,7 +89,9 @@ class Opened:
 def wanted_checkpoint(command: str, config: Namespace) -> tuple[str, str | None]:
     """The flag that names a checkpoint, and that checkpoint: a file, "last", or None."""
     if not config.run:
-        return f"--ckpt_path {config.ckpt_path}", config.ckpt_path
+        path = config.ckpt_path
+        is_file = path and path != "last"
+        return f"--ckpt_path {path}", str(folders.checkpoint_file(path, "--ckpt_path")) if is_file else path
     if config.ckpt_path:
         raise InputError(
             f"--run {config.run} --ckpt_path {config.ckpt_path}: give one of them. --run goes on from the run's last "
@@ -185,8 +187,9 @@ def settle_network(config: Namespace, checkpoint: Opened | None, strategy: type[
     if checkpoint is not None:
         begun = checkpoint.config if checkpoint.config.get("init_from") == source else {}
     else:
-        clone = folders.open_checkpoint(source, "--model.init_from")
-        begun = {} if strategy_of_checkpoint(source, clone) is strategy else clone["config"]
+        path = folders.checkpoint_file(source, "--model.init_from")
+        clone = folders.open_checkpoint(path, "--model.init_from")
+        begun = {} if strategy_of_checkpoint(path, clone) is strategy else clone["config"]
     network = begun.get("model", {}).get("init_args", {}).get("network")
     if network is None or "network" not in config.model.init_args:
         return

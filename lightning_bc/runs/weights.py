@@ -1,14 +1,13 @@
 """Whether weights that were saved fit a strategy that was built."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from torch import Tensor, nn
 
 from lightning_bc.aliases import StateDict
 from lightning_bc.border import hidden_by
 from lightning_bc.errors import InputError
-from lightning_bc.runs.folders import open_checkpoint
+from lightning_bc.runs.folders import checkpoint_file, open_checkpoint
 from lightning_bc.strategies import Strategy, strategy_of_checkpoint
 from lightning_bc.strategies.registry import check_shapes, load_strategy
 
@@ -23,11 +22,11 @@ def check_weights(source: str, module: nn.Module, weights: Mapping[str, Tensor])
     check_shapes(source, f"this {type(module).__name__}", module.state_dict(), weights, way_out)
 
 
-def initial_weights(path: Path, strategy: Strategy, hidden: Sequence[int] | None) -> tuple[StateDict, bool]:
+def initial_weights(source: str, strategy: Strategy, hidden: Sequence[int] | None) -> tuple[StateDict, bool]:
     """The weights that a new run of ``strategy`` starts from, and whether they are a clone's, which another one has learnt.
 
     Args:
-        path: of the checkpoint.
+        source: the checkpoint's file, or its run, as it was named.
         strategy: as it was built.
         hidden: entries of an observation that it was said to hide, if anything was said.
 
@@ -35,6 +34,7 @@ def initial_weights(path: Path, strategy: Strategy, hidden: Sequence[int] | None
         InputError: they are not of the same strategy and shapes, and it cannot begin from the other strategy's; or they were
             learnt with other entries hidden.
     """
+    path = checkpoint_file(source, "--model.init_from")
     checkpoint = open_checkpoint(path, "--model.init_from")
     theirs, ours = strategy_of_checkpoint(path, checkpoint).__name__, type(strategy).__name__
     weights, is_clone = checkpoint["state_dict"], theirs != ours
