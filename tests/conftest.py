@@ -108,8 +108,8 @@ def build_strategy(
         options = {"network": functools.partial(MLP, hidden_sizes=hidden_sizes), **options}
     elif "width" in inspect.signature(cls).parameters:
         options = {"width": 16, "layers": 1, **options}
-    elif "inducing_points" in inspect.signature(cls).parameters:
-        options = {"inducing_points": 32, **options}
+    elif "pairs" in inspect.signature(cls).parameters:
+        options = {"pairs": 32, **options}
     return cls(observation_dim=observation_dim, action_low=list(action_low), action_high=list(action_high), **options)
 
 
@@ -200,8 +200,8 @@ def train(strategy, batch_of, steps=200, learning_rate=3e-3):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    if strategy.answers_by_pairs:
-        strategy.condition(*batch_of())
+    if strategy.answers_by:
+        strategy.condition(*(column[: strategy.answers_by] for column in batch_of()))
     return losses
 
 

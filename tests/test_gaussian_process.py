@@ -98,32 +98,8 @@ def test_the_posterior_mean_of_few_pairs_is_exact_regression():
 
 
 @torch.no_grad()
-def test_the_posterior_mean_of_many_pairs_is_that_of_the_inducing_points(monkeypatch):
-    """K_oZ (s^2 K_ZZ + K_ZX K_XZ)^-1 K_ZX y, summed over rows of any number."""
-    monkeypatch.setattr("lightning_bc.strategies.offline.gaussian_process.ROWS", 7)
-    posterior, (x, y), (new, _) = randomised(Posterior(3, 2, 10)), problem(30), problem(60)
-    posterior.condition(x, y)
-    z = x[::3]
-    torch.testing.assert_close(posterior.points, z)
-    mixed = matrix(posterior.covariance, z, x)
-    inner = float(posterior.noise) * matrix(posterior.covariance, z, z) + mixed @ mixed.T
-    wanted = matrix(posterior.covariance, new, z) @ np.linalg.solve(inner, mixed @ y.numpy())
-    np.testing.assert_allclose(posterior(new).numpy(), wanted, rtol=1e-3, atol=1e-3)
-
-
-@torch.no_grad()
-def test_inducing_points_that_are_all_pairs_change_nothing():
-    x, y = problem(30)
-    few, many = randomised(Posterior(3, 2, 30)), randomised(Posterior(3, 2, 30))
-    few.condition(x, y)
-    many.weights = many._projected(x, x, y)
-    many.points = x.clone()
-    torch.testing.assert_close(few(x), many(x), rtol=1e-3, atol=1e-3)
-
-
-@torch.no_grad()
-def test_a_posterior_that_is_loaded_counts_and_has_no_more_points_than_pairs():
-    """Neither what was to be computed before nor 470 points with a weight of 0, which would take 16 times as long."""
+def test_a_posterior_that_is_loaded_counts_and_answers_by_no_more_than_it_has():
+    """Neither what was to be computed before nor 470 pairs with a weight of 0, which would take 16 times as long."""
     posterior, other, (x, y) = randomised(Posterior(3, 2, 500)), Posterior(3, 2, 500), problem(30)
     posterior.condition(x, y)
     other.pending = partial(other.condition, 0 * x, 0 * y)
@@ -185,23 +161,19 @@ def test_the_posterior_is_computed_once_when_it_is_asked_for(ask, monkeypatch):
     assert len(computed) == 1
 
 
-@torch.no_grad()
-def test_of_more_pairs_than_asked_for_an_even_share_counts():
-    strategy, (x, y) = build_strategy(GaussianProcess, pairs=10), problem(30)
-    strategy.condition(x.float(), y.tanh().float())
-    strategy.network.settle()
-    torch.testing.assert_close(strategy.network.points[:10], x[::3].float().double())
-
-
 def test_a_run_ends_conditioned_on_all_its_pairs(data):
     """The pendulum's 120 pairs, of which 110 are learnt from; the last are others than at first."""
-    policy = lightning_bc.load(fit(data, "GaussianProcess", "--trainer.max_steps 3 --model.inducing_points 200"))
+    policy = lightning_bc.load(fit(data, "GaussianProcess", "--trainer.max_steps 3 --model.pairs 200"))
     posterior = policy.strategy.network
     used = posterior.weights.abs().sum(1) > 0
     assert used[:110].all()
     assert not used[110:].any()
 
 
-def test_more_pairs_than_points_are_warned_of(data):
-    with pytest.warns(UserWarning, match="a Gaussian process of 110 pairs, for which 20 points stand"):
-        fit(data, "GaussianProcess", "--trainer.max_steps 3 --model.inducing_points 20")
+def test_of_more_pairs_than_it_answers_by_the_first_count(data):
+    """A warning says so."""
+    with pytest.warns(UserWarning, match="answers by the first 20 of 110 pairs"):
+        run = fit(data, "GaussianProcess", "--trainer.max_steps 3 --model.pairs 20")
+    strategy = lightning_bc.load(run).strategy
+    observations = torch.load(data)["observations"][:20]
+    torch.testing.assert_close(strategy.network.points, strategy.border.observe(observations).double())

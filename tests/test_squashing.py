@@ -84,7 +84,7 @@ def put_outputs_on_the_bounds(strategy):
     """Whatever is observed, the actor says arctanh(c) and a little more."""
     for parameter in strategy.actor.parameters():
         parameter.zero_()
-    if strategy.answers_by_pairs:
+    if strategy.answers_by:
         strategy.network.weights.zero_()
         bias = strategy.center
     else:

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanMetric, MeanSquaredError
 
+from lightning_bc.acting import Frozen
 from lightning_bc.aliases import StateDict
 from lightning_bc.episodes import forked_random_state
 from lightning_bc.errors import takes_state
@@ -56,8 +57,8 @@ class OfflineStrategy(Strategy):
         schedule: "cosine" or "constant": see :class:`lightning_bc.strategies.base.Strategy`.
     """
 
-    answers_by_pairs: ClassVar[bool] = False
-    """Whether it acts by the training pairs themselves, which ``condition`` takes after each training step."""
+    answers_by: int = 0
+    """How many of the training pairs, the first ones, it acts by; ``condition`` takes them after each training step."""
 
     def __init__(
         self,
@@ -101,7 +102,15 @@ class OfflineStrategy(Strategy):
         self.squashing.fit(actions)
 
     def condition(self, observations: Tensor, actions: Tensor) -> None:
-        """Take all training pairs, as ``loss`` sees them, where the strategy ``answers_by_pairs``."""
+        """Take the pairs that the strategy ``answers_by``, as ``loss`` sees them."""
+
+    def settle(self) -> None:
+        """Compute what acting needs and ``condition`` has put off."""
+
+    def frozen(self) -> Frozen:
+        """See :meth:`lightning_bc.strategies.base.Strategy.frozen`; what is put off is computed, and not written into it."""
+        self.settle()
+        return super().frozen()
 
     def setup(self, stage: str) -> None:
         """Take statistics from the training pairs; on resume a checkpoint's replace them."""
@@ -153,8 +162,9 @@ class OfflineStrategy(Strategy):
                 self.losses.append((self.global_step, "the loss", measured[-1]["loss"]))
         if self.averages is not None:
             self.averages.swap(self.parameters())                   # back, for all that acts, measures and saves
-        if self.answers_by_pairs and self._trainer is not None:
-            self.condition(*self.across(data_of(self.trainer).training_pairs))
+        if self.answers_by and self._trainer is not None:
+            observations, actions = data_of(self.trainer).training_pairs
+            self.condition(*self.across((observations[: self.answers_by], actions[: self.answers_by])))
         means = {f"train/{name}": torch.stack([metrics[name] for metrics in measured]).mean() for name in measured[0]}
         if self._several:
             self._join(means)

@@ -20,14 +20,9 @@ Training fits the lengths, variances and noise alone. The loss is the exact nega
     L = 1/B sum_d [ y_d^T (K + s^2 I)^-1 y_d / 2 + log det(K + s^2 I) / 2 + B log(2 pi) / 2 ]
 
 which factorises that of all pairs over batches (Deisenroth and Ng 2015, https://arxiv.org/abs/1502.02843). The posterior
-mean needs no training. Before the policy acts or is saved it is computed of all pairs X, up to the number of inducing points
-exactly,
+mean needs no training. Before the policy acts or is saved it is computed of the pairs X,
 
     E[f(o)] = k(o, X) (K + s^2 I)^-1 y
-
-and of more by so many of them, Z, whose function values stand for all (Titsias 2009, https://proceedings.mlr.press/v5/titsias09a.html),
-
-    E[f(o)] = k(o, Z) (s^2 K_ZZ + K_ZX K_XZ)^-1 K_ZX y
 
 Matrices are in float64: where the noise is small, the weights of the pairs are large and of both signs.
 """
@@ -42,7 +37,6 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
-from lightning_bc.acting import Frozen
 from lightning_bc.bounds import PositiveInt
 from lightning_bc.networks import Network
 from lightning_bc.strategies.base import Metrics, Schedule
@@ -54,7 +48,7 @@ BLOCK = 250
 """Pairs whose marginal likelihood is taken together."""
 
 ROWS = 1024
-"""Observations that are answered together, or pairs that are added to a sum: beyond it memory is short."""
+"""Observations that are answered together: beyond it memory is short."""
 
 SMALLEST_NOISE = 1e-6
 """s^2, of targets of variance 1, that a matrix can be factorised with."""
@@ -120,20 +114,20 @@ class Posterior(Network):
     Args:
         observation_dim: size of an observation.
         action_dim: size of an action.
-        inducing_points: how many observations at most.
+        pairs: how many observations at most.
     """
 
     points: Tensor
     weights: Tensor
 
-    def __init__(self, observation_dim: int, action_dim: int, inducing_points: int) -> None:
+    def __init__(self, observation_dim: int, action_dim: int, pairs: int) -> None:
         super().__init__()
         self.covariance = Covariance(observation_dim)
         self.log_noise = nn.Parameter(torch.tensor(-5.0))
-        points, weights = torch.randn(inducing_points, observation_dim), torch.randn(inducing_points, action_dim)
-        self.register_buffer("points", points.double())             # Z, arbitrary until there are pairs
-        self.register_buffer("weights", weights.double() / inducing_points)  # of those not needed 0
-        self.used = inducing_points                                 # the first ones; the others are not computed with
+        points, weights = torch.randn(pairs, observation_dim), torch.randn(pairs, action_dim)
+        self.register_buffer("points", points.double())             # X, arbitrary until there are pairs
+        self.register_buffer("weights", weights.double() / pairs)   # of those not needed 0
+        self.used = pairs                                 # the first ones; the others are not computed with
         self.pending: Callable[[], None] | None = None
         self.register_state_dict_pre_hook(_settle)
         self.register_load_state_dict_post_hook(_take)
@@ -171,28 +165,12 @@ class Posterior(Network):
 
     @torch.no_grad()
     def condition(self, observations: Tensor, targets: Tensor) -> None:
-        """Compute the posterior given ``targets`` (pairs, action_dim) float64."""
-        number = min(len(observations), len(self.points))
-        if number == len(observations):
-            points = observations
-            factor = cholesky(with_noise(self.covariance(points, points), self.noise))
-            weights = torch.cholesky_solve(targets, factor)
-        else:
-            points = observations[evenly(observations, number)]
-            weights = self._projected(points, observations, targets)
-        self.points.zero_()[:number] = points.to(self.points)
-        self.weights.zero_()[:number] = weights
+        """Compute the posterior given ``targets`` (pairs, action_dim) float64, of no more pairs than there is room for."""
+        number = len(observations)
+        factor = cholesky(with_noise(self.covariance(observations, observations), self.noise))
+        self.points.zero_()[:number] = observations.to(self.points)
+        self.weights.zero_()[:number] = torch.cholesky_solve(targets, factor)
         self.used = number
-
-    def _projected(self, points: Tensor, observations: Tensor, targets: Tensor) -> Tensor:
-        """(s^2 K_ZZ + K_ZX K_XZ)^-1 K_ZX y = L^-T (s^2 + W W^T)^-1 W y, with K_ZZ = L L^T and W = L^-1 K_ZX."""
-        number, itself = len(points), self.covariance(points, points)
-        factor = cholesky(with_noise(itself, SMALLEST_NOISE * itself.diagonal().mean()))
-        inner, outer = with_noise(torch.zeros_like(itself), self.noise), torch.zeros_like(targets[:number])
-        for rows, some in zip(observations.split(ROWS), targets.split(ROWS), strict=True):
-            white = torch.linalg.solve_triangular(factor, self.covariance(points, rows), upper=False)  # (points, rows)
-            inner, outer = inner.addmm_(white, white.T), outer + white @ some
-        return torch.linalg.solve_triangular(factor.T, torch.cholesky_solve(outer, cholesky(inner)), upper=True)
 
 
 def _settle(posterior: Posterior, *_: object) -> None:              # a hook that pickle takes
@@ -201,11 +179,6 @@ def _settle(posterior: Posterior, *_: object) -> None:              # a hook tha
 
 def _take(posterior: Posterior, *_: object) -> None:
     posterior.take()
-
-
-def evenly(pairs: Tensor, number: int) -> Tensor:
-    """So many rows of ``pairs`` (pairs, ...), spread evenly, (number,) int64."""
-    return torch.arange(number, device=pairs.device) * len(pairs) // number
 
 
 def with_noise(covariance: Tensor, noise: Tensor) -> Tensor:
@@ -226,14 +199,12 @@ class GaussianProcess(OfflineStrategy):
         observation_dim: size of an observation.
         action_low: lower bounds of the actions, (action_dim,).
         action_high: upper bounds of the actions, (action_dim,).
-        inducing_points: up to how many pairs the posterior is exact; of more pairs, how many points stand for them.
-        pairs: how many pairs at most, spread evenly over all, the posterior is computed of; time grows with them.
+        pairs: of how many pairs at most, the first ones, the posterior is computed; its time grows with their cube.
         optimizer: which optimizer, with its learning rate and weight decay; of the logarithms of lengths and variances.
         schedule: "cosine" lowers the learning rate to zero over the run; "constant" leaves it.
     """
 
     recordable = True
-    answers_by_pairs = True
     default_steps = 1000
     logs = {
         "loss": Metric(
@@ -252,14 +223,13 @@ class GaussianProcess(OfflineStrategy):
         observation_dim: int,
         action_low: Sequence[float],
         action_high: Sequence[float],
-        inducing_points: PositiveInt = 4000,
-        pairs: PositiveInt = 10_000,
+        pairs: PositiveInt = 4000,
         optimizer: OptimizerCallable = DefaultAdamW,
         schedule: Schedule = "cosine",
     ) -> None:
         super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
-        self.pairs = pairs
-        self.network = Posterior(observation_dim, self.action_dim, inducing_points)
+        self.answers_by = pairs
+        self.network = Posterior(observation_dim, self.action_dim, pairs)
         self.register_buffer("center", torch.zeros(self.action_dim))  # c
         self.register_buffer("deviation", torch.ones(self.action_dim))  # d
 
@@ -274,11 +244,10 @@ class GaussianProcess(OfflineStrategy):
         """Warn of more pairs than it is for."""
         super().setup(stage)
         pairs = len(data_of(self.trainer).training_actions) if stage == "fit" else 0
-        if pairs > len(self.network.points):
+        if pairs > self.answers_by:
             rank_zero_only(warnings.warn)(
-                f"a Gaussian process of {pairs:,} pairs, for which {len(self.network.points):,} points stand "
-                "(--model.inducing_points): it is for few demonstrations, and by many acts worse than other strategies. "
-                "Take fewer, --data.episodes, or another strategy.",
+                f"a Gaussian process answers by the first {self.answers_by:,} of {pairs:,} pairs (--model.pairs): it is for "
+                "few demonstrations. Take another strategy, or fewer, --data.episodes.",
                 stacklevel=2,
             )
 
@@ -294,13 +263,11 @@ class GaussianProcess(OfflineStrategy):
 
     def condition(self, observations: Tensor, actions: Tensor) -> None:
         """Have the posterior computed given these pairs, as soon as it is asked for."""
-        rows = evenly(observations, min(len(observations), self.pairs))
-        self.network.pending = partial(self.network.condition, observations[rows], self.targets(actions[rows]))
+        self.network.pending = partial(self.network.condition, observations, self.targets(actions))
 
-    def frozen(self) -> Frozen:
-        """With the posterior of the present lengths."""
+    def settle(self) -> None:
+        """Compute the posterior of the present lengths."""
         self.network.settle()
-        return super().frozen()
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """The squashed posterior mean, or a sample of the noise around it."""
