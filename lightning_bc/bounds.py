@@ -76,9 +76,10 @@ def _refusals(hint: Any, value: Any) -> list[str]:
     parts = get_args(hint)
     if get_origin(hint) is Literal:
         return [] if value in parts else [f'"{part}"' for part in parts]
-    if get_origin(hint) is list and (wanted := _refusals(parts[0], None)):
+    if get_origin(hint) in (list, Sequence) and (wanted := _refusals(parts[0], None)):
         is_list = isinstance(value, Sequence) and not isinstance(value, str)
-        return [] if is_list and not any(_refusals(parts[0], one) for one in value) else [f"a list, each {wanted[0]}"]
+        is_good = is_list and not any(_refusals(parts[0], one) for one in value)
+        return [] if is_good else [f"a list, each {' or '.join(wanted)}"]
     if NoneType in parts:
         refusals = [[] if value is None else _refusals(part, value) for part in parts if part is not NoneType]
         return [] if [] in refusals else [f"{' or '.join(itertools.chain(*refusals))}, or None"]

@@ -363,8 +363,8 @@ def test_what_cannot_be_evaluated_is_refused(checkpoint):
     ("make", "words"),
     [
         (lambda: build_strategy(MSE, schedule="Constant"), 'schedule="Constant": wanted "cosine" or "constant".'),
-        (lambda: build_strategy(Ensemble, members=0), "members=0: wanted a whole number, at least 1."),
-        (lambda: build_strategy(Ensemble, member="ACT"), 'member="ACT": wanted "Autoregressive" or'),
+        (lambda: build_strategy(Ensemble, members=()), "members: there are none."),
+        (lambda: build_strategy(Ensemble, members=["MSE", "ACT"]), "members=['MSE', 'ACT']: wanted a list, each \"Autoreg"),
         (lambda: build_strategy(MSE, action_low=[-1.0, -1.0], action_high=[1.0]), "action_low [-1.0, -1.0], action_high"),
         (lambda: build_strategy(MSE, action_low=[1.0], action_high=[-1.0]), "action_low [1.0], action_high [-1.0]: wanted"),
         (lambda: lightning_bc.write_demonstrations("x.pt", {}), "demonstrations: is a dict; wanted lightning_bc.Trajec"),

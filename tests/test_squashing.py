@@ -9,7 +9,7 @@ from conftest import BUDGET, build_strategy, fit
 from torch.distributions.transforms import TanhTransform
 
 from lightning_bc.files import write
-from lightning_bc.strategies import OfflineStrategy, strategies
+from lightning_bc.strategies import GaussianProcess, OfflineStrategy, strategies
 from lightning_bc.strategies.offline.squashing import SATURATED_RANGE, Squashing
 
 SATURATED = torch.tensor([[-1.0], [1.0], [0.2], [0.9]])
@@ -74,7 +74,7 @@ def test_bounds_that_move_are_said_once(strategy, data, capsys):
     columns = torch.load(data)
     columns["actions"] = torch.tensor([3.0, 1.0, -3.0]).repeat(40).unsqueeze(1)
     write(data, columns)
-    fit(data, strategy, BUDGET + (" --model.member MSE" if strategy == "Ensemble" else ""))
+    fit(data, strategy, BUDGET + (" --model.members [MSE,Gaussian]" if strategy == "Ensemble" else ""))
     said = capsys.readouterr().out.count("of their numbers lie on the bounds")
     assert said == (strategy != "Autoregressive")
 
@@ -84,7 +84,7 @@ def put_outputs_on_the_bounds(strategy):
     """Whatever is observed, the actor says arctanh(c) and a little more."""
     for parameter in strategy.actor.parameters():
         parameter.zero_()
-    if strategy.answers_by:
+    if isinstance(strategy, GaussianProcess):
         strategy.network.weights.zero_()
         bias = strategy.center
     else:
@@ -96,7 +96,7 @@ def put_outputs_on_the_bounds(strategy):
 @pytest.mark.parametrize("name", SQUASHING)
 def test_every_strategy_can_play_the_bounds_of_actions_that_saturate(name):
     """Outputs of arctanh(c) and more are the bound, which a policy reaches that need not be infinitely sure."""
-    members = {"member": "MSE"} if name == "Ensemble" else {}       # autoregressive ones do not squash
+    members = {"members": ["MSE", "GaussianProcess"]} if name == "Ensemble" else {}  # autoregressive ones do not squash
     strategy = build_strategy(strategies()[name], **members)
     strategy.fit_actions(SATURATED.expand(4, 2))
     for one in getattr(strategy, "members", [strategy]):

@@ -155,6 +155,7 @@ def training_cores(trainer: Trainer, module: Strategy, played_per_update: float)
 
 def _playing_is_short(module: Strategy, played_per_update: float, pairs: int) -> bool:
     """Whether a core plays for an update in less than 3/4 of the time in which it makes it, roughly."""
-    weights = sum(parameter.numel() for parameter in module.actor.parameters())
-    playing = played_per_update * (SECONDS_PER_STEP + module.network_evaluations * weights * SECONDS_PER_ANSWER)
+    weights = sum(parameter.numel() for actor in module.actors for parameter in actor.parameters())
+    answers = module.network_evaluations / len(module.actors)
+    playing = played_per_update * (SECONDS_PER_STEP + answers * weights * SECONDS_PER_ANSWER)
     return playing < 0.75 * pairs * weights * SECONDS_PER_PAIR

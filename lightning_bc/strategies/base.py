@@ -200,6 +200,11 @@ class Strategy(LightningModule, ABC):
         return self.network
 
     @property
+    def actors(self) -> list[Network]:
+        """All of them, where it evaluates several."""
+        return [self.actor]
+
+    @property
     def squashed_mean(self) -> Network | None:
         """The network whose tanh is the deterministic action for one observation; None where there is no such network."""
         return None
@@ -290,14 +295,13 @@ class Strategy(LightningModule, ABC):
     def network_calls(self) -> list[int]:
         """How its network is called while one observation is answered deterministically: the number of rows of each call."""
         rows: list[int] = []
-        actor = self.actor
+        actors = {*self.actors}
 
         def count(module: torch.nn.Module, inputs: tuple[Tensor, ...], _: Any) -> None:
-            if module is actor:
+            if module in actors:
                 rows.append(inputs[0].shape[:-1].numel())
 
-        is_script = isinstance(actor, torch.jit.ScriptModule)       # which takes no hook of its own
-        hook = (register_module_forward_hook if is_script else actor.register_forward_hook)(count)
+        hook = register_module_forward_hook(count)                  # of all modules: a ScriptModule takes none of its own
         try:
             with evaluating(self):                                  # where it trains, batch normalisation wants several rows
                 self(self.zero_observations(1))

@@ -1,16 +1,18 @@
-"""Ensemble: several policies that differ in their initial weights alone, and their mean action.
+"""Ensemble: policies of several kinds side by side, and their mean action.
 
     L = (1/M) sum_m L_m(theta_m),    action = (1/M) sum_m a_m(o)
 
-Where there are demonstrations, policies that began from other weights agree; where there are none, each goes on as its
-initial weights would have it, and they do not (deep ensembles: Lakshminarayanan 2017, https://arxiv.org/abs/1612.01474). A
+Where there are demonstrations, all that were fitted to them agree; where there are none, each goes on as its initial weights
+and its way of modelling actions would have it, and they do not (deep ensembles: Lakshminarayanan 2017,
+https://arxiv.org/abs/1612.01474; of several kinds: stacked regressions, Breiman 1996, https://doi.org/10.1007/BF00117832). A
 clone of few demonstrations meets such states in every episode, and falls where its one guess is wrong; in the mean, errors
-that the members do not share cancel.
+that the members do not share cancel. Members of one kind share more of them than members of several.
 
 Samples are those of one member, drawn anew for each observation: the mixture of the members, each as likely.
 """
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -18,7 +20,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from lightning_bc.aliases import StateDict
-from lightning_bc.bounds import PositiveInt
+from lightning_bc.errors import InputError
 from lightning_bc.networks import MLP, Network, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric
@@ -27,6 +29,7 @@ from lightning_bc.strategies.offline.base import OfflineStrategy
 from lightning_bc.strategies.offline.diffusion import Diffusion
 from lightning_bc.strategies.offline.flow_matching import FlowMatching
 from lightning_bc.strategies.offline.gaussian import Gaussian
+from lightning_bc.strategies.offline.gaussian_process import GaussianProcess
 from lightning_bc.strategies.offline.gmm import GaussianMixture
 from lightning_bc.strategies.offline.mean_flow import MeanFlow
 from lightning_bc.strategies.offline.mip import MIP
@@ -34,10 +37,21 @@ from lightning_bc.strategies.offline.mse import MSE
 from lightning_bc.strategies.offline.vae import VAE
 from lightning_bc.strategies.optimizers import DefaultAdamW
 
-_MEMBERS = (Autoregressive, Diffusion, FlowMatching, Gaussian, GaussianMixture, MIP, MSE, MeanFlow, VAE)
 Member = Literal[
-    "Autoregressive", "Diffusion", "FlowMatching", "Gaussian", "GaussianMixture", "MIP", "MSE", "MeanFlow", "VAE"
+    "Autoregressive",
+    "Diffusion",
+    "FlowMatching",
+    "Gaussian",
+    "GaussianMixture",
+    "GaussianProcess",
+    "MIP",
+    "MSE",
+    "MeanFlow",
+    "VAE",
 ]
+_KNOWN: tuple[Any, ...] = (
+    *(Autoregressive, Diffusion, FlowMatching, Gaussian, GaussianMixture, GaussianProcess, MIP, MSE, MeanFlow, VAE),
+)
 
 
 class Ensemble(OfflineStrategy):
@@ -47,16 +61,18 @@ class Ensemble(OfflineStrategy):
         observation_dim: size of an observation.
         action_low: lower bounds of the actions, (action_dim,).
         action_high: upper bounds of the actions, (action_dim,).
-        network: of each member, as its strategy wants it.
-        member: the strategy of all members, in its default settings.
-        members: how many.
+        network: of each member that has one, as its strategy wants it.
+        members: the strategy of each, in its default settings; a name may stand several times.
         optimizer: which optimizer, with its learning rate and weight decay.
         schedule: "cosine" lowers the learning rate to zero over the run; "constant" leaves it.
+
+    Raises:
+        InputError: there are no members.
     """
 
     multimodal = True
     recordable = True
-    logs = {"loss": Metric("as the member's", "(1/M) sum_m of the loss of member m")}
+    logs = {"loss": Metric("as the members'", "(1/M) sum_m of the loss of member m")}
 
     members: Any
 
@@ -66,26 +82,31 @@ class Ensemble(OfflineStrategy):
         action_low: Sequence[float],
         action_high: Sequence[float],
         network: NetworkFactory = MLP,
-        member: Member = "Autoregressive",
-        members: PositiveInt = 5,
+        members: Sequence[Member] = ("Autoregressive",) * 5,
         optimizer: OptimizerCallable = DefaultAdamW,
         schedule: Schedule = "cosine",
     ) -> None:
         super().__init__(observation_dim, action_low, action_high, optimizer, schedule)
-        strategy: Any = next(cls for cls in _MEMBERS if cls.__name__ == member)
-        built = [strategy(observation_dim, action_low, action_high, network) for _ in range(members)]
-        for one in built:
-            one.border = nn.Identity()                              # it is crossed outside of them
+        if not members:
+            raise InputError("members: there are none. Name one strategy at least, and more for a mean.")
+        known = {cls.__name__: cls for cls in _KNOWN}
+        built = []
+        for member in members:
+            options = {"network": network} if "network" in signature(known[member]).parameters else {}
+            built.append(known[member](observation_dim, action_low, action_high, **options))
+            built[-1].border = nn.Identity()                        # it is crossed outside of them
         self.members = nn.ModuleList(built)
+        self.answers_by = max(member.answers_by for member in built)
 
     @property
     def actor(self) -> Network:
-        """That of the first member; the others' are alike."""
+        """That of the first member."""
         return self.members[0].actor
 
-    def network_calls(self) -> list[int]:
-        """Those of each member."""
-        return super().network_calls() * len(self.members)
+    @property
+    def actors(self) -> list[Network]:
+        """Those of all members."""
+        return [member.actor for member in self.members]
 
     def acting_weights(self) -> StateDict:
         """Those of each member, and the border's."""
@@ -97,6 +118,17 @@ class Ensemble(OfflineStrategy):
         """Each member takes what it needs to know of them."""
         for member in self.members:
             member.fit_actions(actions)
+
+    def condition(self, observations: Tensor, actions: Tensor) -> None:
+        """Each member takes the pairs that it answers by."""
+        for member in self.members:
+            if number := member.answers_by:
+                member.condition(observations[:number], actions[:number])
+
+    def settle(self) -> None:
+        """Compute what members have put off."""
+        for member in self.members:
+            member.settle()
 
     def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
         """The mean of the members' losses; no member's gradient depends on another."""
