@@ -14,11 +14,12 @@ from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
-from conftest import refused, write_pendulum
+from conftest import refused, write_pairs, write_pendulum
 from test_report import BENCHMARK
 
 from lightning_bc.cli import main
 from lightning_bc.errors import InputError
+from lightning_bc.files import sha256
 from lightning_bc.runs.plan import Fit, Study, canonical
 from lightning_bc.runs.results import Results
 from lightning_bc.stopping import StoppedError
@@ -353,6 +354,19 @@ def test_a_fit_whose_configuration_was_changed_since_is_refused(monkeypatch, cap
     Path("mine.yaml").write_text("model: {class_path: MSE, init_args: {optimizer: {init_args: {lr: 0.02}}}}\n")
     assert f"mine, seed 0: its run {fit.name} was made under another" in refused(capsys, "study", "study.yaml")
     assert Path(f"lightning_logs/{fit.name}/results.json").read_bytes() == results
+
+
+def test_a_fit_whose_demonstrations_were_changed_since_is_refused(monkeypatch, capsys):
+    write_pendulum("pendulum.pt")
+    monkeypatch.setattr(command, "make_engine", lambda given: InThisProcess())
+    flags = "--model MSE --data.path pendulum.pt --trainer.max_steps 4 --rollouts.eval_freq 2 --rollouts.episodes 2"
+    fit = read(f"seeds: 1\nrows: {{mine: {flags}}}").fits[0]
+    main(["study", "study.yaml"])
+    before = sha256("pendulum.pt")
+    write_pairs("pendulum.pt", (11,) * 12, 4, 1, metadata={"environment_id": "InvertedPendulum-v5"})
+    error = refused(capsys, "study", "study.yaml")
+    assert f"mine, seed 0: its run {fit.name} was made under another" in error
+    assert f"data.path 'SHA-256 {before[:12]} of pendulum.pt', '{sha256('pendulum.pt')[:12]} of pendulum.pt'" in error
 
 
 def test_a_fit_that_has_diverged_is_named_each_time(fake, capsys):
