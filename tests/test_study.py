@@ -179,6 +179,18 @@ def test_a_fit_that_another_study_has_done_by_then_has_not_failed(fake, monkeypa
     assert "failed" not in capsys.readouterr().err                  # when it was refused: another process had the run
 
 
+def test_a_fit_that_a_time_limit_has_cut_off_is_not_done(monkeypatch, capsys):
+    monkeypatch.setattr(command, "refuse", lambda fits: [])
+    monkeypatch.setattr(Fit, "command", lambda fit: ["true"])
+    fit = read("rows: {a: --model MSE}\nseeds: 1").fits[0]
+    with pytest.raises(SystemExit, match="1"):
+        main(["study", "study.yaml"])
+    printed = capsys.readouterr()
+    assert "0 of 1 done, 1 failed" in printed.out
+    assert f"ended without lightning_logs/{fit.name}/results.json, as --trainer.max_time has it" in printed.err
+    assert "this goes on where it stopped" in printed.err
+
+
 def test_a_dry_run_prints_every_command_and_how_long_the_missing_ones_take(fake, capsys):
     study = read(MODELS)
     run_all(Local(1), study.fits[:1], 1)
