@@ -26,7 +26,7 @@ from lightning_bc.runs.curve import AXES, CURVE_FILE, RETURN
 from lightning_bc.runs.plan import Study
 from lightning_bc.runs.records import read_records
 from lightning_bc.strategies import Strategy
-from lightning_bc.texts import csv_text, parse_csv, write_yaml
+from lightning_bc.texts import csv_text, parse_csv, write_json, write_yaml
 
 BENCHMARK = vars(benchmark)
 CONFIG = benchmark.default_config()
@@ -533,6 +533,14 @@ def test_a_broken_run_of_a_study_is_named(capsys, without_pictures):
     error = capsys.readouterr().err
     assert f"lightning_logs/{bad.name}/results.json: cannot be read" in error
     assert error.count("cannot be read") == 1
+
+
+def test_references_of_another_environment_are_named(without_pictures, capsys):
+    write_run("a")
+    entry = {"given": "mine.pt", "environment_id": "Hopper-v5", "step": None, "returns": [1.0, 2.0], "references": None}
+    write_json("mine.json", {"evaluations": [entry]})
+    report("--references", "[mine.json]")
+    assert "--references mine.pt: is not drawn, for no run has played in Hopper-v5" in capsys.readouterr().err
 
 
 def test_runs_of_a_search_alone_make_no_report(capsys):

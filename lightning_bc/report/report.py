@@ -71,6 +71,10 @@ def report(
     folders = file_names([chart.name for chart in charts])
     played = [one for path in references or () for one in read_evaluations(path)]
     drawn = {chart.name: [one for one in played if one.environment_id == chart.environment_id] for chart in charts}
+    known = {chart.environment_id for chart in charts}
+    for one in played:
+        if one.environment_id not in known:
+            print(f"--references {one.label}: is not drawn, for no run has played in {one.environment_id}", file=sys.stderr)
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=Path(output).parent, prefix=".report-") as folder:
         new = Path(folder)
