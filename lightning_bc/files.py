@@ -32,24 +32,24 @@ def shipped(path: str | Path) -> Path:
     return Path(path)
 
 
-def new_file(output: str | Path) -> Path:
-    """``output`` as a path to write to: nothing lies there, and its folder has been made and takes files.
+def new_file(output: str | Path, flag: str = "--output") -> Path:
+    """``output``, which ``flag`` names, as a path to write to: nothing lies there, and its folder is there and takes files.
 
     Raises:
         InputError: the file exists, its folder cannot be made, or no file can be made in it.
     """
     path = Path(output)
     if path.exists():
-        raise InputError(f"{path}: exists and is not overwritten. Move it away or choose another --output.")
+        raise InputError(f"{path}: exists and is not overwritten. Move it away or choose another {flag}.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path}: its folder cannot be made ({error.strerror}). Choose another --output.") from error
+        raise InputError(f"{path}: its folder cannot be made ({error.strerror}). Choose another {flag}.") from error
     try:
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         words = f"no file can be made in its folder ({error.strerror})"
-        raise InputError(f"{path}: {words}. Choose another --output.") from error
+        raise InputError(f"{path}: {words}. Choose another {flag}.") from error
     return path
 
 

@@ -91,7 +91,8 @@ def test_a_picture_is_refused_before_anything_is_played(folder, monkeypatch, cap
     pytest.importorskip("plotly")
     monkeypatch.chdir(folder)
     assert "wanted a file ending in .svg, .png, .pdf" in refused(capsys, "evaluate", "mine", "--plot", "a.bmp")
-    assert "exists and is not overwritten" in refused(capsys, "evaluate", "mine", "--plot", "actor.pt")
+    error = refused(capsys, "evaluate", "mine", "--plot", "actor.pt")
+    assert "exists and is not overwritten. Move it away or choose another --plot" in error
 
 
 def test_what_is_not_known_is_left_blank(folder, monkeypatch, capsys):

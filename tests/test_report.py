@@ -23,8 +23,10 @@ from lightning_bc.report.bands import band
 from lightning_bc.report.chart import COLUMNS, Method, make_charts
 from lightning_bc.report.parameters import changed_parameters
 from lightning_bc.runs.curve import AXES, CURVE_FILE, RETURN
+from lightning_bc.runs.plan import Study
 from lightning_bc.runs.records import read_records
 from lightning_bc.strategies import Strategy
+from lightning_bc.texts import csv_text, parse_csv, write_json, write_yaml
 
 BENCHMARK = vars(benchmark)
 CONFIG = benchmark.default_config()
@@ -425,6 +427,13 @@ def test_an_unfinished_run_is_marked_and_not_counted(capsys):
         assert str(folder) in Path("results", page).read_text()
 
 
+def write_return(path, text):
+    """Put it in the place of the second point's return."""
+    names, rows = parse_csv(path.read_text())
+    rows[1][names.index(RETURN)] = text
+    path.write_text(csv_text(names, rows))
+
+
 @pytest.mark.parametrize(
     "breaking",
     [
@@ -433,9 +442,11 @@ def test_an_unfinished_run_is_marked_and_not_counted(capsys):
         lambda path: path.write_text("this is no curve at all\n"),
         lambda path: path.write_bytes(b"\xff\xfe\x00"),
         lambda path: path.write_text(""),
+        lambda path: write_return(path, "inf"),
+        lambda path: write_return(path, ""),
         Path.unlink,
     ],
-    ids=["damaged", "ends early", "other", "no text", "empty", "missing"],
+    ids=["damaged", "ends early", "other", "no text", "empty", "not finite", "without a number", "missing"],
 )
 def test_a_run_with_a_broken_curve_is_named_and_its_score_still_counts(breaking):
     write_method("a", [9000.0, 9100.0])
@@ -447,6 +458,102 @@ def test_a_run_with_a_broken_curve_is_named_and_its_score_still_counts(breaking)
     assert method.row.seeds == 3
     assert method.notes == ("1 without a readable curve",)
     assert len(band(method, "optimizer_steps").runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": None}, "model is None"),
+        ({"model": {}}, "model lacks its class_path"),
+        ({"data": 3}, "data is 3"),
+        ({"trainer": "fast"}, "trainer is 'fast'"),
+    ],
+)
+def test_a_configuration_of_another_form_is_named_and_the_rest_goes_on(changes, words):
+    write_method("a", [9000.0])
+    write_yaml(path := write_run("a", seed=1) / "config.yaml", CONFIG | changes)
+    records, _, broken = read_records(Path("lightning_logs"))
+    assert words in broken[str(path)]
+    assert make_charts(records)[0].best.row.seeds == 1
+
+
+def test_a_name_that_looks_like_one_with_a_time_is_a_name(without_pictures):
+    write_run("a").rename("lightning_logs/mine-20261399T999999-abcd")
+    report()
+    assert rows()[0]["seeds"] == "1"
+
+
+def test_no_two_pictures_are_one_file():
+    for number, width in enumerate((1, 2, 3)):
+        network = {"class_path": "lightning_bc.networks.MLP", "init_args": {"hidden_sizes": [512] * 30 + [width]}}
+        arguments = CONFIG["model"]["init_args"] | {"network": network}
+        write_run("a", number, config=CONFIG | {"model": CONFIG["model"] | {"init_args": arguments}})
+    report()
+    assert len(list(Path("results/HalfCheetah-v5").glob("curves-*.svg"))) == 3
+
+
+@pytest.mark.parametrize("name", ["one/Hopper-v5", "hopper-v5"])
+def test_no_two_charts_are_one_folder(name, without_pictures):
+    write_run("a", environment_id=name)
+    write_run("a", environment_id=name.replace("/", "-").replace("h", "H"))
+    report()
+    assert len(list(Path("results").glob("*/chart.csv"))) == 2
+
+
+def test_charts_of_one_environment_whose_random_returns_alone_differ_have_names_of_their_own():
+    for random in (0.0, 5.0):
+        write_run("a", references={"random_return": random, "expert_return": 10.0, "expert_source": ""})
+    names = [chart.name for chart in charts()]
+    assert names == ["HalfCheetah-v5, expert return 10", "HalfCheetah-v5, expert return 10 (2)"]
+
+
+def test_a_line_break_in_a_parameter_ends_no_row(without_pictures):
+    network = {"class_path": "mine.Net", "init_args": {"note": "a\nb"}}
+    arguments = CONFIG["model"]["init_args"] | {"network": network}
+    write_run("a", 0, config=CONFIG | {"model": CONFIG["model"] | {"init_args": arguments}})
+    write_run("a", 1)
+    report()
+    assert len(Path("results/HalfCheetah-v5/chart.md").read_text().splitlines()) == 4
+    assert "note a b" in Path("results/HalfCheetah-v5/chart.tex").read_text()
+
+
+def test_the_command_of_a_run_with_a_space_in_its_name_can_be_pasted():
+    write_run("a").rename("lightning_logs/my run")
+    report()
+    assert "fit --config &#39;lightning_logs/my run/config.yaml&#39;</code>" in Path("results/report.html").read_text()
+
+
+def test_a_broken_run_of_a_study_is_named(capsys, without_pictures):
+    Path("study.yaml").write_text("seeds: 2\nrows: {a: --model GaussianMixture}\n")
+    good, bad = Study.read("study.yaml").fits
+    write_run("a", good.seed).rename(Path("lightning_logs", good.name))
+    (write_run("a", bad.seed) / "results.json").write_text("{")
+    write_run("a", bad.seed).rename(Path("lightning_logs", bad.name))
+    Path("lightning_logs", bad.name, "results.json").write_text("{")
+    report("--study", "study.yaml")
+    error = capsys.readouterr().err
+    assert f"lightning_logs/{bad.name}/results.json: cannot be read" in error
+    assert error.count("cannot be read") == 1
+
+
+def test_references_of_another_environment_are_named(without_pictures, capsys):
+    write_run("a")
+    entry = {"given": "mine.pt", "environment_id": "Hopper-v5", "step": None, "returns": [1.0, 2.0], "references": None}
+    write_json("mine.json", {"evaluations": [entry]})
+    report("--references", "[mine.json]")
+    assert "--references mine.pt: is not drawn, for no run has played in Hopper-v5" in capsys.readouterr().err
+
+
+def test_runs_of_a_search_alone_make_no_report(capsys):
+    write_run("a", 0, config=CONFIG | {"search": "mine"})
+    assert "lightning_logs: holds runs of a search alone" in refused(capsys, "lightning_logs", "--output", "results")
+    assert not Path("results").exists()
+
+
+def test_a_run_whose_latency_is_not_known_has_none(without_pictures):
+    write_run("a", action_latency_ms={})
+    report()
+    assert rows()[0]["action_latency_ms"] == ""
 
 
 @pytest.mark.parametrize("file", ["results.json", "config.yaml"])

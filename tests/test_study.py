@@ -14,11 +14,12 @@ from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
-from conftest import refused, write_pendulum
+from conftest import refused, write_pairs, write_pendulum
 from test_report import BENCHMARK
 
 from lightning_bc.cli import main
 from lightning_bc.errors import InputError
+from lightning_bc.files import sha256
 from lightning_bc.runs.plan import Fit, Study, canonical
 from lightning_bc.runs.results import Results
 from lightning_bc.stopping import StoppedError
@@ -120,7 +121,10 @@ def test_the_parts_of_a_job_array_are_everything_once():
         ("rows: {a: 3}", "rows: a: 3: wanted flags"),
         ("rows: {a: --model 'MSE}", "rows: a: .*No closing quotation"),
         ("rows: {a: --model MSE --seed_everything 3}", "rows: a: --seed_everything is set by the study"),
-        ("rows: {a: --model MSE}\nseeds: 0", "seeds 0: wanted a whole number of at least 1"),
+        ("rows: {a: --model MSE --seeds}", "rows: a: seeds '': wanted a whole number of at least 1"),
+        ("rows: {a: --model MSE --print_config}", "rows: a: --print_config prints and trains nothing"),
+        ("rows: {a: --model MSE}\nflags: --help", "--help prints and trains nothing"),
+        ("rows: {a: --model MSE}\nseeds: 0", "seeds '0': wanted a whole number of at least 1"),
         ("rows: {a: {z: --model MSE}}\ncolumns: {x: --env Hopper-v5}", "rows: a: z: is none of the columns, x"),
         ("rows: {a: --model MSE --data.path nowhere.pt}", "a, seed 0: .*nowhere.pt"),
         ("rows: {a: --model MSE --data.pth nowhere.pt}", "a, seed 0: unknown: --data.pth. Nearest known: --data.path"),
@@ -173,6 +177,18 @@ def test_a_fit_that_another_study_has_done_by_then_has_not_failed(fake, monkeypa
     read("rows: {a: --model MSE}\nseeds: 1")
     main(["study", "study.yaml"])
     assert "failed" not in capsys.readouterr().err                  # when it was refused: another process had the run
+
+
+def test_a_fit_that_a_time_limit_has_cut_off_is_not_done(monkeypatch, capsys):
+    monkeypatch.setattr(command, "refuse", lambda fits: [])
+    monkeypatch.setattr(Fit, "command", lambda fit: ["true"])
+    fit = read("rows: {a: --model MSE}\nseeds: 1").fits[0]
+    with pytest.raises(SystemExit, match="1"):
+        main(["study", "study.yaml"])
+    printed = capsys.readouterr()
+    assert "0 of 1 done, 1 failed" in printed.out
+    assert f"ended without lightning_logs/{fit.name}/results.json, as --trainer.max_time has it" in printed.err
+    assert "this goes on where it stopped" in printed.err
 
 
 def test_a_dry_run_prints_every_command_and_how_long_the_missing_ones_take(fake, capsys):
@@ -353,6 +369,19 @@ def test_a_fit_whose_configuration_was_changed_since_is_refused(monkeypatch, cap
     Path("mine.yaml").write_text("model: {class_path: MSE, init_args: {optimizer: {init_args: {lr: 0.02}}}}\n")
     assert f"mine, seed 0: its run {fit.name} was made under another" in refused(capsys, "study", "study.yaml")
     assert Path(f"lightning_logs/{fit.name}/results.json").read_bytes() == results
+
+
+def test_a_fit_whose_demonstrations_were_changed_since_is_refused(monkeypatch, capsys):
+    write_pendulum("pendulum.pt")
+    monkeypatch.setattr(command, "make_engine", lambda given: InThisProcess())
+    flags = "--model MSE --data.path pendulum.pt --trainer.max_steps 4 --rollouts.eval_freq 2 --rollouts.episodes 2"
+    fit = read(f"seeds: 1\nrows: {{mine: {flags}}}").fits[0]
+    main(["study", "study.yaml"])
+    before = sha256("pendulum.pt")
+    write_pairs("pendulum.pt", (11,) * 12, 4, 1, metadata={"environment_id": "InvertedPendulum-v5"})
+    error = refused(capsys, "study", "study.yaml")
+    assert f"mine, seed 0: its run {fit.name} was made under another" in error
+    assert f"data.path 'SHA-256 {before[:12]} of pendulum.pt', '{sha256('pendulum.pt')[:12]} of pendulum.pt'" in error
 
 
 def test_a_fit_that_has_diverged_is_named_each_time(fake, capsys):

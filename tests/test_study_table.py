@@ -148,9 +148,9 @@ def test_the_store_keeps_nine_figures_and_what_is_not_known():
 def test_what_cannot_be_used_is_refused(capsys):
     read(GRID + "figures: [scores]\n")
     for command in (["report", "--study"], ["study"]):             # before the first fit
-        assert "figures: scores: wanted some of seeds, score" in refused(capsys, *command, "study.yaml")
+        assert "figures: scores: wanted some of seeds; score" in refused(capsys, *command, "study.yaml")
     read(GRID + "figures: [score: 2]\n")
-    assert "figures: {'score': 2}: wanted some of seeds, score" in refused(capsys, "study", "study.yaml")
+    assert "figures: {'score': 2}: wanted some of seeds; score" in refused(capsys, "study", "study.yaml")
     for figures in ("score", "5"):
         with pytest.raises(InputError, match=f"figures: {figures}: wanted a list"):
             read(GRID + f"figures: {figures}\n")

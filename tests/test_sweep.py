@@ -5,13 +5,14 @@ Fits are run in this process, or a function stands in their place.
 
 import configparser
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
 import yaml
-from conftest import REPOSITORY, json_to_edit, refused, write_pendulum
+from conftest import REPOSITORY, json_to_edit, refused, write_pairs, write_pendulum
 from optuna.trial import TrialState
 from test_report import BENCHMARK
 from test_study import InThisProcess
@@ -139,12 +140,22 @@ def test_the_command_line_counts_more_than_a_file():
     assert search.flags == ["--data.path", "x.pt"]
 
 
+def test_the_command_line_counts_more_than_a_range_of_a_file():
+    Path("mine.yaml").write_text(yaml.safe_dump({"search": {"a": "1..2", "b": "1..2"}, "sampler": "tpe", "trials": 3}))
+    space = parse("--config", "mine.yaml", "--grid", "a=3").space
+    assert space["a"].choices == ("3",)
+    assert space["b"].high == 2
+    assert parse("--config", "mine.yaml", "--search", "a=1..5").space["a"].high == 5
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
         ("", ["--grid KEY=VALUE"]),
         ("--grid a", ["--grid a", "KEY=VALUES"]),
         ("--grid a=1,1", ["--grid a=1,1", "no two"]),
+        ("--grid a=1,2 --a 3", ["--a: is searched too", "--grid a=VALUE"]),
+        ("--grid a=1,2 --a=3", ["--a: is searched too"]),
         ("--grid a=1 --trials 3", ["--trials 3", "grid"]),
         ("--grid a=1 --seeds 0", ["--seeds 0", "at least 1"]),
         ("--grid a=1 --jobs 0", ["--jobs 0", "at least 1"]),
@@ -164,6 +175,14 @@ def test_the_command_line_counts_more_than_a_file():
         ("--model MSE --data.path pendulum.pt --grid model.lr=8", ["model.lr", "model.optimizer.lr"]),
         ("--model MSE --data.path pendulum.pt --grid data.batch_size=8,x", ["data.batch_size x", "whole number"]),
         ("--model MSE --data.path pendulum.pt --grid data.batch_size=8,0", ["data.batch_size 0", "at least 1"]),
+        (
+            "--model MSE --data.path pendulum.pt --grid model.optimizer.lr=1e-3,0.001",
+            ["model.optimizer.lr 1e-3 and model.optimizer.lr 0.001: mean the same run"],
+        ),
+        (
+            "--model MSE --data.path pendulum.pt --grid model.optimizer.init_args.lr=1e-3,1e-4 --model.optimizer.lr 0.1",
+            ["mean the same run", "what overrides both"],
+        ),
         ("--model SAC --grid env=Hopper-v5,Walker2d-v5", ["Hopper-v5 and Walker2d-v5"]),
         ("--model MSE --data.path pendulum.pt --grid rollouts.episodes=2,0", ["--rollouts.episodes 0", "no returns"]),
         ("--model MSE --data.path nowhere.pt --grid data.batch_size=8", ["nowhere.pt", "no such"]),
@@ -261,12 +280,66 @@ def test_tpe_tries_as_many_settings_as_asked_and_nears_the_best():
     assert max(trial.value for trial in trials) > -0.2
 
 
+def test_two_trials_of_one_setting_are_run_once():
+    """A run has one process; trials of whole numbers often come to the same one."""
+
+    class Two(Here):
+        slots, running = 2, set()
+
+        def start(self, fit):
+            assert fit.name not in self.running
+            self.running.add(fit.name)
+
+            def wait():
+                time.sleep(0.02)
+                Here.start(self, fit)
+                self.running.remove(fit.name)
+
+            return wait
+
+    args = ["--sampler", "tpe", "--trials", "8", "--seeds", "2", "--search", "a=int:1..2"]
+    trials, engine = Trials(parse(*args)), Two(lambda values: 1.0)
+    assert trials.run(engine) == []
+    assert len(trials.of(TrialState.COMPLETE)) == 8
+    assert len(engine.begun) == len(set(engine.begun)) <= 4
+
+
+def test_a_random_search_tries_what_was_drawn_also_where_a_setting_was_drawn_twice():
+    args = ["--sampler", "random", "--trials", "8", "--seeds", "1", "--search", "a=int:1..3"]
+    trials, _ = tried(lambda values: 1.0, *args)
+    assert [trial.params for trial in trials] == parse(*args).settings()
+
+
 def test_pruning_gives_up_what_is_below_the_median():
     # the first five are never given up
     grid = "a=" + ",".join(f"{value}.{place}" for place, value in enumerate([9, 8, 9, 8, 9, 1, 9]))
     trials, begun = tried(lambda values: float(values["--a"]), "--grid", grid, "--prune", "--seeds", "2")
     assert [trial.state.name for trial in trials] == [*["COMPLETE"] * 5, "PRUNED", "COMPLETE"]
     assert ("a 1.5", 1) not in begun
+
+
+@pytest.mark.parametrize("change", ["demonstrations", "configuration"])
+def test_runs_that_were_made_otherwise_are_not_shown_as_what_the_command_means_now(change, monkeypatch, capsys):
+    """The search of a changed configuration is another one, whose chosen setting has the run of the former."""
+    write_pendulum("pendulum.pt")
+    monkeypatch.setattr(sweep, "make_engine", lambda given: InThisProcess())
+    configuration = "model: {class_path: MSE, init_args: {optimizer: {init_args: {lr: 0.01}}}}\n"
+    Path("mine.yaml").write_text(configuration)
+    args = ["sweep", "--config", "mine.yaml", "--data.path", "pendulum.pt", *BUDGET.split(), "--grid", "data.batch_size=8"]
+    main([*args, "--seeds", "1"])
+    main([*args, "--seeds", "1"])                                   # as it is, it is done
+    if change == "demonstrations":
+        write_pairs("pendulum.pt", (11,) * 12, 4, 1, metadata={"environment_id": "InvertedPendulum-v5"})
+        words = ["data.batch_size 8, seed 0 was run under another configuration", "data.path 'SHA-256", "with --name"]
+    else:
+        Path("mine.yaml").write_text(configuration.replace("0.01", "0.02"))
+        words = ["data.batch_size 8, seed 1: its run mine-", "lr 0.01, 0.02", "remove lightning_logs/mine-"]
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        main([*args, "--seeds", "1"])
+    error = capsys.readouterr().err
+    for word in words:
+        assert word in error
 
 
 # What a trial is judged by

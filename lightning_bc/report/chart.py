@@ -146,7 +146,7 @@ class Method:
             worst_seed=scores.min(),
             failed_episodes=self.over_runs("failed_episodes").mean(),
             training_seconds=np.median(self.over_runs("training_seconds")),
-            action_latency_ms=np.median([run.results.action_latency_ms["1"] for run in self.runs]),
+            action_latency_ms=np.median([run.results.action_latency_ms.get("1", math.nan) for run in self.runs]),
             notes="; ".join(self.notes),
         )
 
@@ -257,7 +257,9 @@ def make_charts(records: Iterable[Record]) -> list[Chart]:
             name += f", expert return {expert:{digits}}" if references.has_expert else " without expert"
         methods = sorted(_methods(runs, unfinished), key=lambda method: method.rank)
         charts.append(Chart(name, references, tuple(methods)))
-    return sorted(charts, key=lambda chart: chart.name)
+    charts.sort(key=lambda chart: chart.name)
+    names = unique_labels([chart.name for chart in charts], [{}] * len(charts))  # random returns alone may differ
+    return [replace(chart, name=name) for chart, name in zip(charts, names, strict=True)]
 
 
 def _same_scale(one: References, other: References) -> bool:

@@ -4,6 +4,7 @@ import base64
 import os
 import re
 import secrets
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,9 +99,10 @@ def _content(section: Section, axis: str, output: Path, number: int, nonce: str)
         "rows": [(method, chart.cells(method)) for method in chart.methods],
         "colours": {method.label: colour_of(method.strategy) for method in chart.methods},
         "runs": [
-            (method, run, config := run.folder / CONFIG_FILE, quote(Path(os.path.relpath(config, output)).as_posix()))
+            (method, run, shlex.quote(str(config)), quote(Path(os.path.relpath(config, output)).as_posix()))
             for method in chart.methods
             for run in method.runs
+            for config in [run.folder / CONFIG_FILE]
         ],
         "matrix": matrix(section.improvements),
         "compared": len({entry.method for entry in section.improvements}),

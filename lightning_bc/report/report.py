@@ -1,8 +1,10 @@
 """The report: curves, chart, sentence and page from the runs under a folder."""
 
+import itertools
 import re
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -64,13 +66,20 @@ def report(
     wanted = {fit.name for fit in Study.read(study).fits} if study else None
     records, held_out, left_out = _read(Path(logs), Path(output), wanted)
     charts = make_charts(records)
+    if not charts and not held_out:
+        raise InputError(f"{logs}: holds runs of a search alone, by which sweep has chosen; no table shows these.")
+    folders = file_names([chart.name for chart in charts])
     played = [one for path in references or () for one in read_evaluations(path)]
     drawn = {chart.name: [one for one in played if one.environment_id == chart.environment_id] for chart in charts}
+    known = {chart.environment_id for chart in charts}
+    for one in played:
+        if one.environment_id not in known:
+            print(f"--references {one.label}: is not drawn, for no run has played in {one.environment_id}", file=sys.stderr)
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=Path(output).parent, prefix=".report-") as folder:
         new = Path(folder)
-        sections = [_write_chart(new / file_name(chart.name), chart, x, drawn[chart.name]) for chart in charts]
-        (new / "report.md").write_text(_markdown(sections, held_out, left_out))
+        sections = [_write_chart(new / folders[chart.name], chart, x, drawn[chart.name]) for chart in charts]
+        (new / "report.md").write_text(_markdown(sections, folders, held_out, left_out))
         if held_out:
             (new / "held_out.csv").write_text(csv_table([asdict(row) for row in held_out]))
         runs = sum(len(method.runs) for chart in charts for method in chart.methods)
@@ -97,7 +106,7 @@ def _read(logs: Path, output: Path, wanted: set[str] | None) -> tuple[list[Recor
     if wanted is not None:
         records = [run for run in records if run.folder.name in wanted]
         held_out = [run for run in held_out if run.folder.name in wanted]
-        left_out = {path: reason for path, reason in left_out.items() if Path(path).name in wanted}
+        left_out = {path: reason for path, reason in left_out.items() if Path(path).parent.name in wanted}
     unfinished = [run for run in records if not isinstance(run, FinishedRecord)]
     left_out |= {str(run.folder): "unfinished: no results.json, not counted" for run in unfinished}
     if len(unfinished) == len(records) and not held_out:
@@ -116,11 +125,12 @@ def _write_chart(folder: Path, chart: Chart, axis: str, played: list[Evaluated])
     bands = {method.label: curve for method in chart.methods if (curve := band(method, axis)) is not None}
     panels = make_panels(chart)
     draw_panels(folder / "curves.svg", chart, panels, bands, axis, played)
+    names = file_names([method.label for method in chart.methods])
     for method in chart.methods[:MOST]:
         if method.label in bands:
-            draw_method(folder / _picture(method.label), chart, method, bands[method.label], axis)
+            draw_method(folder / f"curves-{names[method.label]}.svg", chart, method, bands[method.label], axis)
     pictures = _draw_costs(folder, chart)
-    best = folder / _picture(chart.best.label)
+    best = folder / f"curves-{names[chart.best.label]}.svg"
     if best.exists():
         pictures["The best method"] = best
     rows = [chart.cells(method) for method in chart.methods]
@@ -150,10 +160,12 @@ def _draw_costs(folder: Path, chart: Chart) -> dict[str, Path]:
     return drawn
 
 
-def _markdown(sections: list[Section], held_out: list[HeldOutRow], left_out: dict[str, str]) -> str:
+def _markdown(
+    sections: list[Section], folders: Mapping[str, str], held_out: list[HeldOutRow], left_out: dict[str, str]
+) -> str:
     parts = ["# Results\n"]
     for section in sections:
-        chart, folder = section.chart, file_name(section.chart.name)
+        chart, folder = section.chart, folders[section.chart.name]
         parts += [
             f"## {chart.name}\n",
             f"![Return while learning, all methods]({folder}/curves.svg)\n",
@@ -179,10 +191,12 @@ def _markdown(sections: list[Section], held_out: list[HeldOutRow], left_out: dic
     return "\n".join(parts)
 
 
-def file_name(words: str) -> str:
-    """Words as the name of a file."""
-    return re.sub(r"[^\w.=-]+", "-", words).strip("-")[:120]
-
-
-def _picture(label: str) -> str:
-    return f"curves-{file_name(label)}.svg"
+def file_names(words: Sequence[str]) -> dict[str, str]:
+    """Words as names of files, of which no two are one file, also where upper and lower case are the same."""
+    found: dict[str, str] = {}
+    for text in dict.fromkeys(words):
+        name = re.sub(r"[^\w.=-]+", "-", text).strip("-")[:120]
+        taken = {other.lower() for other in found.values()}
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        found[text] = next(one for one in itertools.chain([name], numbered) if one.lower() not in taken)
+    return found

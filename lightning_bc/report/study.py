@@ -51,7 +51,7 @@ FIGURES: dict[str, Callable[[Mapping[str, np.ndarray]], str]] = {
 def check_figures(study: Study) -> None:
     """Raise InputError if a figure is not known."""
     if unknown := [figure for figure in study.figures if str(figure) not in FIGURES]:
-        raise InputError(f"{study.path}: figures: {unknown[0]}: wanted some of {', '.join(FIGURES)}.")
+        raise InputError(f"{study.path}: figures: {unknown[0]}: wanted some of {'; '.join(FIGURES)}.")
 
 
 def study_table(study: Study, lines: Mapping[str, Line]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table as Markdown."""
     lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return "".join("| " + " | ".join(_on_one_line(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
 def latex_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -57,7 +57,12 @@ _LATEX = str.maketrans({character: f"\\{character}" for character in "&%$#_{}"} 
 
 
 def _latex(text: str) -> str:
-    return text.translate(_LATEX)
+    return _on_one_line(text).translate(_LATEX)
+
+
+def _on_one_line(text: str) -> str:
+    """A cell, which would end its row at a line break."""
+    return " ".join(text.splitlines())
 
 
 def csv_table(rows: Sequence[Mapping[str, object]]) -> str:

@@ -16,6 +16,7 @@ from lightning_bc.texts import yaml_of
 
 KEYS = ("flags", "seeds", "demonstrations", "rows", "columns", "figures", "aggregated")
 SET_BY_STUDY = ("--seed_everything", "--run", "--ckpt_path", "--search")
+PRINTING = ("--help", "--print_config")
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def canonical(words: Sequence[str], source: str) -> tuple[str, ...]:
             raise InputError(f"{source}: {word!r} stands behind no flag; wanted --FLAG VALUE, as fit takes them.")
     if own := [name for name, *_ in pairs if name in SET_BY_STUDY]:
         raise InputError(f"{source}: {own[0]} is set by the study itself. How many seeds there are is seeds, or --seeds N.")
+    if printing := [name for name, *_ in pairs if name in PRINTING]:
+        raise InputError(f"{source}: {printing[0]} prints and trains nothing. Leave it away.")
     first = [pair for pair in pairs if pair[0] == "--config"]
     last = [pair for pair in pairs if pair[0].startswith("--trainer.callbacks")]
     others = {pair[0]: pair for pair in pairs if pair not in first and pair not in last}
@@ -164,7 +167,7 @@ def _words(flags: Any, place: str) -> list[str]:
 def _seeds(flags: tuple[str, ...], row: str, column: str, place: str) -> list[Fit]:
     """A cell's fits: ``--seeds`` among the flags says how many."""
     at = flags.index("--seeds")
-    seeds = flags[at + 1]
+    seeds = "".join(flags[at + 1 : at + 2])                         # empty where the value is missing
     if not seeds.isdecimal() or int(seeds) < 1:
-        raise InputError(f"{place}: seeds {seeds}: wanted a whole number of at least 1.")
+        raise InputError(f"{place}: seeds {seeds!r}: wanted a whole number of at least 1.")
     return [Fit((*flags[:at], *flags[at + 2 :]), seed, row, column) for seed in range(int(seeds))]

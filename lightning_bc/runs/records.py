@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,7 +120,8 @@ def _started_at(folder: Path) -> float:
     """When a run began, in seconds since 1970: by its name, else by the last change of its files."""
     named = re.search(r"-(\d{8}T\d{6})-[0-9a-f]{4}$", folder.name)
     if named is not None:
-        return datetime.strptime(named[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC).timestamp()
+        with suppress(ValueError):                                  # a name of one's own, with digits that are no time
+            return datetime.strptime(named[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC).timestamp()
     return max(path.stat().st_mtime for name in (CONFIG_FILE, RESULTS_FILE, CURVE_FILE) if (path := folder / name).is_file())
 
 
@@ -127,6 +129,11 @@ def _read_config(path: Path) -> Config:
     config = checked_yaml_of(path)
     if not isinstance(config, dict) or not {"seed_everything", "model", "data", "trainer", "env"} <= config.keys():
         raise InputError("is not the configuration of a run")
+    parts = {"data": config["data"], "trainer": config["trainer"], "model": config["model"]}
+    if wrong := [name for name, part in parts.items() if not isinstance(part, dict)]:
+        raise InputError(f"is not the configuration of a run: {wrong[0]} is {parts[wrong[0]]!r}, wanted settings below it")
+    if not isinstance(config["model"].get("class_path"), str):
+        raise InputError("is not the configuration of a run: model lacks its class_path")
     return config
 
 
@@ -142,6 +149,8 @@ def _read_curve(path: Path, results: Results | None) -> dict[str, np.ndarray]:
     lacking = [name for name in (RETURN, *AXES) if name not in curve]
     if lacking and len(curve):
         raise InputError(f"lacks the columns {', '.join(lacking)}")
+    if wrong := [name for name in (RETURN, *AXES) if not np.isfinite(curve.get(name, 0.0)).all()]:
+        raise InputError(f"column {wrong[0]} holds cells that are empty or no finite numbers")
     if results is not None:
         last = curve["optimizer_steps"][-1] if len(curve.get(RETURN, ())) else 0
         if not math.isclose(last, results.optimizer_steps, rel_tol=1e-6):

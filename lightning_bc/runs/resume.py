@@ -101,12 +101,16 @@ def differences(before: Config, now: Config, data_sha256: str | None = None) -> 
         data_sha256: of the file, or the list of files, that the run learns from.
     """
     different = folders.differences(before, now)
-    if PATH in different and data_sha256 is not None:
-        paths = paths_of(different[PATH][1])
-        are_there = paths and all(Path(path).is_file() or is_shards(path) for path in paths)
-        if are_there and sha256_of_all([*map(sha256, paths)]) == data_sha256:
-            del different[PATH]
+    if PATH in different and data_sha256 is not None and sha256_of_files(different[PATH][1]) == data_sha256:
+        del different[PATH]
     return {key: values for key, values in different.items() if not _is_display(key)}
+
+
+def sha256_of_files(given: str | Sequence[str] | None) -> str | None:
+    """SHA-256 of what ``--data.path`` names now, as a run's results have it; None unless it names files that are there."""
+    paths = paths_of(given)
+    are_there = paths and all(Path(path).is_file() or is_shards(path) for path in paths)
+    return sha256_of_all([*map(sha256, paths)]) if are_there else None
 
 
 def _is_display(key: str) -> bool:

@@ -5,7 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
@@ -185,12 +185,22 @@ def refuse(fits: Iterable[Fit]) -> list[Config]:
 
 
 def refuse_changed(done: Iterable[Fit]) -> None:
-    """Refuse fits that were run under another configuration than their flags mean now: a file in configs/ was changed.
+    """Refuse fits that were run under another configuration than their flags mean now, or on other demonstrations.
 
     Raises:
         InputError: naming the place in the study, and what differs.
     """
+    for fit, different in changed(done):
+        raise InputError(
+            f"{fit.place}: its run {fit.name} was made under another configuration, before and now: {different}. Put that "
+            f"back, or remove {folders.LOGS / fit.name} and {folders.last_checkpoint(fit.name).parent}, and it is run again."
+        )
+
+
+def changed(done: Iterable[Fit]) -> Iterator[tuple[Fit, str]]:
+    """Fits that were run under another configuration, since a file in configs/ or of demonstrations was changed: and how."""
     configs: dict[tuple[str, ...], Config | None] = {}
+    digests: dict[str, str | None] = {}
     for fit in done:
         if not folders.config_path(fit.name).is_file():
             continue
@@ -202,12 +212,14 @@ def refuse_changed(done: Iterable[Fit]) -> None:
         before, now = folders.read_config(fit.name), configs[fit.flags]
         if before is None or now is None:
             continue
-        data = read_results(folders.results_path(fit.name)).data
-        changed = resume.differences(before, {**now, "seed_everything": fit.seed}, None if data is None else data.sha256)
+        data, path = read_results(folders.results_path(fit.name)).data, now["data"]["path"]
+        found = resume.differences(before, {**now, "seed_everything": fit.seed}, None if data is None else data.sha256)
         known = folders.flatten(before)                             # a setting that was not there then is as it was
-        if different := {key: values for key, values in changed.items() if key in known}:
-            raise InputError(
-                f"{fit.place}: its run {fit.name} was made under another configuration, before and now: "
-                f"{folders.in_words(different)}. Put that back, or remove {folders.LOGS / fit.name} and "
-                f"{folders.last_checkpoint(fit.name).parent}, and it is run again."
-            )
+        different = {key: values for key, values in found.items() if key in known}
+        if data is not None:
+            if str(path) not in digests:
+                digests[str(path)] = resume.sha256_of_files(path)
+            if (digest := digests[str(path)]) not in (None, data.sha256):
+                different[resume.PATH] = (f"SHA-256 {data.sha256[:12]} of {data.path}", f"{str(digest)[:12]} of {path}")
+        if different:
+            yield fit, folders.in_words(different)

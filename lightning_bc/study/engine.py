@@ -89,6 +89,8 @@ def run_all(
                 fit, last_lines = event
                 if fit.is_done():                                   # one that has diverged: it would do so again
                     last_lines = None
+                elif last_lines is None:
+                    last_lines = f"ended without {folders.results_path(fit.name)}, as --trainer.max_time has it."
                 running, ran, left = running - 1, ran + 1, left - 1
                 if last_lines is not None:
                     failed.append(fit)

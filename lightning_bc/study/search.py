@@ -69,13 +69,20 @@ class Search:
             given, flags = _parser().parse_known_args([*expanded, *args])
             given.config = [path for path in given.config if path not in files]
         flags = [*(word for path in given.config for word in ("--config", path)), *flags]
-        space = dict[str, BaseDistribution]([*given.grid, *given.search])
+        space = dict[str, BaseDistribution](given.space)
+        ranges = [key for key, values in space.items() if not isinstance(values, CategoricalDistribution)]
+        fixed = {word.partition("=")[0] for word in flags if word not in ("--config", "-c")}
         canonical([*flags, *(word for key in space for word in (f"--{key}", ""))], "sweep")
         grid = given.sampler == "grid"
         if not space:
             raise InputError("--grid: wanted what to search: --grid KEY=VALUE,VALUE or --search KEY=LOW..HIGH.")
-        if grid and given.search:
-            raise InputError(f"--search {given.search[0][0]}: wanted --sampler random or tpe with it; a grid needs values.")
+        if twice := [key for key in space if f"--{key}" in fixed]:
+            raise InputError(
+                f"--{twice[0]}: is searched too, so its value would count for nothing. Leave it away, or search no other "
+                f"value: --grid {twice[0]}=VALUE."
+            )
+        if grid and ranges:
+            raise InputError(f"--search {ranges[0]}: wanted --sampler random or tpe with it; a grid needs values.")
         if grid and given.trials:
             raise InputError(f"--trials {given.trials}: wanted nothing, since a grid has its own number.")
         if not grid and not given.trials:
@@ -133,10 +140,10 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("-c", "--config", action="append", default=[], help="a configuration of fit, or a file of configs/sweeps")
     words = "values of a flag of fit; may be repeated"
-    add("--grid", type=_listed, action="append", default=[], metavar="KEY=VALUE,VALUE", help=words)
+    add("--grid", dest="space", type=_listed, action="append", default=[], metavar="KEY=VALUE,VALUE", help=words)
     words = "a range for --sampler random or tpe, LOW..HIGH, behind int: for whole numbers, log: for a logarithmic scale"
     words += ", or int:log: for both; may be repeated"
-    add("--search", type=_range, action="append", default=[], metavar="KEY=RANGE", help=words)
+    add("--search", dest="space", type=_range, action="append", default=[], metavar="KEY=RANGE", help=words)
     add("--sampler", choices=["grid", "random", "tpe"], default="grid", help="default: grid, every setting once")
     add("--trials", type=at_least_1, help="how many settings a random or tpe search tries")
     words = "runs per setting, seeds 0, 1, ...; the best is run anew with as many others; default: 3"

@@ -16,9 +16,9 @@ Akiba et al. 2019, Optuna, https://arxiv.org/abs/1907.10902; Bergstra et al. 201
 Optimization (TPE), https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization
 """
 
+import itertools
 import shlex
 import sys
-from collections import deque
 from collections.abc import Iterator, Sequence
 from statistics import fmean, stdev
 
@@ -38,7 +38,7 @@ from lightning_bc.runs.plan import Fit, Study
 from lightning_bc.runs.results import Results
 from lightning_bc.runs.store import measured
 from lightning_bc.stopping import StoppedError
-from lightning_bc.study.command import make_engine, refuse
+from lightning_bc.study.command import changed, make_engine, refuse, refuse_changed
 from lightning_bc.study.engine import Engine, run_all
 from lightning_bc.study.search import Search, Setting
 
@@ -60,7 +60,11 @@ def sweep(args: Sequence[str]) -> int:
     search = Search.parse(found_configurations(list(args)))
     engine = make_engine(search.given)
     again = f"this goes on where it stopped: python -m lightning_bc sweep {shlex.join(args)}"
-    configs = refuse([Fit(search.told(probe), 0, in_words(probe)) for probe in search.probes()])
+    probes = {search.told(probe): in_words(probe) for probe in search.probes()}
+    configs = refuse([Fit(flags, 0, words) for flags, words in probes.items()])
+    for (one, config), (other, same) in itertools.combinations(zip(probes.values(), configs, strict=True), 2):
+        if config == same:
+            raise InputError(f"{one} and {other}: mean the same run. Leave one away, or what overrides both.")
     if not all(config["rollouts"]["episodes"] for config in configs):
         raise InputError("--rollouts.episodes 0: no returns to compare settings by. Set it to 1 or more.")
     if len(environments := sorted({config["env"] for config in configs})) > 1:
@@ -86,6 +90,11 @@ def _sweep(search: Search, trials: "Trials", engine: Engine) -> list[Fit]:
     seeds = search.given.seeds
     size = f"{counted(search.trials, 'trial')} of {counted(seeds, 'seed')}"
     print(f"sweep {search.name}, in {trials.path}: {size}", flush=True)
+    for fit, different in changed(trials.done()):
+        raise InputError(
+            f"sweep {search.name}: {fit.place} was run under another configuration, before and now: {different}. Put that "
+            "back, or begin another search with --name."
+        )
     failed = trials.run(engine)
     print(f"\nreturn of the last checkpoint on the selection bank, over {counted(seeds, 'seed')}")
     complete, rows = trials.of(TrialState.COMPLETE), []
@@ -105,6 +114,7 @@ def _sweep(search: Search, trials: "Trials", engine: Engine) -> list[Fit]:
         anew = f"seeds {fresh[0]} to {fresh[-1]}" if seeds > 1 else f"seed {fresh[0]}"
         print(f"chosen: {in_words(best)}; run anew with {anew}", flush=True)
         fits = tuple(Fit(search.told(best), seed, in_words(best)) for seed in fresh)
+        refuse_changed(fit for fit in fits if fit.is_done())
         failed += run_all(engine, fits, len(fits))
         print("\nscore of the chosen setting: last checkpoint, 100 test-bank episodes, deterministic actions")
         print(study_table(Study(search.name, fits, {}, FIGURES), measured(fits, {})))
@@ -133,11 +143,12 @@ class Trials:
         self.study.pruner = optuna.pruners.MedianPruner() if search.given.prune else optuna.pruners.NopPruner()
         # a search that goes on draws anew; settings that are running count as poor ones
         self.study.sampler = optuna.samplers.TPESampler(seed=len(self.study.trials), constant_liar=True)
-        self._waiting, self._trials, self._over = deque[Fit](), dict[Fit, tuple[Trial, list[float]]](), set[int]()
+        self._waiting, self._trials, self._over = list[Fit](), dict[Fit, tuple[Trial, list[float]]](), set[int]()
+        self._running = set[str]()
         before = self.study.user_attrs.get("identity")
         if before is None:
-            for setting in search.settings():
-                self.study.enqueue_trial(dict(setting), skip_if_exists=True)
+            for setting in search.settings()[len(self.study.trials) :]:  # the others were queued by one that was killed
+                self.study.enqueue_trial(dict(setting))
             self.study.set_user_attr("identity", search.identity)
         elif different := folders.differences(before, search.identity):
             raise InputError(
@@ -158,6 +169,11 @@ class Trials:
         row = f"trial {trial.number}: {in_words(trial.params)}"
         return [Fit(flags, seed, row) for seed in range(self.search.given.seeds)]
 
+    def done(self) -> list[Fit]:
+        """What has run for trials that have ended, and for those that were broken off."""
+        trials = self.of(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        return [fit for trial in trials for fit in self.fits(trial) if fit.is_done()]
+
     def run(self, engine: Engine) -> list[Fit]:
         """Run trials until all settings are done; the fits that failed."""
         left = self.search.trials - len(self.of(TrialState.COMPLETE, TrialState.PRUNED))
@@ -167,7 +183,12 @@ class Trials:
         while True:
             if not self._waiting and len(self.of(*BEGUN)) < self.search.trials:
                 self._queue(self.study.ask(self.search.space), [])
-            yield self._waiting.popleft() if self._waiting else None
+            # of two trials of one setting the second waits for the first, whose runs are its own
+            fit = next((fit for fit in self._waiting if fit.name not in self._running), None)
+            if fit is not None:
+                self._waiting.remove(fit)
+                self._running.add(fit.name)
+            yield fit
 
     def _queue(self, trial: Trial, values: list[float]) -> None:
         """Queue a trial's next seed, or all of them where none of them can be spared."""
@@ -178,6 +199,7 @@ class Trials:
 
     def _ended(self, fit: Fit, error: str | None) -> None:
         """Add the value of a seed, and tell Optuna if that was the last, or the last that is worth it."""
+        self._running.discard(fit.name)
         trial, values = self._trials[fit]
         if error is not None or trial.number in self._over:         # a trial with a failed fit is begun by the next command
             return

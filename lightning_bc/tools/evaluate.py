@@ -116,7 +116,7 @@ def _new_picture(plot: str) -> Path:
         importlib.import_module("lightning_bc.report.plots")
     except ModuleNotFoundError as error:
         raise needs_extra("--plot", "report", str(error.name)) from error
-    path = new_file(plot)
+    path = new_file(plot, "--plot")
     if path.suffix not in PICTURES:
         raise InputError(f"--plot {plot}: wanted a file ending in {', '.join(PICTURES)}.")
     return path
