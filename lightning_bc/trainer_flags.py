@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.strategies import DDPStrategy
 
+from lightning_bc.demonstrations.module import DEFAULT_PASSES
 from lightning_bc.errors import InputError
 from lightning_bc.ranks import by_srun
 from lightning_bc.strategies import Strategy
@@ -26,14 +27,13 @@ TRAINER_DEFAULTS = {
 
 SHOWN = {
     "max_epochs": "passes over the pairs, in place of steps",
-    "max_steps": f"optimizer steps; a run can be lengthened later; default {Strategy.default_steps}, of some more",
+    "max_steps": f"optimizer steps; default {Strategy.default_steps}, of some more, of few pairs less; --data.max_passes",
     "max_time": "stop after DD:HH:MM:SS",
     "accelerator": "cpu, gpu or auto",
     "devices": "how many, or which",
     "precision": "32-true, bf16-mixed, 16-mixed or 64-true",
     "gradient_clip_val": "largest norm of the gradient of all parameters",
     "callbacks": "further callbacks, such as lightning_bc.callbacks.DAgger; see configs/dagger.yaml",
-    "logger": "false writes no TensorBoard events",
     "enable_progress_bar": "false for a quiet terminal",
 }
 """The flags that --help shows, in our words."""
@@ -98,7 +98,7 @@ def settle_callbacks(config: Any) -> None:
 
 
 def settle_length(config: Any, strategy: type[Strategy]) -> None:
-    """The default number of steps, unless one or a number of passes is given; strategies that act have their own length.
+    """The default number of steps and passes, unless one of them is given; strategies that act have their own length.
 
     Raises:
         InputError: the length does not fit the strategy or its schedule.
@@ -118,7 +118,9 @@ def settle_length(config: Any, strategy: type[Strategy]) -> None:
             raise InputError(f"--trainer.{name} {trainer[name]}: wanted at least 1, or -1 for no end.")
     if trainer.max_epochs is None:
         trainer.max_epochs = -1
-        trainer.max_steps = trainer.max_steps if trainer.max_steps > 0 else strategy.default_steps
+        if trainer.max_steps <= 0:
+            trainer.max_steps = strategy.default_steps
+            config.data.max_passes = config.data.max_passes or DEFAULT_PASSES
     if trainer.max_epochs == -1 and trainer.max_steps <= 0 and config.model.init_args.get("schedule") == "cosine":
         raise InputError(
             "--trainer.max_epochs -1: the cosine schedule needs the run's length, and this run has no end. Set "
@@ -126,13 +128,13 @@ def settle_length(config: Any, strategy: type[Strategy]) -> None:
         )
 
 
-def longer(config: Any, strategy: type[Strategy]) -> str:
+def longer(config: Any, strategy: Strategy) -> str:
     """The flag that lengthens a run, with twice its length."""
     trainer = config.trainer
     if strategy.learns_by_acting:
         return f"--model.total_environment_steps {2 * config.model.init_args.total_environment_steps}"
     if trainer.max_steps > 0:
-        return f"--trainer.max_steps {2 * trainer.max_steps}"
+        return f"--trainer.max_steps {2 * (strategy.run_length or trainer.max_steps)}"
     return f"--trainer.max_epochs {2 * trainer.max_epochs}"
 
 

@@ -328,7 +328,7 @@ class CommandLine(LightningCLI):
         for kept in self.trainer.callbacks if datamodule.has_simulator else ():  # type: ignore[attr-defined]
             if isinstance(kept, Checkpoints) and (better := kept.better(datamodule.references)):
                 print(better)
-        name, more = shlex.quote(self.run), trainer_flags.longer(self.config[self.command], type(model))
+        name, more = shlex.quote(self.run), trainer_flags.longer(self.config[self.command], model)
         print(
             f"\nview the curve    {'; '.join(views(self.trainer.loggers, self.run))}\n"
             f"lengthen          python -m lightning_bc fit --run {name} {more}\n"

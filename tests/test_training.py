@@ -790,3 +790,34 @@ def test_lengths_may_grow_and_display_may_change():
     assert different == {"trainer.max_steps": (10, 20), "seed_everything": (0, 1)}
     assert resume.without_longer(different) == {"seed_everything": (0, 1)}
     assert resume.without_longer(resume.differences(now, before)).keys() == {"trainer.max_steps", "seed_everything"}
+
+
+def test_a_run_of_few_pairs_ends_after_passes_unless_its_length_is_given(data, capsys, monkeypatch):
+    """110 pairs in batches of 50 are three steps a pass."""
+    monkeypatch.setattr("lightning_bc.demonstrations.module.FEWEST_STEPS", 4)
+    flags = ["--model", "MSE", "--data.path", data, "--data.batch_size", "50", "--rollouts.episodes", "2"]
+    for run, length, steps in (
+        ("usual", [], 11),                                          # 300 passes are more
+        ("two", ["--data.max_passes", "2"], 6),
+        ("fewest", ["--data.max_passes", "1"], 4),
+        ("both", ["--data.max_passes", "2", "--trainer.max_steps", "5"], 5),
+        ("given", ["--trainer.max_steps", "8"], 8),
+    ):
+        main(["fit", *flags, *length, "--run", run])
+        assert torch.load(f"checkpoints/{run}/last.ckpt")["global_step"] == steps
+        said = "optimizer steps, since more than" in capsys.readouterr().out
+        assert said == (run in ("two", "fewest"))
+
+
+def test_a_run_that_ended_after_passes_is_finished_and_is_lengthened_by_steps(data, capsys, monkeypatch):
+    monkeypatch.setattr("lightning_bc.demonstrations.module.FEWEST_STEPS", 4)
+    flags = ["--model", "MSE", "--data.path", data, "--data.batch_size", "50", "--rollouts.episodes", "2", "--run", "mine"]
+    flags += ["--data.max_passes", "2"]
+    main(["fit", *flags])
+    assert "fit --run mine --trainer.max_steps 12" in capsys.readouterr().out
+    main(["fit", *flags])
+    assert "run mine is finished" in capsys.readouterr().out
+    for steps in (8, 10):                                           # fewer than the default's 11, which it never had
+        main(["fit", "--run", "mine", "--trainer.max_steps", f"{steps}"])
+        assert f"lengthened to {steps} optimizer steps" in capsys.readouterr().out
+        assert torch.load("checkpoints/mine/last.ckpt")["global_step"] == steps

@@ -22,7 +22,7 @@ from lightning_bc.bounds import (
     check_arguments,
 )
 from lightning_bc.demonstrations import several, without_simulator
-from lightning_bc.demonstrations.batches import Batch, Batches, Nothing
+from lightning_bc.demonstrations.batches import Batch, Batches, Nothing, batches_per_pass
 from lightning_bc.demonstrations.collect import collect_missing, default_path
 from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT, Budget, Wanted, check_wanted
 from lightning_bc.demonstrations.mixture import check_shares
@@ -38,6 +38,12 @@ from lightning_bc.strategies.contract import Data, Needs, Transitions
 DEFAULT_PATH = default_path("{env}")
 
 VALIDATION_PAIRS = 2000
+
+DEFAULT_PASSES = 300
+"""Of a run whose length is not given, passes over the pairs after which it ends: docs/action-models.md."""
+
+FEWEST_STEPS = 1000
+"""Optimizer steps, of however few pairs."""
 
 
 class Demonstrations(LightningDataModule):
@@ -66,6 +72,8 @@ class Demonstrations(LightningDataModule):
         validation_pairs: held-out pairs that are measured at a validation of ``fit``; always the same ones, spread evenly
             over the held-out episodes. ``validate``, and the curve of a run without a simulator, measure all of them.
         batch_size: pairs per batch.
+        max_passes: passes that a run may make, 300 where its length is not given; few pairs that are learnt for too long
+            make worse clones. In optimizer steps they are at least 1000, and ``trainer.max_steps`` may be fewer.
         episode_length: steps per episode, for files without episode lengths; default: the environment's time limit,
             where that environment never terminates early.
         top_fraction: share of the episodes used, of highest returns; before all else is taken from
@@ -102,6 +110,7 @@ class Demonstrations(LightningDataModule):
         validation_fraction: UnitIntervalBelowOne = 0.01,
         validation_pairs: PositiveInt = VALIDATION_PAIRS,
         batch_size: PositiveInt = 250,
+        max_passes: PositiveInt | None = None,
         episode_length: PositiveInt | None = None,
         top_fraction: UnitIntervalAboveZero = 1.0,
         scale_actions: bool = False,
@@ -123,6 +132,7 @@ class Demonstrations(LightningDataModule):
             environment_id = DEFAULT_ENVIRONMENT if "{env}" in "".join(paths) else several.stated_environment(paths)
         environment_id = environment_id or ""                       # without a simulator
         self.environment_id, self.batch_size, self.seed, self.group_size = environment_id, batch_size, seed, group_size
+        self.max_passes = max_passes
         self.paths = [one.replace("{env}", environment_id) for one in paths]
         self.path = ", ".join(self.paths) or None                   # for people
         if shares is not None:
@@ -202,6 +212,20 @@ class Demonstrations(LightningDataModule):
         if stage == "fit" and not self.budget.takes_every_row:
             rank_zero_only(print)(f"{self.path}: learns from {self.material.summary(pairs)}")
         self.source = {"path": self.path, **self.material.source(pairs)}
+        if stage == "fit" and self.max_passes is not None:
+            self._end_after_passes(self.max_passes)
+
+    def _end_after_passes(self, passes: int) -> None:
+        """Let training end after so many passes, if it is not to end before that."""
+        trainer, pairs = self.trainer, self.material.pairs
+        assert trainer is not None
+        steps = max(FEWEST_STEPS, passes * batches_per_pass(pairs, self.batch_size, trainer.world_size))
+        if not 0 < trainer.max_steps <= steps:
+            trainer.fit_loop.epoch_loop.max_steps = steps
+            rank_zero_only(print)(
+                f"length: {steps:,} optimizer steps, since more than {passes} passes over few pairs make worse clones; "
+                "--trainer.max_steps sets another"
+            )
 
     def train_dataloader(self) -> Batches | Nothing:
         """Shuffled batches; see the class for what an epoch is. Strategies that act while they learn draw for themselves."""

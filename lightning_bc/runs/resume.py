@@ -32,7 +32,7 @@ DISPLAY = {
 }
 """Settings, and those below them, that change nothing of what is learnt."""
 
-LENGTHS = ("trainer.max_steps", "trainer.max_epochs", "model.init_args.total_environment_steps")
+LENGTHS = ("trainer.max_steps", "trainer.max_epochs", "data.max_passes", "model.init_args.total_environment_steps")
 """Settings that may grow."""
 
 PATH = "data.path"
@@ -76,6 +76,9 @@ def with_own_configuration(command: str, args: Sequence[str]) -> list[str]:
     has_length = content["callbacks"].get("Checkpoints", {}).get("run_length") is not None
     if has_length and isinstance(known.get("trainer"), dict):       # the time that one session had says nothing of the next
         known["trainer"] = known["trainer"] | {"max_time": None}
+    is_given = {name for name, _ in _flags(args)} & {"--trainer.max_steps", "--trainer.max_epochs"}
+    if is_given and isinstance(known.get("data"), dict):            # by a length that is given the passes do not count
+        known["data"] = known["data"] | {"max_passes": None}
     return ["--config", yaml.safe_dump(known, sort_keys=False), *args]
 
 
@@ -123,6 +126,8 @@ def without_longer(different: Differences) -> Differences:
     Steps never give way to passes: the Trainer has counted all of them as one.
     """
     to_passes = different.get("trainer.max_epochs", (None, None))
+    if "data.max_passes" in different:                              # by which it may have been shorter than max_steps
+        different = {key: values for key, values in different.items() if key != "trainer.max_steps"}
     kept = {key: values for key, values in different.items() if key not in LENGTHS or _is_shorter(*values)}
     return kept | ({"trainer.max_epochs": to_passes} if to_passes[0] == -1 else {})
 
