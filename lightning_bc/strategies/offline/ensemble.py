@@ -82,7 +82,7 @@ class Ensemble(OfflineStrategy):
         action_low: Sequence[float],
         action_high: Sequence[float],
         network: NetworkFactory = MLP,
-        members: Sequence[Member] = ("Autoregressive",) * 5,
+        members: Sequence[Member] = ("FlowMatching", "FlowMatching", "MIP", "MIP", "MSE", "MSE"),
         optimizer: OptimizerCallable = DefaultAdamW,
         schedule: Schedule = "cosine",
     ) -> None:
