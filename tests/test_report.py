@@ -155,6 +155,7 @@ def test_of_runs_with_names_of_ones_own_the_newest_counts():
         {"init_from": "checkpoints/clone/best.ckpt"},
         {"rollouts": {"max_episode_steps": 200}},
         {"trainer": {"gradient_clip_val": 0.5}},
+        {"data": {"max_passes": None}, "trainer": {"max_steps": 20_000}},  # longer, of few pairs, than the default is
         {"trainer": {"callbacks": [{"class_path": "lightning_bc.callbacks.AveragedWeights", "init_args": {"decay": 0.9}}]}},
     ],
     ids=lambda change: str([*change.values()])[:40],
@@ -164,6 +165,15 @@ def test_what_changes_the_policy_is_another_method(change):
     config = {name: CONFIG[name] | value if isinstance(value, dict) else value for name, value in change.items()}
     write_run("other", config=CONFIG | config)
     assert len(charts()[0].methods) == 2
+
+
+def test_a_run_of_the_usual_length_and_one_from_before_passes_were_limited_make_one_method():
+    config = CONFIG | {"trainer": CONFIG["trainer"] | {"max_steps": 20_000, "max_epochs": -1}}
+    write_run("before", config=config)
+    write_run("now", config=config | {"data": config["data"] | {"max_passes": 500}, "seed_everything": 1}, seed=1)
+    (method,) = charts()[0].methods
+    assert len(method.runs) == 2
+    assert "max_passes" not in method.label
 
 
 @pytest.mark.parametrize("named", ["checkpoints/clone-{}/last.ckpt", "lightning_logs/clone-{}", "clone-{}"])
