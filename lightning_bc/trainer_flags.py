@@ -11,7 +11,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.strategies import DDPStrategy
 
-from lightning_bc.demonstrations.module import DEFAULT_PASSES
 from lightning_bc.errors import InputError
 from lightning_bc.ranks import by_srun
 from lightning_bc.strategies import Strategy
@@ -120,7 +119,7 @@ def settle_length(config: Any, strategy: type[Strategy]) -> None:
         trainer.max_epochs = -1
         if trainer.max_steps <= 0:
             trainer.max_steps = strategy.default_steps
-            config.data.max_passes = config.data.max_passes or DEFAULT_PASSES
+            config.data.max_passes = config.data.max_passes or strategy.default_passes
     if trainer.max_epochs == -1 and trainer.max_steps <= 0 and config.model.init_args.get("schedule") == "cosine":
         raise InputError(
             "--trainer.max_epochs -1: the cosine schedule needs the run's length, and this run has no end. Set "

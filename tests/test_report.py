@@ -25,7 +25,7 @@ from lightning_bc.report.parameters import changed_parameters
 from lightning_bc.runs.curve import AXES, CURVE_FILE, RETURN
 from lightning_bc.runs.plan import Study
 from lightning_bc.runs.records import read_records
-from lightning_bc.strategies import Strategy
+from lightning_bc.strategies import MSE, Strategy
 from lightning_bc.texts import csv_text, parse_csv, write_json, write_yaml
 
 BENCHMARK = vars(benchmark)
@@ -155,7 +155,6 @@ def test_of_runs_with_names_of_ones_own_the_newest_counts():
         {"init_from": "checkpoints/clone/best.ckpt"},
         {"rollouts": {"max_episode_steps": 200}},
         {"trainer": {"gradient_clip_val": 0.5}},
-        {"data": {"max_passes": None}, "trainer": {"max_steps": 20_000}},  # longer, of few pairs, than the default is
         {"trainer": {"callbacks": [{"class_path": "lightning_bc.callbacks.AveragedWeights", "init_args": {"decay": 0.9}}]}},
     ],
     ids=lambda change: str([*change.values()])[:40],
@@ -167,13 +166,15 @@ def test_what_changes_the_policy_is_another_method(change):
     assert len(charts()[0].methods) == 2
 
 
-def test_a_run_of_the_usual_length_and_one_from_before_passes_were_limited_make_one_method():
-    config = CONFIG | {"trainer": CONFIG["trainer"] | {"max_steps": 20_000, "max_epochs": -1}}
-    write_run("before", config=config)
-    write_run("now", config=config | {"data": config["data"] | {"max_passes": 500}, "seed_everything": 1}, seed=1)
-    (method,) = charts()[0].methods
-    assert len(method.runs) == 2
-    assert "max_passes" not in method.label
+def test_a_run_of_the_usual_length_is_no_other_method_and_a_longer_one_is():
+    """MSE's usual length is limited by passes, of which earlier runs say nothing."""
+    model = CONFIG["model"] | {"class_path": "lightning_bc.strategies.offline.mse.MSE"}
+    config = CONFIG | {"model": model, "trainer": CONFIG["trainer"] | {"max_steps": MSE.default_steps, "max_epochs": -1}}
+    for seed, (name, passes) in enumerate({"before": {}, "now": {"max_passes": 500}, "given": {"max_passes": None}}.items()):
+        data = {key: value for key, value in config["data"].items() if key != "max_passes"} | passes
+        write_run(name, config=config | {"data": data, "seed_everything": seed}, seed=seed)
+    assert sorted(len(method.runs) for method in charts()[0].methods) == [1, 2]
+    assert ["max_steps" in method.label for method in charts()[0].methods if len(method.runs) == 1] == [True]
 
 
 @pytest.mark.parametrize("named", ["checkpoints/clone-{}/last.ckpt", "lightning_logs/clone-{}", "clone-{}"])

@@ -39,9 +39,6 @@ DEFAULT_PATH = default_path("{env}")
 
 VALIDATION_PAIRS = 2000
 
-DEFAULT_PASSES = 500
-"""Of a run whose length is not given, passes over the pairs after which it ends: docs/action-models.md."""
-
 FEWEST_STEPS = 1000
 """Optimizer steps, of however few pairs."""
 
@@ -72,8 +69,9 @@ class Demonstrations(LightningDataModule):
         validation_pairs: held-out pairs that are measured at a validation of ``fit``; always the same ones, spread evenly
             over the held-out episodes. ``validate``, and the curve of a run without a simulator, measure all of them.
         batch_size: pairs per batch.
-        max_passes: passes that a run may make, 500 where its length is not given; few pairs that are learnt for too long
-            make worse clones. In optimizer steps they are at least 1000, and ``trainer.max_steps`` may be fewer.
+        max_passes: passes that a run may make; where its length is not given, of some strategies 500, since few pairs
+            that are learnt for too long make worse clones. In optimizer steps they are at least 1000, and
+            ``trainer.max_steps`` may be fewer.
         episode_length: steps per episode, for files without episode lengths; default: the environment's time limit,
             where that environment never terminates early.
         top_fraction: share of the episodes used, of highest returns; before all else is taken from

@@ -12,7 +12,6 @@ from lightning.pytorch import Callback, Trainer
 
 import lightning_bc.callbacks  # noqa: F401  so that those that name a method are known
 from lightning_bc.demonstrations import Demonstrations
-from lightning_bc.demonstrations.module import DEFAULT_PASSES
 from lightning_bc.strategies import Strategy, strategies
 from lightning_bc.strategies.registry import known_classes
 
@@ -45,11 +44,12 @@ def changed_parameters(config: Chosen) -> Parameters:
     given = {name: config["trainer"].get(name) for name in TRAINER_PARAMETERS}
     trainer = {name: value for name, value in given.items() if value is not None}
     usual = _defaults(Trainer) | {"max_epochs": -1}                 # the length of those that act is total_environment_steps
-    passes = config["data"].get("max_passes", DEFAULT_PASSES)       # earlier runs do not say it
-    if trainer.get("max_epochs", -1) == -1 and trainer.get("max_steps", -1) != -1 and passes is not None:
-        usual["max_steps"] = strategies().get(class_name(config["model"]), Strategy).default_steps
+    strategy = strategies().get(class_name(config["model"]), Strategy)
+    passes = config["data"].get("max_passes", strategy.default_passes)  # earlier runs do not say it
+    if trainer.get("max_epochs", -1) == -1 and trainer.get("max_steps", -1) != -1 and passes == strategy.default_passes:
+        usual["max_steps"] = strategy.default_steps
     data = {name: value for name, value in config["data"].items() if name not in (*WHICH_PAIRS, "max_passes")}
-    data |= {"max_passes": passes} if passes not in (None, DEFAULT_PASSES) else {}
+    data |= {"max_passes": passes} if passes not in (None, strategy.default_passes) else {}
     found = _differing(trainer, usual) | _differing(data, _defaults(Demonstrations)) | _differing_arguments(config["model"])
     for callback in naming_callbacks(config):
         found |= _differing_arguments(callback)

@@ -113,6 +113,10 @@ class Strategy(LightningModule, ABC):
     """Optimizer steps of a run of ``fit`` where nothing is said of its length, of strategies that learn from demonstrations:
     a number of steps suits a file of any size, a number of passes does not."""
 
+    default_passes: ClassVar[int | None] = None
+    """Passes over the pairs after which such a run ends if that is earlier, of strategies that few pairs make worse when they
+    are learnt for too long."""
+
     recordable: ClassVar[bool] = False
     """Whether updates may be recorded and replayed: see :class:`lightning_bc.strategies.recorded.Recorded`. Then the loss
     depends on tensors alone, of numbers that change while it trains on none, and waits for none."""

@@ -72,6 +72,7 @@ class Ensemble(OfflineStrategy):
 
     multimodal = True
     recordable = True
+    default_passes = 500
     logs = {"loss": Metric("as the members'", "(1/M) sum_m of the loss of member m")}
 
     members: Any

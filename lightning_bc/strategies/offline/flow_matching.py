@@ -70,6 +70,7 @@ class FlowMatching(OfflineStrategy):
     multimodal = True
     recordable = True
     default_steps = 40_000                                          # after 20,000 a Hopper still falls in rare states
+    default_passes = 500
     logs = {
         "loss": Metric("squared, before the tanh", "mean over batch and dimensions of (f(o, point, t) - u)^2"),
     }

@@ -53,6 +53,7 @@ class MIP(OfflineStrategy):
 
     stochastic = False
     recordable = True
+    default_passes = 500
     logs = {
         "loss": Metric(
             "squared, before the tanh",
