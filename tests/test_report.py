@@ -25,7 +25,7 @@ from lightning_bc.report.parameters import changed_parameters
 from lightning_bc.runs.curve import AXES, CURVE_FILE, RETURN
 from lightning_bc.runs.plan import Study
 from lightning_bc.runs.records import read_records
-from lightning_bc.strategies import MSE, Strategy
+from lightning_bc.strategies import FlowMatching, Strategy
 from lightning_bc.texts import csv_text, parse_csv, write_json, write_yaml
 
 BENCHMARK = vars(benchmark)
@@ -167,9 +167,10 @@ def test_what_changes_the_policy_is_another_method(change):
 
 
 def test_a_run_of_the_usual_length_is_no_other_method_and_a_longer_one_is():
-    """MSE's usual length is limited by passes, of which earlier runs say nothing."""
-    model = CONFIG["model"] | {"class_path": "lightning_bc.strategies.offline.mse.MSE"}
-    config = CONFIG | {"model": model, "trainer": CONFIG["trainer"] | {"max_steps": MSE.default_steps, "max_epochs": -1}}
+    """Flow matching's usual length is limited by passes, of which earlier runs say nothing."""
+    model = CONFIG["model"] | {"class_path": "lightning_bc.strategies.offline.flow_matching.FlowMatching"}
+    trainer = CONFIG["trainer"] | {"max_steps": FlowMatching.default_steps, "max_epochs": -1}
+    config = CONFIG | {"model": model, "trainer": trainer}
     for seed, (name, passes) in enumerate({"before": {}, "now": {"max_passes": 500}, "given": {"max_passes": None}}.items()):
         data = {key: value for key, value in config["data"].items() if key != "max_passes"} | passes
         write_run(name, config=config | {"data": data, "seed_everything": seed}, seed=seed)

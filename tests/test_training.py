@@ -797,7 +797,7 @@ def test_a_run_of_few_pairs_ends_after_passes_unless_its_length_is_given(data, c
     monkeypatch.setattr("lightning_bc.demonstrations.module.FEWEST_STEPS", 4)
     flags = ["--model", "MSE", "--data.path", data, "--data.batch_size", "50", "--rollouts.episodes", "2"]
     for run, length, steps in (
-        ("usual", [], 11),                                          # its 500 passes are more
+        ("usual", [], 11),                                          # MSE has no limit
         ("two", ["--data.max_passes", "2"], 6),
         ("fewest", ["--data.max_passes", "1"], 4),
         ("both", ["--data.max_passes", "2", "--trainer.max_steps", "5"], 5),

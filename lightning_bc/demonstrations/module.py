@@ -69,7 +69,7 @@ class Demonstrations(LightningDataModule):
         validation_pairs: held-out pairs that are measured at a validation of ``fit``; always the same ones, spread evenly
             over the held-out episodes. ``validate``, and the curve of a run without a simulator, measure all of them.
         batch_size: pairs per batch.
-        max_passes: passes that a run may make; where its length is not given, of some strategies 500, since few pairs
+        max_passes: passes that a run may make; where its length is not given, of some strategies 500: few pairs
             that are learnt for too long make worse clones. In optimizer steps they are at least 1000, and
             ``trainer.max_steps`` may be fewer.
         episode_length: steps per episode, for files without episode lengths; default: the environment's time limit,

@@ -114,8 +114,8 @@ class Strategy(LightningModule, ABC):
     a number of steps suits a file of any size, a number of passes does not."""
 
     default_passes: ClassVar[int | None] = None
-    """Passes over the pairs after which such a run ends if that is earlier, of strategies that few pairs make worse when they
-    are learnt for too long."""
+    """Passes over the pairs after which such a run ends if that is earlier, of strategies that are worse clones of few pairs
+    when they learn for longer."""
 
     recordable: ClassVar[bool] = False
     """Whether updates may be recorded and replayed: see :class:`lightning_bc.strategies.recorded.Recorded`. Then the loss

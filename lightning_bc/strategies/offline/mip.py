@@ -53,7 +53,6 @@ class MIP(OfflineStrategy):
 
     stochastic = False
     recordable = True
-    default_passes = 500
     logs = {
         "loss": Metric(
             "squared, before the tanh",

@@ -45,7 +45,6 @@ class MSE(OfflineStrategy):
 
     stochastic = False
     recordable = True
-    default_passes = 500
     logs = {
         "loss": Metric(
             "squared, the first before the tanh",
