@@ -109,7 +109,7 @@ def build_strategy(
     elif "width" in inspect.signature(cls).parameters:
         options = {"width": 16, "layers": 1, **options}
     elif "pairs" in inspect.signature(cls).parameters:
-        options = {"pairs": 32, **options}
+        options = {"pairs": 256, **options}
     return cls(observation_dim=observation_dim, action_low=list(action_low), action_high=list(action_high), **options)
 
 
