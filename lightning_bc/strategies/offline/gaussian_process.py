@@ -127,7 +127,7 @@ class Posterior(Network):
         points, weights = torch.randn(pairs, observation_dim), torch.randn(pairs, action_dim)
         self.register_buffer("points", points.double())             # X, arbitrary until there are pairs
         self.register_buffer("weights", weights.double() / pairs)   # of those not needed 0
-        self.used = pairs                                 # the first ones; the others are not computed with
+        self.used = pairs                                           # the first ones; the others are not computed with
         self.pending: Callable[[], None] | None = None
         self.register_state_dict_pre_hook(_settle)
         self.register_load_state_dict_post_hook(_take)
