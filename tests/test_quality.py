@@ -82,6 +82,15 @@ def test_copied_episodes_are_found_and_warned_of():
         quality.warn(episodes(1, 2, 1, 3, 1))
 
 
+def test_actions_that_are_all_equal_are_warned_of():
+    made = episodes(1, 2)
+    made.actions[:, 0] = 2.0
+    assert quality.Findings(made).concerns() == []                  # one dimension may be
+    made.actions[:, 1] = 0.0
+    with pytest.warns(UserWarning, match=r"mine\.npz: the actions of all 10 pairs are equal"):
+        quality.warn(made)
+
+
 def test_clean_demonstrations_give_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -197,6 +197,11 @@ class Findings:
             )
         if self.rounding:
             found.append(f"{path}: {self.rounding}")
+        if len(made) >= FEWEST_ROWS and len(constant_dimensions(made.actions)) == made.actions.shape[1]:
+            found.append(
+                f"{path}: the actions of all {len(made)} pairs are equal, so that a policy learns to play this one, "
+                "whatever it sees. Write the actions that the expert played."
+            )
         if len(made) > len(made.lengths) and (copies := self.copies):
             found.append(
                 f"{path}: {len(copies)} of {len(made.lengths)} episodes are copies of earlier ones (the first is episode "

@@ -158,10 +158,15 @@ def _finite(path: str, key: str, found: Tensor, ndim: int, wanted: str) -> Tenso
         raise InputError(f"{path}: {key} has shape {tuple(found.shape)}, wanted {wanted}.")
     if found.numel() == 0:
         raise InputError(f"{path}: {key} is empty, shape {tuple(found.shape)}. Collect at least one episode.")
-    found = found.to(torch.float32)
+    given, found = found, found.to(torch.float32)
     if not torch.isfinite(found.sum(dtype=torch.float64)):          # one pass without a mask of the array's size
-        bad = (~torch.isfinite(found)).reshape(len(found), -1).any(dim=1).nonzero()[:, 0]
-        name = "NaN" if torch.isnan(found[bad[0]]).any() else "Inf"
+        is_bad = ~torch.isfinite(found)
+        bad = is_bad.reshape(len(found), -1).any(dim=1).nonzero()[:, 0]
+        values = given[bad[0]][is_bad[bad[0]]]
+        if torch.isfinite(values[0]):
+            name = f"{values[0]:.3g}, more than float32 can hold"
+        else:
+            name = "NaN" if values.isnan().any() else "Inf"
         raise InputError(
             f"{path}: {key}[{bad[0].item()}] holds {name} (first of {len(bad)}). Remove these pairs, or collect again "
             "with python -m lightning_bc collect."

@@ -159,6 +159,13 @@ def _last_rows(
         elif key != "terminated":
             raise InputError(f"{path}: {len(flag)} {key} for {pairs} actions; each action needs one.")
     if lengths is not None:
+        rows = len(found["observations"])
+        stated = as_whole(tensor_of(path, "episode_lengths", lengths, "an array of positive integers"))
+        if rows != pairs and is_whole(stated) and stated.sum() == rows:
+            raise InputError(
+                f"{path}: {rows} observations, as episode_lengths sum to, but {pairs} actions; each observation needs its "
+                "action, and episode_lengths count actions."
+            )
         return lengths_of(path, lengths, pairs).cumsum(0) - 1
     if numbers is not None and not is_apart:
         is_needed = not ends.any() and starts is None and splits is None
