@@ -101,6 +101,8 @@ class MLP(Network):
         hidden_sizes: widths of the hidden layers.
         activation: nonlinearity after each hidden layer.
         initial_scale: what torch's initial weights are multiplied by.
+        input_scale: what inputs are multiplied by. Below 1 the kinks of the first layer lie far from the data at first,
+            where its biases put them, so that the network begins nearly linear and has to learn what is not.
     """
 
     def __init__(
@@ -110,9 +112,16 @@ class MLP(Network):
         hidden_sizes: Sequence[int] = (256, 256, 256),
         activation: Activation = "relu",
         initial_scale: float = 0.6,
+        input_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.settings = {"hidden_sizes": [*hidden_sizes], "activation": activation, "initial_scale": initial_scale}
+        self.settings = {
+            "hidden_sizes": [*hidden_sizes],
+            "activation": activation,
+            "initial_scale": initial_scale,
+            "input_scale": input_scale,
+        }
+        self.input_scale = input_scale
         layers: list[nn.Module] = []
         sizes = [input_size, *hidden_sizes]
         for size_in, size_out in itertools.pairwise(sizes):
@@ -125,7 +134,7 @@ class MLP(Network):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map ``inputs`` (batch, input_size) to (batch, output_size)."""
-        return self.layers(inputs)
+        return self.layers(inputs if self.input_scale == 1 else self.input_scale * inputs)
 
 
 class ResidualMLP(Network):

@@ -24,7 +24,7 @@ def observations(batch=200):
 
 def trained(cls):
     """With weights, statistics and bounds that no shortcut would survive."""
-    strategy = build_strategy(cls, network=functools.partial(MLP, hidden_sizes=(32, 24)))
+    strategy = build_strategy(cls, network=functools.partial(MLP, hidden_sizes=(32, 24), input_scale=0.5))
     with torch.no_grad():
         for parameter in strategy.actor.parameters():
             parameter += 0.15 * torch.randn_like(parameter)

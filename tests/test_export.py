@@ -1,5 +1,6 @@
 """Exported folders: they act as the policy does, in onnxruntime and rebuilt, and what they describe chooses no code."""
 
+import functools
 import json
 import re
 import shutil
@@ -19,6 +20,7 @@ from lightning_bc.api import Policy
 from lightning_bc.cli import main
 from lightning_bc.demonstrations.experts import exported
 from lightning_bc.errors import InputError
+from lightning_bc.networks import MLP
 from lightning_bc.strategies import VAE, Diffusion, GaussianMixture, strategies
 from lightning_bc.tools import onnx_graphs
 from lightning_bc.tools.folder_readme import readme
@@ -169,7 +171,8 @@ def test_the_readmes_program_plays_as_the_policy_without_this_package(kind, fold
     if kind == "onnx":
         path, policy, begin, act = graph, lightning_bc.load(folder[1]), "begin()", "act(observation)"
     else:
-        path, strategy = tmp_path, trained(strategies()["SAC"])
+        network = functools.partial(MLP, hidden_sizes=(16, 12), input_scale=0.5)
+        path, strategy = tmp_path, trained(strategies()["SAC"], network=network)
         (path / "README.md").write_text(readme(strategy, exported.write(path, strategy, None, None, None), []))
         policy, begin, act = Policy(strategy), "", "act_by_weights(observation[None])[0]"
     text = (path / "README.md").read_text()

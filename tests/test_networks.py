@@ -53,12 +53,13 @@ def test_initial_weights_and_not_biases_are_multiplied(initial_scale):
         torch.testing.assert_close(own.bias, layer.bias)
 
 
+@pytest.mark.parametrize("input_scale", [1.0, 0.1])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_mlp_equals_a_computation_in_numpy(activation):
+def test_mlp_equals_a_computation_in_numpy(activation, input_scale):
     torch.manual_seed(0)
-    network = MLP(4, 3, (8, 6), activation)
+    network = MLP(4, 3, (8, 6), activation, input_scale=input_scale)
     inputs = np.random.default_rng(0).standard_normal((10, 4))
-    hidden = inputs
+    hidden = input_scale * inputs
     linear = [module for module in network.layers if isinstance(module, torch.nn.Linear)]
     for index, layer in enumerate(linear):
         hidden = hidden @ layer.weight.detach().double().numpy().T + layer.bias.detach().double().numpy()

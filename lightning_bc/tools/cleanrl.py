@@ -42,7 +42,7 @@ def cleanrl_state(strategy: Strategy) -> dict[str, Tensor]:
         )
     first, second, last = layers[::2]
     mean, scale = strategy.border.mean.double(), strategy.border.scale.double()
-    weight = first.weight.double() / scale                          # (hidden size, observation_dim)
+    weight = strategy.actor.input_scale * first.weight.double() / scale  # (hidden size, observation_dim)
     state = {
         "fc1.weight": weight.float(),
         "fc1.bias": (first.bias.double() - weight @ mean).float(),

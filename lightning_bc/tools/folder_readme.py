@@ -104,7 +104,7 @@ def layer(number, inputs):
     return inputs @ weights[f"{prefix}{{number}}.weight"].T + weights[f"{prefix}{{number}}.bias"]
 
 def act_by_weights(observations):                     # (batch, {observation_dim}) to (batch, {action_dim})
-    hidden = ((observations - mean) / scale).clip(-1e6, 1e6)
+    hidden = {times}((observations - mean) / scale).clip(-1e6, 1e6)
     for number in {hidden}:
         hidden = layer(number, hidden)
         hidden = {activation}
@@ -166,6 +166,7 @@ def _network_in_numpy(strategy: Strategy) -> dict[str, Any]:
         "hidden": tuple(linear[:-1]),
         "last": linear[-1],
         "activation": activation,
+        "times": "" if network.input_scale == 1 else f"{network.input_scale} * ",
         "first": f"first {strategy.action_dim} " if outputs != strategy.action_dim else "",
     }
 

@@ -271,7 +271,8 @@ def _advice(found: Findings, spaces: EnvironmentSpaces | None) -> tuple[list[str
         if poor >= POOR_SHARE:
             warned.append(
                 f"{poor:.0%} of the episodes return less than {far_below:,.4g}, and the median one {median:,.4g}. "
-                f"--data.top_fraction {max(0.05, round(1 - poor, 2)):g} learns from the others alone."
+                f"Where these failed, rather than began in a harder place, --data.top_fraction "
+                f"{max(0.05, round(1 - poor, 2)):g} learns from the others alone."
             )
     return warned, flags
 
