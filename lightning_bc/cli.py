@@ -249,7 +249,8 @@ def _is_first() -> bool:
 def _tell_stopped(words: Sequence[str]) -> None:
     if _is_first():
         command = f"python -m lightning_bc {shlex.join(words)}"
-        print(f"\nstopped; no file is half written. It begins again with {command}", file=sys.stderr, flush=True)
+        way_on = f"It goes on, or begins again, with {command}"
+        print(f"\nstopped; no file is half written. {way_on}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -125,6 +125,15 @@ def test_half_cheetah_needs_no_episode_lengths(tmp_path):
     assert sorted(validation[:, 1].tolist()) == list(range(10_000, 11_500))
 
 
+def test_rewards_without_episode_lengths_are_the_demonstrators_returns(tmp_path):
+    """Pendulum always plays its 200 steps, so that the rewards of 600 are three returns."""
+    content = {"observations": torch.randn(600, 3), "actions": torch.rand(600, 1), "rewards": torch.full((600,), -0.5)}
+    torch.save(content, tmp_path / "pendulum.pt")
+    demonstrations = set_up(tmp_path / "pendulum.pt", environment_id="Pendulum-v1")
+    assert demonstrations.references.expert_return == -100.0
+    assert " episodes of 3; " in demonstrations.material.summary(600)
+
+
 def test_episode_length_replaces_the_default(tmp_path):
     demonstrations = set_up(four_keys(tmp_path / "cheetah.pt", 100), episode_length=10, validation_fraction=0.1)
     assert len(demonstrations.training_observations) == 90

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_bc.demonstrations.fitting import Budget, Wanted, check_wanted, in_bounds, in_order_of_space, split
+from lightning_bc.demonstrations.fitting import (
+    Budget,
+    Wanted,
+    check_wanted,
+    in_bounds,
+    in_order_of_space,
+    split,
+    with_usual_episodes,
+)
 from lightning_bc.demonstrations.trajectories import Origin, Trajectories
 from lightning_bc.environments import EnvironmentSpaces, environment_spaces
 from lightning_bc.errors import InputError
@@ -23,7 +31,8 @@ def made(lengths, **changes):
 
 
 def split_for(wanted, trajectories, **budget):
-    return split(trajectories, environment_spaces("Hopper-v5"), wanted, Budget(**budget))
+    spaces, budget = environment_spaces("Hopper-v5"), Budget(**budget)
+    return split(with_usual_episodes(trajectories, spaces, budget.episode_length), spaces, wanted, budget)
 
 
 def test_windows_have_no_gaps():

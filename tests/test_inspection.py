@@ -73,7 +73,8 @@ def test_what_is_wrong_is_listed(capsys):
     assert "constant observation 2" in printed
     assert "10 of 120 pairs equal an earlier one, among them 1 whole episodes" in printed
     assert "returns mean 7.5, std 4.33013, min 0, max 10" in printed
-    assert "25% of the episodes return less than 5, and the median one 10. --data.top_fraction 0.75" in printed
+    assert "25% of the episodes return less than 5, and the median one 10. Where these failed" in printed
+    assert "--data.top_fraction 0.75 learns from the others alone" in printed
     assert "observations[7] holds 1e+30 in dimension 1" in printed
 
 

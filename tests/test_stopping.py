@@ -30,7 +30,7 @@ def test_a_signal_ends_a_command_and_it_is_said_how_to_begin_again(number, runni
     before = signal.getsignal(number)
     assert running(lambda: os.kill(os.getpid(), number), "--flag", "a b") == 128 + number
     assert capsys.readouterr().err == (
-        "\nstopped; no file is half written. It begins again with python -m lightning_bc make-up --flag 'a b'\n"
+        "\nstopped; no file is half written. It goes on, or begins again, with python -m lightning_bc make-up --flag 'a b'\n"
     )
     assert signal.getsignal(number) is before
 

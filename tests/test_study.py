@@ -295,6 +295,17 @@ def test_a_signal_stops_the_fits_which_save_and_says_what_goes_on(number, monkey
     assert signal.getsignal(number) is before
 
 
+def test_a_fit_has_no_more_threads_than_the_environment_says(monkeypatch):
+    monkeypatch.setattr("lightning_bc.study.engine.TASKSET", "taskset")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {*range(4)})
+    monkeypatch.setattr("lightning_bc.study.engine.start", lambda command, logs, environment: environment["OMP_NUM_THREADS"])
+    for stated, wanted in (("3", "3"), ("9", "4"), ("", "4"), ("2,1", "4")):
+        monkeypatch.setenv("OMP_NUM_THREADS", stated)
+        local = Local(slots=1)
+        local.start(read("rows: {a: --model MSE}\nseeds: 1").fits[0])
+        assert local._children[0] == wanted
+
+
 @pytest.mark.parametrize(("patience", "signals"), [(0.2, 1), (60, 2)], ids=["for a while", "until a second signal"])
 def test_a_fit_that_does_not_answer_a_signal_is_waited_for(patience, signals, monkeypatch, capsys):
     deaf = "trap '' TERM; echo $$ > began.partial; mv began.partial began; while true; do sleep 0.05; done"

@@ -254,7 +254,6 @@ def _best(made: Trajectories, fraction: float) -> Trajectories:
 
 def _with_episodes(made: Trajectories, spaces: EnvironmentSpaces, wanted: Wanted, budget: Budget) -> Trajectories:
     """Demonstrations whose episodes are known, unless nothing depends on them."""
-    made = with_usual_episodes(made, spaces, budget.episode_length)
     if budget.must_hold_out and not made.knows_episodes:
         raise InputError(
             f"{made.origin.path}: has no episode_lengths, and whole episodes are held out to judge the run by. Say how long "

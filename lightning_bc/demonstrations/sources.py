@@ -11,7 +11,16 @@ from torch import Tensor
 from lightning_bc.demonstrations import memory, quality, several
 from lightning_bc.demonstrations.batches import Batch, Batches
 from lightning_bc.demonstrations.blocks import Blocks
-from lightning_bc.demonstrations.fitting import CPU, Budget, Wanted, beyond_bounds, check_fits, in_order_of_space, split
+from lightning_bc.demonstrations.fitting import (
+    CPU,
+    Budget,
+    Wanted,
+    beyond_bounds,
+    check_fits,
+    in_order_of_space,
+    split,
+    with_usual_episodes,
+)
 from lightning_bc.demonstrations.moments import Moments
 from lightning_bc.demonstrations.readers import peek
 from lightning_bc.demonstrations.serving import served
@@ -255,6 +264,7 @@ class Reading:
         keys = [*spaces.observation_parts] if has_simulator else []
         read = several.read_all(self.paths, self.observation_keys, keys) if has_simulator else self._as_read
         files = several.in_units(read, spaces, self.scale_actions, self.clip_actions)
+        files = [with_usual_episodes(file, spaces, budget.episode_length) for file in files]
         splits = [split(file, spaces, wanted, budget) for file in files]
         return InMemory(files, splits, budget.subsample, wanted.device, self.shares)
 

@@ -156,7 +156,8 @@ class Local:
             cores = sorted(os.sched_getaffinity(0))
             own = cores[slot % len(cores) :: self.slots]
             command = [TASKSET, "--cpu-list", ",".join(map(str, own)), *command]
-            environment["OMP_NUM_THREADS"] = str(len(own))
+            stated = environment.get("OMP_NUM_THREADS", "")         # which may leave cores to somebody else
+            environment["OMP_NUM_THREADS"] = str(min(len(own), int(stated) if stated.isdecimal() else len(own)))
         if self._devices and self.slots > 1:
             environment["CUDA_VISIBLE_DEVICES"] = self._devices[slot % len(self._devices)]
         child = self._children[slot] = start(command, logs, environment)

@@ -263,9 +263,9 @@ def _advice(found: Findings, spaces: EnvironmentSpaces | None) -> tuple[list[str
             f"{spaces.max_episode_steps} steps. Either they were recorded with another limit, or rows of several episodes "
             "are taken for one."
         )
-    if made.rewards is not None and len(made.lengths) > 1:
+    if made.rewards is not None and len(made.lengths) > 1 and made.origin.random_returns:
         returns, median = made.returns, float(made.returns.median())
-        worst = float(np.mean(made.origin.random_returns)) if made.origin.random_returns else median - abs(median)
+        worst = float(np.mean(made.origin.random_returns))          # without it returns have no scale
         far_below = (median + worst) / 2 if worst < median else -math.inf
         poor = float((returns < far_below).double().mean())
         if poor >= POOR_SHARE:
