@@ -33,7 +33,6 @@ SHOWN = {
     "precision": "32-true, bf16-mixed, 16-mixed or 64-true",
     "gradient_clip_val": "largest norm of the gradient of all parameters",
     "callbacks": "further callbacks, such as lightning_bc.callbacks.DAgger; see configs/dagger.yaml",
-    "enable_progress_bar": "false for a quiet terminal",
 }
 """The flags that --help shows, in our words."""
 

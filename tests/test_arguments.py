@@ -178,8 +178,8 @@ DAGGER = "--trainer.callbacks+=lightning_bc.callbacks.DAgger --trainer.callbacks
         (
             "--model.network.width 512",
             "unknown: --model.network.width. MLP takes --model.network.hidden_sizes, --model.network.activation, "
-            "--model.network.initial_scale. ResidualMLP, LSTM and Transformer take it: --model.network ResidualMLP "
-            "--model.network.width VALUE.",
+            "--model.network.initial_scale, --model.network.input_scale. ResidualMLP, LSTM and Transformer take it: "
+            "--model.network ResidualMLP --model.network.width VALUE.",
         ),
     ],
 )  # fmt: skip
