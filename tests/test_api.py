@@ -444,7 +444,7 @@ def test_arrays_of_ones_own_are_written_and_read(tmp_path):
     ("changes", "words"),
     [
         ({"lengths": torch.tensor([4, 4])}, "episode_lengths must be positive integers that sum to the number of pairs, 9"),
-        ({"actions": torch.zeros(8, 1)}, "episode_lengths must be positive integers that sum to the number of pairs, 8"),
+        ({"actions": torch.zeros(8, 1)}, "9 observations, as episode_lengths sum to, but 8 actions"),
         ({"observations": torch.full((9, 4), torch.nan)}, r"observations\[0\] holds NaN"),
         ({"observations": torch.zeros(9)}, r"observations has shape \(9,\)"),
         ({"rewards": torch.ones(10)}, "10 rewards for 9 pairs"),
