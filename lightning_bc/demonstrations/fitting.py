@@ -219,7 +219,7 @@ def split(
     Raises:
         InputError: episodes matter and are not known, or there are fewer than asked for.
     """
-    made = _with_episodes(made, spaces, wanted, budget)
+    _refuse_unknown_episodes(made, spaces, wanted, budget)
     if made.terminated is None:
         made = made.with_terminations_inferred(spaces.max_episode_steps, spaces.can_terminate)
         if wanted.needs is Needs.TRANSITIONS:
@@ -252,8 +252,8 @@ def _best(made: Trajectories, fraction: float) -> Trajectories:
     return made.chosen(made.returns.topk(number).indices.sort().values)
 
 
-def _with_episodes(made: Trajectories, spaces: EnvironmentSpaces, wanted: Wanted, budget: Budget) -> Trajectories:
-    """Demonstrations whose episodes are known, unless nothing depends on them."""
+def _refuse_unknown_episodes(made: Trajectories, spaces: EnvironmentSpaces, wanted: Wanted, budget: Budget) -> None:
+    """Raise InputError where something depends on episodes and they are not known."""
     if budget.must_hold_out and not made.knows_episodes:
         raise InputError(
             f"{made.origin.path}: has no episode_lengths, and whole episodes are held out to judge the run by. Say how long "
@@ -261,7 +261,7 @@ def _with_episodes(made: Trajectories, spaces: EnvironmentSpaces, wanted: Wanted
         )
     strategy_asks = wanted.needs is Needs.TRANSITIONS or wanted.has_windows
     if made.knows_episodes or (budget.takes_all and not strategy_asks):
-        return made
+        return
     way_out = "" if strategy_asks else ", or take all pairs as they are with --data.validation_fraction 0"
     raise InputError(
         f"{made.origin.path}: has no episode_lengths, and episodes of {spaces.environment_id} may end early. Say how "
