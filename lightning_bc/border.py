@@ -10,6 +10,18 @@ from lightning_bc.errors import InputError
 _LARGEST_OBSERVATION = 1e6
 """In standard deviations; beyond it products could overflow, and a policy must answer every finite observation."""
 
+USED = 0.5
+"""Actions that take less of the range between their bounds are scaled by what they take."""
+
+_MARGIN = 0.25
+"""How far beyond them, on either side, in shares of what they take."""
+
+_NARROWEST = 1e-3
+"""What is left of the range for an action that does not vary."""
+
+_INWARD = 1 - 1e-6
+"""So much narrower that float32's rounding reaches over no bound."""
+
 _UNSEEN = 1e30
 """A scale that makes 0 of what a policy is not to see."""
 
@@ -26,6 +38,7 @@ class Border(nn.Module):
         action     = action_scale * scaled + action_bias,    scaled in [-1, 1]
         action_scale = (high - low) / 2,    action_bias = (high + low) / 2
 
+    Low and high are the bounds of the actions, unless demonstrations take little of the range between them: see ``narrow``.
     Mean and scale are the training pairs' mean and standard deviation. They are buffers, so that they live in the
     checkpoint. A dimension that does not vary in the data (standard deviation below 1e-6 of its magnitude, or zero) is only
     centred: its scale is 1, so nothing is divided by zero and rounding noise is not blown up.
@@ -49,7 +62,7 @@ class Border(nn.Module):
 
     def __init__(self, observation_dim: int, action_low: Sequence[float], action_high: Sequence[float]) -> None:
         super().__init__()
-        low, high = torch.tensor(action_low, dtype=torch.float32), torch.tensor(action_high, dtype=torch.float32)
+        low, high = torch.tensor(action_low, dtype=torch.float64), torch.tensor(action_high, dtype=torch.float64)
         if low.dim() != 1 or low.shape != high.shape or not (low < high).all():
             raise InputError(
                 f"action_low {low.tolist()}, action_high {high.tolist()}: wanted as many numbers, one per action dimension, "
@@ -57,8 +70,9 @@ class Border(nn.Module):
             )
         self.register_buffer("mean", torch.zeros(observation_dim))
         self.register_buffer("scale", torch.ones(observation_dim))
-        self.register_buffer("action_scale", (high - low) / 2)
-        self.register_buffer("action_bias", (high + low) / 2)
+        self.low, self.high = low, high
+        self.register_buffer("action_scale", ((high - low) / 2).float())
+        self.register_buffer("action_bias", ((high + low) / 2).float())
 
     @torch.no_grad()
     def fit(self, observations: Tensor) -> None:
@@ -74,6 +88,38 @@ class Border(nn.Module):
         varies = deviation > 1e-6 * mean.abs().clamp(min=1e-6)
         self.mean.copy_(mean)
         self.scale.copy_(torch.where(varies, deviation, 1.0))
+
+    @torch.no_grad()
+    def narrow(self, actions: Tensor) -> list[int]:
+        """Scale by what ``actions`` (pairs, action_dim) take of the range between the bounds, where that is less than half.
+
+            low  = max(bound below, min(a) - m),    high = min(bound above, max(a) + m),    m = (max(a) - min(a)) / 4
+
+        Bounds that nobody comes near would cost resolution: bins as wide as the range, noise and floors in shares of it. An
+        action that does not vary keeps a thousandth of the range. A border that came with weights stays as it is.
+
+        Returns:
+            The dimensions in which the border is narrower than the bounds now.
+        """
+        if self.is_given:
+            return []
+        low, high = self.low.to(actions.device), self.high.to(actions.device)
+        least, most = actions.amin(dim=0).double(), actions.amax(dim=0).double()
+        margin = torch.maximum(_MARGIN * (most - least), _NARROWEST * (high - low) / 2)
+        lower, upper = torch.maximum(low, least - margin), torch.minimum(high, most + margin)
+        narrow = (upper - lower) < USED * (high - low)
+        self.action_scale.copy_(torch.where(narrow, _INWARD * (upper - lower), high - low) / 2)
+        self.action_bias.copy_(torch.where(narrow, upper + lower, high + low) / 2)
+        return narrow.nonzero().flatten().tolist()
+
+    @property
+    def reach(self) -> tuple[list[float], list[float]]:
+        """What [-1, 1] stands for, lower and upper bounds: a border that is built with them is the same."""
+        scale, bias = self.action_scale.cpu(), self.action_bias.cpu()
+        is_whole = (scale == ((self.high - self.low) / 2).float()) & (bias == ((self.high + self.low) / 2).float())
+        scale, bias = scale.double(), bias.double()
+        low, high = torch.where(is_whole, self.low, bias - scale), torch.where(is_whole, self.high, bias + scale)
+        return low.tolist(), high.tolist()
 
     @torch.no_grad()
     def hide(self, dimensions: Sequence[int]) -> None:

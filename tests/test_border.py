@@ -1,9 +1,11 @@
-"""Mean and scale against numpy, and dimensions that do not vary."""
+"""Mean and scale against numpy, dimensions that do not vary, and bounds of the actions that the data stay far from."""
 
 import numpy as np
 import pytest
 import torch
+from conftest import BUDGET, fit, write_pendulum
 
+import lightning_bc
 from lightning_bc.border import Border
 
 
@@ -64,3 +66,65 @@ def test_mean_and_scale_travel_in_the_state_dict():
     inputs = torch.randn(5, 3)
     assert torch.equal(source.observe(inputs), target.observe(inputs))
     assert not torch.equal(target.observe(inputs), inputs)
+
+
+LOW, HIGH = [-200.0, 0.0, -1.0, 5.0, 0.0], [200.0, 100.0, 1.0, 7.0, 0.3]
+
+
+def narrowed():
+    border = Border(3, LOW, HIGH)
+    ends = torch.tensor([[-2.0, 0.0, -0.9, 6.0, 0.1], [2.0, 4.0, 0.9, 6.0, 0.14]])
+    return border, border.narrow(torch.cat([ends, ends.mean(0, keepdim=True)]))
+
+
+def test_bounds_far_from_the_actions_give_way_to_what_the_actions_take():
+    """A quarter of the range more on either side, never beyond the bounds; one that is half used stays."""
+    border, narrow = narrowed()
+    assert narrow == [0, 1, 3, 4]
+    low, high = border.reach
+    np.testing.assert_allclose(low, [-3.0, 0.0, -1.0, 5.999, 0.09], atol=1e-5)
+    np.testing.assert_allclose(high, [3.0, 5.0, 1.0, 6.001, 0.15], atol=1e-5)
+    assert (low[2], high[2]) == (LOW[2], HIGH[2])
+    corners = border.unscaled(torch.tensor([[-1.0] * 5, [1.0] * 5]))
+    assert (corners >= torch.tensor(LOW)).all()
+    assert (corners <= torch.tensor(HIGH)).all()
+
+
+def test_a_border_built_with_the_reach_is_the_same():
+    for border in (narrowed()[0], Border(3, LOW, HIGH), Border(3, [0.1], [0.7])):
+        again = Border(3, *border.reach)
+        for name, value in border.state_dict().items():
+            assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_other_data_begin_from_the_bounds_again_and_given_borders_stay():
+    border, _ = narrowed()
+    wide = torch.tensor([LOW, HIGH])
+    border.is_given = True
+    assert border.narrow(wide) == []
+    assert border.reach[1][0] == pytest.approx(3.0, rel=1e-5)
+    border.is_given = False
+    assert border.narrow(wide) == []
+    assert border.reach == (LOW, HIGH)
+
+
+def test_a_run_learns_and_plays_within_them_and_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = write_pendulum("pendulum.pt")                            # actions in [-1, 1] of [-3, 3]
+    flags = f"{BUDGET} --model.network.hidden_sizes [8]"
+    checkpoint = f"checkpoints/{fit(data, 'GaussianMixture', flags)}/last.ckpt"
+    assert "and the policy stays near what they take: 0: -1.4" in capsys.readouterr().out
+    policy = lightning_bc.load(checkpoint)
+    (low,), (high,) = policy.strategy.border.reach
+    assert high - low == pytest.approx(1.5 * np.ptp(lightning_bc.read_demonstrations(data).actions.numpy()), rel=1e-4)
+    far = policy(1e3 * torch.randn(1000, 4, generator=torch.Generator().manual_seed(0)), deterministic=False)
+    assert low - 1e-6 <= far.min() < far.max() <= high + 1e-6
+    callback = "--trainer.callbacks DAgger --trainer.callbacks.round_every 2 --trainer.callbacks.rounds 1"
+    teacher = "--trainer.callbacks.expert test_border:push"
+    name = fit(data, "MSE", f"{flags} {callback} {teacher}")        # labels may take more of the bounds
+    assert lightning_bc.load(f"checkpoints/{name}/last.ckpt").strategy.border.reach == ([-3.0], [3.0])
+
+
+def push(observations):
+    """An expert that pushes as hard as it can."""
+    return np.full((len(observations), 1), 3.0, np.float32)

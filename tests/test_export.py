@@ -160,8 +160,8 @@ def test_the_folder_says_what_it_is(folder):
     description = json.loads((folder[0] / "policy.json").read_text())
     assert {name: description[name] for name in WINDOWS} == WINDOWS
     assert description["environment_id"] == "InvertedPendulum-v5"
-    assert (description["action_low"], description["action_high"]) == ([-3.0], [3.0])
     policy, checkpoint = lightning_bc.load(folder[0]), lightning_bc.load(folder[1])
+    assert (description["action_low"], description["action_high"]) == checkpoint.strategy.border.reach
     assert (policy.environment_id, policy.step, policy.references) == ("InvertedPendulum-v5", 4, checkpoint.references)
     assert {path.name for path in folder[0].iterdir()} == {"README.md", "policy.json", "policy.safetensors"}
 

@@ -23,7 +23,7 @@ def test_loss_equals_torch_distributions():
     torch.manual_seed(5)
     code = posterior.rsample()
     likelihood = Independent(Normal(strategy.decode(observations, code), strategy.scale), 1)
-    kl = kl_divergence(posterior, Independent(Normal(torch.zeros(3), torch.ones(3)), 1))
+    kl = kl_divergence(posterior, Independent(Normal(strategy.prior(observations), torch.ones(3)), 1))
     expected = (kl - likelihood.log_prob(before_tanh) + strategy.squashing.log_volume(actions)).mean()
     torch.manual_seed(5)
     loss, metrics = strategy.loss(observations, actions)
@@ -35,8 +35,8 @@ def test_loss_equals_torch_distributions():
 def test_the_loss_is_a_bound_of_the_negative_log_probability():
     """The density by summing over codes on a grid; the bound lies above it, and by less than the KL that it pays."""
     strategy, observations, actions = small(latent_dim=1)
-    codes = torch.linspace(-6, 6, 2001)
-    decoded = torch.stack([strategy.decode(observations, codes[i].expand(len(observations), 1)) for i in range(len(codes))])
+    codes, expected = torch.linspace(-6, 6, 2001), strategy.prior(observations)
+    decoded = torch.stack([strategy.decode(observations, expected + code) for code in codes])
     log_likelihood = Independent(Normal(decoded, strategy.scale), 1).log_prob(strategy.squashing.unsquash(actions))
     log_joint = log_likelihood + Normal(0, 1).log_prob(codes).unsqueeze(1)
     log_density = (log_joint.logsumexp(0) + (codes[1] - codes[0]).log() - strategy.squashing.log_volume(actions)).mean()
@@ -49,11 +49,12 @@ def test_the_loss_is_a_bound_of_the_negative_log_probability():
 def test_the_deterministic_action_is_the_decoding_of_highest_density():
     strategy, observations, _ = small(latent_dim=2, act_codes=9)
     for observation, action in zip(observations, strategy.act(observations, deterministic=True), strict=True):
-        decoded = torch.stack([strategy.decode(observation, code) for code in strategy.codes])
+        expected = strategy.prior(observation)
+        decoded = torch.stack([strategy.decode(observation, expected + code) for code in strategy.codes])
         densities = [Independent(Normal(decoded, strategy.scale), 1).log_prob(one).exp().sum() for one in decoded]
         torch.testing.assert_close(action, decoded[int(torch.stack(densities).argmax())].tanh())
     strategy, observations, _ = small(act_codes=1)
-    expected = strategy.decode(observations, torch.zeros(len(observations), 2)).tanh()
+    expected = strategy.decode(observations, strategy.prior(observations)).tanh()
     torch.testing.assert_close(strategy.act(observations, deterministic=True), expected)
 
 
@@ -73,6 +74,6 @@ def test_samples_spread_around_decoded_codes():
     torch.manual_seed(0)
     samples = strategy.act(observations[:1].expand(20_000, -1), deterministic=False).atanh()
     codes = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(3))
-    means = strategy.decode(observations[:1].expand(20_000, -1), codes)
+    means = strategy.decode(observations[:1].expand(20_000, -1), strategy.prior(observations[:1]) + codes)
     torch.testing.assert_close(samples.mean(0), means.mean(0), atol=0.02, rtol=0)
     torch.testing.assert_close(samples.var(0), means.var(0) + strategy.scale.square(), atol=0.02, rtol=0)

@@ -340,6 +340,12 @@ class Demonstrations(LightningDataModule):
         return self.material.training[1]
 
     @property
+    def grows(self) -> bool:
+        """Whether a callback adds pairs while learning: DAgger."""
+        callbacks: Any = getattr(self.trainer, "callbacks", [])
+        return any(getattr(callback, "teaches", False) for callback in callbacks)
+
+    @property
     def training_pairs(self) -> tuple[Tensor, Tensor]:
         """Observations and actions of the training pairs, and of those that were added while learning."""
         observations, actions = self.material.training
@@ -366,9 +372,7 @@ class Demonstrations(LightningDataModule):
     @cached_property
     def material(self) -> InMemory:
         """The pairs, in memory or on the disk."""
-        callbacks: Any = getattr(self.trainer, "callbacks", [])
-        teaches = any(getattr(callback, "teaches", False) for callback in callbacks)
-        return self.reading.material(self.spaces, Wanted.by(self.trainer), self.budget, teaches, self.has_simulator)
+        return self.reading.material(self.spaces, Wanted.by(self.trainer), self.budget, self.grows, self.has_simulator)
 
     @property
     def split(self) -> tuple[Trajectories, Trajectories]:

@@ -88,6 +88,10 @@ class Data(Protocol):
         """
 
     @property
+    def grows(self) -> bool:
+        """Whether a callback adds pairs while learning."""
+
+    @property
     def training_pairs(self) -> tuple[Tensor, Tensor]:
         """Observations and actions that are learnt from now, labelled ones included, in the environment's units.
 

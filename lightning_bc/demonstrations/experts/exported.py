@@ -62,6 +62,7 @@ def write(
     """
     weights = {name: value.cpu().contiguous() for name, value in strategy.acting_weights().items()}
     border = {name: weights.pop(f"border.{name}") for name in ("mean", "scale", "action_scale", "action_bias")}
+    low, high = strategy.border.reach
     with replacing(folder / WEIGHTS) as file:
         file.write(save(weights))
     settings = {name: value for name, value in strategy.hparams.items() if name in _parameters(type(strategy))}
@@ -73,8 +74,8 @@ def write(
         "network": _network_of(strategy),
         "observation_dim": strategy.observation_dim,
         "action_dim": strategy.action_dim,
-        "action_low": [*map(float, strategy.hparams["action_low"])],
-        "action_high": [*map(float, strategy.hparams["action_high"])],
+        "action_low": low,
+        "action_high": high,
         "observation_mean": border["mean"].tolist(),
         "observation_scale": border["scale"].tolist(),
         "history": strategy.history,

@@ -24,6 +24,9 @@ from lightning_bc.strategies.offline.explained_variance import ExplainedVariance
 from lightning_bc.strategies.offline.squashing import SATURATED_RANGE, Squashing, saturated_share
 from lightning_bc.strategies.recorded import Update
 
+MOST_TOLD = 4
+"""Of so many dimensions of the actions it is said what they take of their bounds."""
+
 Batch = tuple[Tensor, ...]
 """Observations and actions in the environment's units; of windows, also which actions lie within the episode."""
 
@@ -120,6 +123,7 @@ class OfflineStrategy(Strategy):
             self.border.take(*data.observation_moments)
             self.border.hide(data.hidden_dimensions)
             actions = data.training_actions.to(self.border.mean.device)  # pairs are on the GPU before the weights are
+            self._narrow(actions, data.grows)
             scaled = self.border.scaled(actions)
             self.fit_actions(scaled)
             if not all(module.is_plain for module in self.modules() if isinstance(module, Squashing)):
@@ -127,6 +131,18 @@ class OfflineStrategy(Strategy):
                     f"actions: {saturated_share(scaled):.1%} of their numbers lie on the bounds, so the bounds are put at "
                     f"{SATURATED_RANGE} of the tanh's range (strategies/offline/squashing.py)"
                 )
+
+    def _narrow(self, actions: Tensor, grows: bool) -> None:
+        """Scale by what the training ``actions`` take of the bounds, and say so; labels to come may take more."""
+        narrow = [] if grows else self.border.narrow(actions)
+        if narrow:
+            ranges = [*zip(*self.border.reach, self.border.low.tolist(), self.border.high.tolist(), strict=True)]
+            told = [f"{place}: {{:.4g}} to {{:.4g}} of {{:.4g}} to {{:.4g}}".format(*ranges[place]) for place in narrow]
+            more = f"; and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
+            rank_zero_only(print)(
+                "actions: in some dimensions the demonstrations take little of the range between the bounds, and the policy "
+                f"stays near what they take: {'; '.join(told[:MOST_TOLD])}{more} (lightning_bc/border.py)"
+            )
 
     def across(self, batch: Batch) -> Batch:
         """A ``batch`` as ``loss`` sees it."""
