@@ -256,7 +256,7 @@ def test_path_holds_the_environment():
 def test_references_come_from_the_file(path):
     references = set_up(path).references
     assert (references.random_return, references.expert_return) == (-300.0, 10_000.0)
-    assert references.expert_source == "expert's mean action, 100 test-bank episodes"
+    assert references.expert_source == "expert's mean action, 100 test-bank episodes, 0 of which failed"
 
 
 def test_mean_reward_stands_in_for_an_absent_expert_and_says_so(tmp_path):
@@ -326,7 +326,7 @@ def test_state_brings_references_and_source_to_a_test_without_the_file(path, tmp
     torch.save(state, tmp_path / "state.pt")
     fresh = Demonstrations(path="nowhere.pt", environment_id="HalfCheetah-v5")
     fresh.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert fresh.references == References(-300.0, 10_000.0, "expert's mean action, 100 test-bank episodes")
+    assert fresh.references == References(-300.0, 10_000.0, "expert's mean action, 100 test-bank episodes, 0 of which failed")
     assert fresh.source["path"] == path
     assert fresh.source["training_pairs"] == 53
 

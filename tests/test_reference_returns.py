@@ -20,8 +20,9 @@ def scale(tmp_path, **changes):
 
 
 def test_the_files_returns_are_the_scale(tmp_path):
-    found = scale(tmp_path, expert_returns=[-3.0, -1.0])
+    found = scale(tmp_path, expert_returns=[-3.5, -0.5])
     assert (found.random_return, found.expert_return) == (-40, -2)
+    assert found.expert_source.endswith("2 test-bank episodes, 1 of which failed")
     assert found.normalized(-21) == pytest.approx(0.5)
 
 

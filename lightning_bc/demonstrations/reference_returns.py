@@ -50,7 +50,7 @@ def references(environment_id: str, demonstrations: Origin | None, error: float 
     random = np.array(origin.random_returns) if origin.random_returns else random_returns(environment_id)
     if origin.expert_returns:
         expert = np.array(origin.expert_returns)
-        return _scale(random, _mean(expert), standard_error(expert), "expert's mean action, 100 test-bank episodes")
+        return _scale(random, _mean(expert), standard_error(expert), f"expert's mean action, {_episodes(expert)}")
     if origin.mean_return is not None:
         return _scale(random, origin.mean_return, error, "mean return of the data file (no expert at hand)")
     name = shipped_expert(environment_id)
@@ -60,7 +60,7 @@ def references(environment_id: str, demonstrations: Origin | None, error: float 
     environments = make(environment_id, TEST_EPISODES)
     expert = play(load_expert(name, environment_id).player(), environments, TEST_BANK.seeds(TEST_EPISODES)).returns
     environments.close()
-    return _scale(random, _mean(expert), standard_error(expert), "shipped expert's mean action, 100 test-bank episodes")
+    return _scale(random, _mean(expert), standard_error(expert), f"shipped expert's mean action, {_episodes(expert)}")
 
 
 def standard_error(returns: np.ndarray) -> float:
@@ -82,6 +82,12 @@ def _scale(random: np.ndarray, expert: float, error: float, source: str) -> Refe
         f"no normalized score: the expert's return, {expert:.4g} ({source}), is not clearly above that of random actions, "
         f"{worst:.4g}",
     )
+
+
+def _episodes(returns: np.ndarray) -> str:
+    """How many there are and, by the measure of a policy's, how many of them failed."""
+    failed = int(References(math.nan, _mean(returns), "").failed(returns).sum())
+    return f"{len(returns)} test-bank episodes, {failed} of which failed"
 
 
 def _mean(returns: np.ndarray) -> float:

@@ -196,8 +196,7 @@ def environment_spaces(environment_id: str) -> EnvironmentSpaces:
         raise UnusableEnvironmentError(
             f"{environment_id} has action bounds from {action_space.low.min()} to {action_space.high.max()}; finite "
             "bounds are needed, because policies answer in [-1, 1] and are scaled to them. Give its action_space finite "
-            "ones, or register it with gymnasium.wrappers.TransformAction(env, lambda action: action, Box(low, high)) around "
-            "it."
+            "ones, or register it within gymnasium.wrappers.TransformAction(env, lambda action: action, Box(low, high))."
         )
     low, high = bounds_of(action_space)
     if (low >= high).any():
