@@ -63,10 +63,10 @@ class Border(nn.Module):
     def __init__(self, observation_dim: int, action_low: Sequence[float], action_high: Sequence[float]) -> None:
         super().__init__()
         low, high = torch.tensor(action_low, dtype=torch.float64), torch.tensor(action_high, dtype=torch.float64)
-        if low.dim() != 1 or low.shape != high.shape or not (low < high).all():
+        if low.dim() != 1 or low.shape != high.shape or not ((low < high) & (high - low).isfinite()).all():
             raise InputError(
-                f"action_low {low.tolist()}, action_high {high.tolist()}: wanted as many numbers, one per action dimension, "
-                "the upper above the lower."
+                f"action_low {low.tolist()}, action_high {high.tolist()}: wanted as many finite numbers, one per action "
+                "dimension, the upper above the lower."
             )
         self.register_buffer("mean", torch.zeros(observation_dim))
         self.register_buffer("scale", torch.ones(observation_dim))

@@ -7,6 +7,7 @@ from conftest import BUDGET, fit, write_pendulum
 
 import lightning_bc
 from lightning_bc.border import Border
+from lightning_bc.errors import InputError
 
 
 def fitted(observations):
@@ -52,6 +53,12 @@ def test_rounding_noise_on_a_large_offset_is_not_blown_up():
 def test_small_but_real_variation_is_normalized():
     observations = 1e-6 * np.random.default_rng(0).standard_normal((1000, 1))
     np.testing.assert_allclose(fitted(observations).scale, observations.std(0), rtol=1e-3)
+
+
+@pytest.mark.parametrize(("low", "high"), [([-np.inf], [np.inf]), ([0.0], [np.nan]), ([1.0], [1.0]), ([0.0], [1.0, 2.0])])
+def test_bounds_that_are_none_are_refused(low, high):
+    with pytest.raises(InputError, match="wanted as many finite numbers"):
+        Border(3, low, high)
 
 
 def test_one_pair_is_enough():

@@ -125,9 +125,23 @@ def test_the_other_bank_and_samples(folder, monkeypatch, capsys):
     assert "2 selection-bank episodes each of InvertedPendulum-v5, sampled actions" in capsys.readouterr().out
 
 
+def push(observations):
+    """A policy of one's own."""
+    return 0.1 * observations[:, :1]
+
+
+def test_the_environment_that_one_says_goes_for_files_and_functions_that_say_none(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    main(["evaluate", "test_evaluate:push", "mine", "actor.pt", "--episodes", "2"])
+    table = capsys.readouterr().out.splitlines()
+    wanted = ["test_evaluate:push", "checkpoints/mine/last.ckpt", "actor.pt"]
+    assert [line.split()[0] for line in table[1:4]] == wanted
+    assert table[4] == "2 test-bank episodes each of InvertedPendulum-v5, deterministic actions"
+
+
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_played(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    error = refused(capsys, "evaluate", "mine", "actor.pt")
+    error = refused(capsys, "evaluate", "actor.pt")
     assert "actor.pt: does not say of which environment it is. Give --env." in error
     assert "mine/last.ckpt: is an expert for 4-dim" in refused(capsys, "evaluate", "mine", "--env", "Hopper-v5")
     assert "min: no such checkpoint" in refused(capsys, "evaluate", "min")

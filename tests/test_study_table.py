@@ -46,7 +46,7 @@ def test_a_grid_has_known_figures_and_says_what_is_not_run(capsys):
         "|  | all | few |",
         "| --- | --- | --- |",
         f"| one | 0.600 ± {half:.3f}; 0.500 | not run |",
-        "| other | not run | 0.250 (1 seed); 0.250 (1 of 2 seeds) |",
+        "| other | not run | 0.250; 0.250 (1 of 2 seeds) |",
     ]
 
 

@@ -16,12 +16,15 @@ from lightning_bc.runs.store import STORE, Line, measured, read_store, write_sto
 
 MARKERS = re.compile(r"(<!-- study: (\S+) -->\n).*?(<!-- /study -->)", re.DOTALL)
 
+ONE_SEED = " (1 seed)"
+"""In place of an interval."""
+
 
 def mean_and_interval(values: np.ndarray) -> str:
     """Centre and 95% interval, both to three decimals."""
     ends = statistics.interval(values)
     if ends is None:
-        return f"{values[0]:.3f} (1 seed)"
+        return f"{values[0]:.3f}{ONE_SEED}"
     return f"{statistics.center(values):.3f} ± {(ends[1] - ends[0]) / 2:.3f}"
 
 
@@ -121,7 +124,10 @@ def _shown(found: Sequence[Line | None], figures: Sequence[str]) -> list[str]:
     diverged = int(np.isnan(runs["score"]).sum())                   # no mean then: that of the others is no answer
     unknown = f"{diverged} of {len(lines)} seeds diverged" if diverged else ""
     texts = [unknown if "nan" in (text := FIGURES[figure](runs)) else text for figure in figures]
-    return [*texts[:-1], texts[-1] + f" ({len(lines)} of {len(found)} seeds)" * (len(lines) < len(found))]
+    if len(lines) == len(found):
+        return texts
+    texts = [text.removesuffix(ONE_SEED) for text in texts]         # so much is said now
+    return [*texts[:-1], f"{texts[-1]} ({len(lines)} of {len(found)} seeds)"]
 
 
 def report_study(path: str) -> str:

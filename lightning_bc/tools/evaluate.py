@@ -3,6 +3,7 @@
 import importlib
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lightning_bc.api.evaluation import Bank
 from lightning_bc.api.policy import environment_of
 from lightning_bc.bounds import PositiveInt
 from lightning_bc.demonstrations.experts import check_fits, expert_sha256
+from lightning_bc.demonstrations.experts.callables import is_name
 from lightning_bc.environments import limit_episodes, resolved
 from lightning_bc.episode_metrics import special_metrics
 from lightning_bc.episodes import TEST_EPISODES
@@ -45,7 +47,7 @@ def evaluate_files(
     Args:
         policies: checkpoints, names of runs, experts as ``collect`` takes them, or folders of these, whose files are played
             in the order of their steps.
-        env: Gymnasium id; default: what each checkpoint says.
+        env: Gymnasium id; default: what each checkpoint says, and where one environment is said, that for all.
         episodes: how many each plays: the first of the bank.
         bank: of episode seeds: "test" for final figures alone; "selection" for choosing, a checkpoint for example.
         deterministic: false plays samples.
@@ -62,9 +64,11 @@ def evaluate_files(
     path = None if output is None else new_file(output)
     picture = None if plot is None else _new_picture(plot)
     env = None if env is None else resolved(env)
-    given = [one for name in policies for one in _load_all(name, env)]
+    given = _load(policies, env)
     loaded = [one.policy for one in given]
-    environments = [env or environment_of(policy) for policy in loaded]
+    said = {policy.environment_id for policy in loaded} - {None}
+    theirs = said.pop() if len(said) == 1 else None                 # goes for files that do not say it, too
+    environments = [env or policy.environment_id or theirs or environment_of(policy) for policy in loaded]
     if picture is not None and len(set(environments)) > 1:
         several = ", ".join(sorted(set(environments)))
         raise InputError(f"--plot {plot}: a picture shows one environment, and these are {several}.")
@@ -135,6 +139,15 @@ class _Given:
     name: str
     policy: Policy
     step: int | None
+
+
+def _load(policies: Sequence[str], env: str | None) -> list[_Given]:
+    """All that are meant; functions, which act in any environment, come last, for the one that the others say."""
+    found: dict[str, list[_Given]] = {}
+    for name in sorted(policies, key=is_name):
+        said = {one.policy.environment_id for given in found.values() for one in given} - {None}
+        found[name] = _load_all(name, env or (said.pop() if is_name(name) and len(said) == 1 else None))
+    return [one for name in policies for one in found[name]]
 
 
 def _load_all(name: str, env: str | None) -> list[_Given]:
