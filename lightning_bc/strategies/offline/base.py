@@ -49,6 +49,11 @@ def size_of(batch: Batch) -> int | Tensor:
     return batch[2].sum() if len(batch) > 2 else len(batch[1])
 
 
+def _rounded(low: float, high: float) -> str:
+    """A range in words, to a ten-thousandth of its width."""
+    return " to ".join(f"{round(end / (high - low), 4) * (high - low):.4g}" for end in (low, high))
+
+
 class OfflineStrategy(Strategy):
     """A strategy that learns from demonstrations alone: a loss over a batch of (observation, action) pairs or windows.
 
@@ -136,8 +141,9 @@ class OfflineStrategy(Strategy):
         """Scale by what the training ``actions`` take of the bounds, and say so; labels to come may take more."""
         narrow = [] if grows else self.border.narrow(actions)
         if narrow:
-            ranges = [*zip(*self.border.reach, self.border.low.tolist(), self.border.high.tolist(), strict=True)]
-            told = [f"{place}: {{:.4g}} to {{:.4g}} of {{:.4g}} to {{:.4g}}".format(*ranges[place]) for place in narrow]
+            ends = (*self.border.reach, self.border.low.tolist(), self.border.high.tolist())
+            ranges = [(_rounded(low, high), _rounded(least, most)) for low, high, least, most in zip(*ends, strict=True)]
+            told = [f"{place}: {ranges[place][0]} of {ranges[place][1]}" for place in narrow]
             more = f"; and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
             rank_zero_only(print)(
                 "actions: in some dimensions the demonstrations take little of the range between the bounds, and the policy "
