@@ -162,7 +162,7 @@ def noise_of(replay, weights):
 def test_a_run_begins_as_its_clone_and_is_resumed_exactly_without_it(clones, capsys):
     flags = f"--model SAC --data.path null --model.init_from clone.ckpt {ONLINE}"
     through = fit("through", f"{flags} 60")
-    assert "a cloned actor, and mean and scale of observations, from clone.ckpt" in capsys.readouterr().out
+    assert "a cloned actor, with the scales of observations and actions, from clone.ckpt" in capsys.readouterr().out
     clone = torch.load("clone.ckpt", weights_only=True)
     network = yaml.safe_load(Path("lightning_logs/through/config.yaml").read_text())["model"]["init_args"]["network"]
     assert network["init_args"]["hidden_sizes"] == [8, 9]

@@ -417,7 +417,7 @@ def test_a_new_run_starts_from_a_checkpoints_weights(named, data, capsys):
     flags = "--trainer.max_steps 4 --model.optimizer.lr 1e-12 --model.optimizer.weight_decay 0"
     capsys.readouterr()
     after = fit("second", f"{flags} --model.init_from {named}", "Autoregressive", "other.pt")
-    assert f"weights, and mean and scale of observations, from {named}" in capsys.readouterr().out
+    assert f"weights, with the scales of observations and actions, from {named}" in capsys.readouterr().out
     assert after["global_step"] == 4
     assert config("second")["init_from"] == named
     for name, value in before["state_dict"].items():

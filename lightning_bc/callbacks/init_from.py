@@ -32,4 +32,4 @@ class InitFrom(Callback):
         if self.is_clone:
             module.take_over()
         weights = "a cloned actor" if self.is_clone else "weights"
-        rank_zero_only(print)(f"{weights}, and mean and scale of observations, from {self.source}\n")
+        rank_zero_only(print)(f"{weights}, with the scales of observations and actions, from {self.source}\n")
