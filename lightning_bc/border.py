@@ -10,11 +10,11 @@ from lightning_bc.errors import InputError
 _LARGEST_OBSERVATION = 1e6
 """In standard deviations; beyond it products could overflow, and a policy must answer every finite observation."""
 
-USED = 0.5
-"""Actions that take less of the range between their bounds are scaled by what they take."""
-
 _MARGIN = 0.25
-"""How far beyond them, on either side, in shares of what they take."""
+"""How far actions may go, on either side, beyond what demonstrations take, in shares of it."""
+
+_LITTLE = 0.5
+"""Where they take less of the range between their bounds, with the margins, they are scaled by it."""
 
 _NARROWEST = 1e-3
 """What is left of the range for an action that does not vary."""
@@ -91,12 +91,13 @@ class Border(nn.Module):
 
     @torch.no_grad()
     def narrow(self, actions: Tensor) -> list[int]:
-        """Scale by what ``actions`` (pairs, action_dim) take of the range between the bounds, where that is less than half.
+        """Scale by what ``actions`` (pairs, action_dim) take of the range between the bounds, where that is little.
 
             low  = max(bound below, min(a) - m),    high = min(bound above, max(a) + m),    m = (max(a) - min(a)) / 4
 
-        Bounds that nobody comes near would cost resolution: bins as wide as the range, noise and floors in shares of it. An
-        action that does not vary keeps a thousandth of the range. A border that came with weights stays as it is.
+        Where high - low is less than half of the range, as of actions that take a third of it: bounds that nobody comes near
+        would cost resolution, with bins as wide as the range, and noise and floors in shares of it. An action that does not
+        vary keeps a thousandth of the range. A border that came with weights stays as it is.
 
         Returns:
             The dimensions in which the border is narrower than the bounds now.
@@ -107,7 +108,7 @@ class Border(nn.Module):
         least, most = actions.amin(dim=0).double(), actions.amax(dim=0).double()
         margin = torch.maximum(_MARGIN * (most - least), _NARROWEST * (high - low) / 2)
         lower, upper = torch.maximum(low, least - margin), torch.minimum(high, most + margin)
-        narrow = (upper - lower) < USED * (high - low)
+        narrow = (upper - lower) < _LITTLE * (high - low)
         self.action_scale.copy_(torch.where(narrow, _INWARD * (upper - lower), high - low) / 2)
         self.action_bias.copy_(torch.where(narrow, upper + lower, high + low) / 2)
         return narrow.nonzero().flatten().tolist()
