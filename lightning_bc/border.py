@@ -26,6 +26,15 @@ _UNSEEN = 1e30
 """A scale that makes 0 of what a policy is not to see."""
 
 
+_MOST_TOLD = 4
+"""Of so many dimensions it is said what is taken of their bounds."""
+
+
+def _range(low: float, high: float) -> str:
+    """In words, to a ten-thousandth of its width."""
+    return " to ".join(f"{round(end / (high - low), 4) * (high - low):.4g}" for end in (low, high))
+
+
 def hidden_by(scale: Tensor) -> list[int]:
     """The entries of an observation that a border of this ``scale`` (observation_dim,) hides, of any precision."""
     return (scale.float() == _UNSEEN).nonzero().flatten().tolist()
@@ -90,7 +99,7 @@ class Border(nn.Module):
         self.scale.copy_(torch.where(varies, deviation, 1.0))
 
     @torch.no_grad()
-    def narrow(self, actions: Tensor) -> list[int]:
+    def narrow(self, actions: Tensor) -> str:
         """Scale by what ``actions`` (pairs, action_dim) take of the range between the bounds, where that is little.
 
             low  = max(bound below, min(a) - m),    high = min(bound above, max(a) + m),    m = (max(a) - min(a)) / 4
@@ -100,10 +109,10 @@ class Border(nn.Module):
         vary keeps a thousandth of the range. A border that came with weights stays as it is.
 
         Returns:
-            The dimensions in which the border is narrower than the bounds now.
+            What is to be said of it; nothing where the border is as wide as the bounds.
         """
         if self.is_given:
-            return []
+            return ""
         low, high = self.low.to(actions.device), self.high.to(actions.device)
         least, most = actions.amin(dim=0).double(), actions.amax(dim=0).double()
         margin = torch.maximum(_MARGIN * (most - least), _NARROWEST * (high - low) / 2)
@@ -111,7 +120,13 @@ class Border(nn.Module):
         narrow = (upper - lower) < _LITTLE * (high - low)
         self.action_scale.copy_(torch.where(narrow, _INWARD * (upper - lower), high - low) / 2)
         self.action_bias.copy_(torch.where(narrow, upper + lower, high + low) / 2)
-        return narrow.nonzero().flatten().tolist()
+        ranges = zip(*self.reach, self.low.tolist(), self.high.tolist(), strict=True)
+        told = [f"{place}: {_range(*four[:2])} of {_range(*four[2:])}" for place, four in enumerate(ranges) if narrow[place]]
+        more = f"; and {len(told) - _MOST_TOLD} more" if len(told) > _MOST_TOLD else ""
+        return bool(told) * (
+            "actions: in some dimensions the demonstrations take little of the range between the bounds, and the policy "
+            f"stays near what they take: {'; '.join(told[:_MOST_TOLD])}{more} (lightning_bc/border.py)"
+        )
 
     @property
     def reach(self) -> tuple[list[float], list[float]]:

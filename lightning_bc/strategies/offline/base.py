@@ -24,9 +24,6 @@ from lightning_bc.strategies.offline.explained_variance import ExplainedVariance
 from lightning_bc.strategies.offline.squashing import SATURATED_RANGE, Squashing, saturated_share
 from lightning_bc.strategies.recorded import Update
 
-MOST_TOLD = 4
-"""Of so many dimensions of the actions it is said what they take of their bounds."""
-
 Batch = tuple[Tensor, ...]
 """Observations and actions in the environment's units; of windows, also which actions lie within the episode."""
 
@@ -47,11 +44,6 @@ VALIDATION: Mapping[str, Metric] = {
 def size_of(batch: Batch) -> int | Tensor:
     """What the loss is a mean over: pairs; of windows, the actions within the episode."""
     return batch[2].sum() if len(batch) > 2 else len(batch[1])
-
-
-def _rounded(low: float, high: float) -> str:
-    """A range in words, to a ten-thousandth of its width."""
-    return " to ".join(f"{round(end / (high - low), 4) * (high - low):.4g}" for end in (low, high))
 
 
 class OfflineStrategy(Strategy):
@@ -128,7 +120,8 @@ class OfflineStrategy(Strategy):
             self.border.take(*data.observation_moments)
             self.border.hide(data.hidden_dimensions)
             actions = data.training_actions.to(self.border.mean.device)  # pairs are on the GPU before the weights are
-            self._narrow(actions, data.grows)
+            if not data.grows:                                      # labels to come may take more of the bounds
+                self.stay_near(actions)
             scaled = self.border.scaled(actions)
             self.fit_actions(scaled)
             if not all(module.is_plain for module in self.modules() if isinstance(module, Squashing)):
@@ -136,19 +129,6 @@ class OfflineStrategy(Strategy):
                     f"actions: {saturated_share(scaled):.1%} of their numbers lie on the bounds, so the bounds are put at "
                     f"{SATURATED_RANGE} of the tanh's range (strategies/offline/squashing.py)"
                 )
-
-    def _narrow(self, actions: Tensor, grows: bool) -> None:
-        """Scale by what the training ``actions`` take of the bounds, and say so; labels to come may take more."""
-        narrow = [] if grows else self.border.narrow(actions)
-        if narrow:
-            ends = (*self.border.reach, self.border.low.tolist(), self.border.high.tolist())
-            ranges = [(_rounded(low, high), _rounded(least, most)) for low, high, least, most in zip(*ends, strict=True)]
-            told = [f"{place}: {ranges[place][0]} of {ranges[place][1]}" for place in narrow]
-            more = f"; and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
-            rank_zero_only(print)(
-                "actions: in some dimensions the demonstrations take little of the range between the bounds, and the policy "
-                f"stays near what they take: {'; '.join(told[:MOST_TOLD])}{more} (lightning_bc/border.py)"
-            )
 
     def across(self, batch: Batch) -> Batch:
         """A ``batch`` as ``loss`` sees it."""
