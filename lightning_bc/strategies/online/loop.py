@@ -209,10 +209,7 @@ class OnlineStrategy(Strategy):
             self.starts_every,
         )
         if self.needs is Needs.TRANSITIONS:
-            transitions = data.training_transitions
-            if type(self).needs is Needs.TRANSITIONS:               # else the environment's reward may ask for other actions
-                self.stay_near(transitions.actions)
-            self.demonstrated = Demonstrated(transitions, self.border)
+            self.demonstrated = Demonstrated(data.training_transitions, self.border)
         if self._resumed:
             self._go_on(self._resumed)
             self._resumed = {}
