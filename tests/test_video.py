@@ -238,3 +238,20 @@ def test_bad_input_is_refused(run, capsys):
 def test_an_environment_without_its_renderer_says_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match=r"Pendulum-v1 cannot be drawn here: .*pygame.*gymnasium\[classic-control\]"):
         write_video(tmp_path / "one.mp4", "Pendulum-v1", {"learner": Always(0.0)})
+
+
+class Blind(gymnasium.Env):
+    """An environment of one's own that nobody has taught to draw."""
+
+    observation_space, action_space = Box(-1, 1, (2,), np.float32), Box(-1, 1, (1,), np.float32)
+
+    def __init__(self):
+        pass
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_environment_that_does_not_draw_is_told_what_it_has_to_take(monkeypatch):
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", {})
+    gymnasium.register("Blind-v0", Blind)
+    with pytest.raises(ValueError, match=r'Blind-v0 cannot be drawn here: .*Its class has to take render_mode="rgb_array"'):
+        _drawing("Blind-v0")

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -159,7 +160,8 @@ def write_video(
 def _drawing(environment_id: str) -> gymnasium.Env:
     """An environment that draws itself, tried."""
     try:
-        with quiet_model_loading():
+        with quiet_model_loading(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*not in the possible render_modes")  # the error below says it
             environment = gymnasium.make(environment_id, render_mode="rgb_array")
         if isinstance(environment.unwrapped, MujocoEnv):
             _choose_renderer()
@@ -169,7 +171,9 @@ def _drawing(environment_id: str) -> gymnasium.Env:
     except Exception as error:                                      # each renderer has errors of its own
         # pip before 23.3 takes an extra only as metadata spells it, gymnasium[classic-control]
         words = re.sub(r"(?<=gymnasium\[)\w+(?=\])", lambda extra: extra[0].replace("_", "-"), str(error))
-        raise InputError(f"{environment_id} cannot be drawn here: {words}") from error
+        takes_none = isinstance(error, TypeError) and "render_mode" in words
+        hint = ". Its class has to take render_mode=\"rgb_array\", and render() to give pictures" * takes_none
+        raise InputError(f"{environment_id} cannot be drawn here: {words}{hint}") from error
     return environment
 
 
