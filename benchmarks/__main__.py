@@ -10,8 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_bc.spinning import spin_briefly
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 
 PARTS = (
     *("training", "playing", "latency", "protocol", "physics", "collection", "soft_actor_critic", "recorded", "cuda_graphs"),
-    *("waiting", "imitation", "larger_than_memory", "report", "growth"),
+    *("imitation", "larger_than_memory", "report", "growth"),
 )
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
@@ -37,7 +35,6 @@ def main(arguments: list[str] | None = None) -> None:
     if unknown := sorted({*given.parts} - {*PARTS}):
         parser.error(f"{', '.join(unknown)}: no such part; there are {', '.join(PARTS)}")
 
-    spin_briefly()
     from benchmarks.measure import Settings  # torch, which rollout workers need not import twice
 
     check(given.output, given.parts or PARTS)

@@ -3,7 +3,7 @@
 The map of the package. A file imports only from stages to its left; names that share a stage do not import each other
 (setup.cfg has the same stages for import-linter):
 
-    errors, aliases, stopping, spinning -> bounds, files -> texts -> environments, players -> ensembling, episodes
+    errors, aliases, stopping -> bounds, files -> texts -> environments, players -> ensembling, episodes
     -> numpy_kernels, rollout_workers -> frozen -> acting, border, networks, ranks, references -> episode_metrics
     -> strategies -> demonstrations -> runs -> callbacks, api -> arguments, loggers, trainer_flags, report -> tools
     -> fit_help -> training -> study -> cli
@@ -14,7 +14,6 @@ What each is, in the same order:
     errors.py           InputError, for what a person gave and cannot be used; OtherVersionError, of checkpoints
     aliases.py          names of types: StateDict, Config
     stopping.py         SIGINT and SIGTERM
-    spinning.py         how long threads look whether the others are done before they sleep
     bounds.py           bounds of settings as types, which --help shows: PositiveInt, ClosedUnitInterval, ...
     files.py            atomic writes, checksums
     texts.py            JSON and YAML

@@ -5,10 +5,6 @@ import signal
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:   # else Ctrl-C while the next line imports is a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from lightning_bc.spinning import spin_briefly
-
-spin_briefly()
-
-from lightning_bc.cli import main  # noqa: E402 - imports torch
+from lightning_bc.cli import main
 
 main()
