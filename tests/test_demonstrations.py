@@ -326,7 +326,8 @@ def test_state_brings_references_and_source_to_a_test_without_the_file(path, tmp
     torch.save(state, tmp_path / "state.pt")
     fresh = Demonstrations(path="nowhere.pt", environment_id="HalfCheetah-v5")
     fresh.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert fresh.references == References(-300.0, 10_000.0, "expert's mean action, 100 test-bank episodes, 0 of which failed")
+    said = "expert's mean action, 100 test-bank episodes, 0 of which failed"
+    assert fresh.references == References(-300.0, 10_000.0, said)
     assert fresh.source["path"] == path
     assert fresh.source["training_pairs"] == 53
 
