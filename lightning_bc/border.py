@@ -25,7 +25,6 @@ _INWARD = 1 - 1e-6
 _UNSEEN = 1e30
 """A scale that makes 0 of what a policy is not to see."""
 
-
 _MOST_TOLD = 4
 """Of so many dimensions it is said what is taken of their bounds."""
 
@@ -33,6 +32,11 @@ _MOST_TOLD = 4
 def _range(low: float, high: float) -> str:
     """In words, to a ten-thousandth of its width."""
     return " to ".join(f"{round(end / (high - low), 4) * (high - low):.4g}" for end in (low, high))
+
+
+def _half_and_middle(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and bias of actions between ``low`` and ``high`` (action_dim,) float64, rounded once."""
+    return ((high - low) / 2).float(), ((high + low) / 2).float()
 
 
 def hidden_by(scale: Tensor) -> list[int]:
@@ -80,8 +84,9 @@ class Border(nn.Module):
         self.register_buffer("mean", torch.zeros(observation_dim))
         self.register_buffer("scale", torch.ones(observation_dim))
         self.low, self.high = low, high
-        self.register_buffer("action_scale", ((high - low) / 2).float())
-        self.register_buffer("action_bias", ((high + low) / 2).float())
+        scale, bias = _half_and_middle(low, high)
+        self.register_buffer("action_scale", scale)
+        self.register_buffer("action_bias", bias)
 
     @torch.no_grad()
     def fit(self, observations: Tensor) -> None:
@@ -118,8 +123,9 @@ class Border(nn.Module):
         margin = torch.maximum(_MARGIN * (most - least), _NARROWEST * (high - low) / 2)
         lower, upper = torch.maximum(low, least - margin), torch.minimum(high, most + margin)
         narrow = (upper - lower) < _LITTLE * (high - low)
-        self.action_scale.copy_(torch.where(narrow, _INWARD * (upper - lower), high - low) / 2)
-        self.action_bias.copy_(torch.where(narrow, upper + lower, high + low) / 2)
+        scale, bias = _half_and_middle(torch.where(narrow, lower, low), torch.where(narrow, upper, high))
+        self.action_scale.copy_(torch.where(narrow, _INWARD * scale, scale))
+        self.action_bias.copy_(bias)
         ranges = zip(*self.reach, self.low.tolist(), self.high.tolist(), strict=True)
         told = [f"{place}: {_range(*four[:2])} of {_range(*four[2:])}" for place, four in enumerate(ranges) if narrow[place]]
         more = f"; and {len(told) - _MOST_TOLD} more" if len(told) > _MOST_TOLD else ""
@@ -132,7 +138,8 @@ class Border(nn.Module):
     def reach(self) -> tuple[list[float], list[float]]:
         """What [-1, 1] stands for, lower and upper bounds: a border that is built with them is the same."""
         scale, bias = self.action_scale.cpu(), self.action_bias.cpu()
-        is_whole = (scale == ((self.high - self.low) / 2).float()) & (bias == ((self.high + self.low) / 2).float())
+        half, middle = _half_and_middle(self.low, self.high)
+        is_whole = (scale == half) & (bias == middle)
         scale, bias = scale.double(), bias.double()
         low, high = torch.where(is_whole, self.low, bias - scale), torch.where(is_whole, self.high, bias + scale)
         return low.tolist(), high.tolist()

@@ -85,7 +85,7 @@ def narrowed():
 
 
 def test_bounds_far_from_the_actions_give_way_to_what_the_actions_take():
-    """A quarter of the range more on either side, never beyond the bounds; one that is half used stays."""
+    """A quarter of the range more on either side, never beyond the bounds; one that is well used stays."""
     border, told = narrowed()
     assert "take: 0: -3 to 3 of -200 to 200; 1: 0 to 5 of 0 to 100; 3: 5.999 to 6.001 of 5 to 7; 4: 0.09 to 0.15" in told
     low, high = border.reach

@@ -183,11 +183,6 @@ class Strategy(LightningModule, ABC):
         """What ``act`` returns of flat ``actions`` (batch, horizon action_dim): of windows the first ``chunk`` ones."""
         return actions.unflatten(-1, (self.horizon, -1))[:, : self.chunk] if self.has_windows else actions
 
-    def stay_near(self, actions: Tensor) -> None:
-        """Have [-1, 1] stand for what the demonstrated ``actions`` (pairs, action_dim) take of wide bounds, and say so."""
-        if told := self.border.narrow(actions):
-            rank_zero_only(print)(told)
-
     @property
     def steps_taken(self) -> dict[str, int]:
         """How far training is, by the axes that curves are drawn over."""

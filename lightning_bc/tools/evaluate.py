@@ -66,9 +66,8 @@ def evaluate_files(
     env = None if env is None else resolved(env)
     given = _load(policies, env)
     loaded = [one.policy for one in given]
-    said = {policy.environment_id for policy in loaded} - {None}
-    theirs = said.pop() if len(said) == 1 else None                 # goes for files that do not say it, too
-    environments = [env or policy.environment_id or theirs or environment_of(policy) for policy in loaded]
+    said = _said_by(given)                                          # goes for files that do not say it, too
+    environments = [env or policy.environment_id or said or environment_of(policy) for policy in loaded]
     if picture is not None and len(set(environments)) > 1:
         several = ", ".join(sorted(set(environments)))
         raise InputError(f"--plot {plot}: a picture shows one environment, and these are {several}.")
@@ -145,9 +144,15 @@ def _load(policies: Sequence[str], env: str | None) -> list[_Given]:
     """All that are meant; functions, which act in any environment, come last, for the one that the others say."""
     found: dict[str, list[_Given]] = {}
     for name in sorted(policies, key=is_name):
-        said = {one.policy.environment_id for given in found.values() for one in given} - {None}
-        found[name] = _load_all(name, env or (said.pop() if is_name(name) and len(said) == 1 else None))
+        said = _said_by([one for given in found.values() for one in given]) if is_name(name) else None
+        found[name] = _load_all(name, env or said)
     return [one for name in policies for one in found[name]]
+
+
+def _said_by(given: Sequence[_Given]) -> str | None:
+    """The one environment that policies say; None where they say none or several."""
+    said = {one.policy.environment_id for one in given} - {None}
+    return said.pop() if len(said) == 1 else None
 
 
 def _load_all(name: str, env: str | None) -> list[_Given]:

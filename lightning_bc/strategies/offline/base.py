@@ -120,8 +120,8 @@ class OfflineStrategy(Strategy):
             self.border.take(*data.observation_moments)
             self.border.hide(data.hidden_dimensions)
             actions = data.training_actions.to(self.border.mean.device)  # pairs are on the GPU before the weights are
-            if not data.grows:                                      # labels to come may take more of the bounds
-                self.stay_near(actions)
+            if not data.grows and (told := self.border.narrow(actions)):  # labels to come may take more of the bounds
+                rank_zero_only(print)(told)
             scaled = self.border.scaled(actions)
             self.fit_actions(scaled)
             if not all(module.is_plain for module in self.modules() if isinstance(module, Squashing)):
