@@ -155,7 +155,15 @@ def ready_configurations() -> str:
     """What can be named with ``--config`` and ``--model``."""
     listed = [f"  --config {path.stem:14}   {_title(path)}" for path in sorted(shipped(CONFIGS).glob("*.yaml"))]
     words = "\n".join(["Name a ready configuration:", *listed]) + "\n" if listed else "Name a configuration, --config FILE, "
-    return f"{words}or a strategy, --model NAME: {', '.join(strategies())}."
+    words += f"or a strategy, --model NAME: {', '.join(strategies())}."
+    return f"{words}\nWith --data.path FILE alone, fit takes the configuration that suits the file's pairs."
+
+
+def leaves_method_open(args: Sequence[str]) -> bool:
+    """Whether the flags of ``fit`` name a data file, and no method to learn from it."""
+    names = {arg.partition("=")[0] for arg in args}
+    named = names & {"-c", "--config", "-h", "--help"} or any(name.startswith("--model") for name in names)
+    return "--data.path" in names and not named
 
 
 def found_configurations(args: list[str]) -> list[str]:

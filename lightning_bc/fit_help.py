@@ -29,14 +29,14 @@ EXAMPLES = {
         "--config configs/gmm.yaml",
         "--config configs/gmm.yaml --run mine      again: goes on, or prints the results",
         "--run mine --trainer.max_steps 40000      lengthens it",
-        "--config configs/mse.yaml --data.path mine.npz --env Hopper-v5",
+        "--data.path mine.npz --env Hopper-v5      with the configuration that suits its pairs",
     ),
     "validate": ("--ckpt_path checkpoints/RUN/last.ckpt", "--run RUN"),
     "test": ("--ckpt_path checkpoints/RUN/last.ckpt", "--run RUN"),
 }
 
 RUN_FLAGS = {
-    "config": "a configuration; those of configs/ are ready; of several the last counts, flags more",
+    "config": "a configuration, of several the last counts; fit's default: what suits --data.path",
     "model": "the strategy, by its name; see below",
     "env": "Gymnasium id; default: the data file's, or the checkpoint's, else HalfCheetah-v5",
     "run": "name of the run: what has begun goes on, what is finished is printed; default: new",
@@ -55,7 +55,7 @@ OTHERS = {
 
 def page(parser: ArgumentParser, command: str, args: list[str]) -> str:
     """The text, with the options of the strategy that ``args`` choose, where they choose one."""
-    lines = [f"usage: python -m lightning_bc {command} --config FILE [--OPTION VALUE ...]", "", TITLES[command], ""]
+    lines = [f"usage: python -m lightning_bc {command} [--config FILE] [--OPTION VALUE ...]", "", TITLES[command], ""]
     lines += [f"  python -m lightning_bc {command} {example}" for example in EXAMPLES[command]]
     lines += _section("Which run", RUN_FLAGS)
     lines += _section("Data", _documented(parser, "data."))

@@ -5,11 +5,14 @@ import re
 import shlex
 import signal
 import traceback
-from contextlib import closing, suppress
+from collections.abc import Sequence
+from contextlib import closing, redirect_stdout, suppress
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
@@ -19,7 +22,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 from lightning_bc import trainer_flags
 from lightning_bc.aliases import Config
-from lightning_bc.arguments import Parser, configured, found_configurations, with_lists
+from lightning_bc.arguments import (
+    Parser,
+    configured,
+    found_configurations,
+    leaves_method_open,
+    ready_configurations,
+    with_lists,
+)
 from lightning_bc.callbacks import (
     AtomicCheckpointIO,
     Checked,
@@ -31,10 +41,13 @@ from lightning_bc.callbacks import (
     TensorBoardTabs,
 )
 from lightning_bc.demonstrations import readers
+from lightning_bc.demonstrations.action_noise import action_noise
+from lightning_bc.demonstrations.advice import advised
 from lightning_bc.demonstrations.collect import default_path
 from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
 from lightning_bc.demonstrations.module import Demonstrations
 from lightning_bc.demonstrations.several import paths_of
+from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.errors import DivergedError, ExitedError, InputError, naming, needs_extra, raised_by
 from lightning_bc.files import owning
 from lightning_bc.fit_help import page
@@ -186,6 +199,8 @@ class CommandLine(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, then settle everything that the rest is built from: checkpoint, environment, data file, run."""
+        if self.command == "fit" and leaves_method_open(args):
+            args = [*args[:1], *found_configurations(["--config", self._suitable(parser, args)]), *args[1:]]
         self.config = parser.parse_args(args)
         config = self.config[self.command]
         source, wanted = settle.wanted_checkpoint(self.command, config)
@@ -225,6 +240,22 @@ class CommandLine(LightningCLI):
         else:
             paths = paths_of(config.data.path) or [config.env]
             self.run = config.run or settle.new_name(strategy.__name__, paths, config.seed_everything)
+
+    def _suitable(self, parser: LightningArgumentParser, args: Sequence[str]) -> str:
+        """The ready configuration that suits the pairs, where the flags name no method; it is said."""
+        settings = [arg for arg in args if not arg.startswith("--print_config")]  # which would print this, and end
+        config = parser.parse_args([*settings, "--model", "MSE"])[self.command]  # any that learns from pairs
+        settle.settle_environment(config, None)
+        if config.data.path is None:
+            raise InputError(ready_configurations())
+        with redirect_stdout(StringIO()):                           # all of this is said when the run reads them
+            data = Demonstrations(**config.data)
+            pairs = Trajectories(data.training_observations, data.training_actions, torch.tensor([0]))
+            advice = advised(data.material.pairs, action_noise(pairs, copies=()))
+        if len(settings) == len(args):
+            say = f"method: {advice.config}, since {advice.why}; --config names another: docs/which-method.md"
+            rank_zero_only(print)(say)
+        return advice.config
 
     def instantiate_classes(self) -> None:
         """As LightningCLI does; what a constructor refuses comes out alone, not among what jsonargparse tried."""

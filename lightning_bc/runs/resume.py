@@ -52,7 +52,7 @@ def with_own_configuration(command: str, args: Sequence[str]) -> list[str]:
     if path is None and "--run" in given:
         path = str(folders.last_checkpoint(folders.check_name(given["--run"], "--run")))
         if not Path(path).is_file():
-            is_described = bool(given.keys() & {"-c", "--config", "--model"})
+            is_described = bool({name for name, _ in _flags(args)} & {"-c", "--config", "--model", "--data.path"})
             if (command == "fit" and is_described) or {"-h", "--help"} & set(args):
                 return list(args)
             way_out = " To start one, add --config or --model." if command == "fit" else ""

@@ -12,7 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lightning_bc.demonstrations import peek
-from lightning_bc.demonstrations.action_noise import action_noise
+from lightning_bc.demonstrations.action_noise import Noise, action_noise
+from lightning_bc.demonstrations.advice import advised
 from lightning_bc.demonstrations.fitting import beyond_bounds, seem_scaled
 from lightning_bc.demonstrations.quality import Findings, Outlier, constant_dimensions, groups_of_equal, outliers
 from lightning_bc.demonstrations.trajectories import Trajectories
@@ -68,7 +69,7 @@ def inspect(file: str, env: str | None = None, data: DataFlags = AS_IT_IS) -> No
         done("copies")
         copies = _copies(found)
         done("noise")
-        noise = _noise(found)
+        noise = action_noise(made, found.copies)
         warned, flags = _advice(found, spaces)
         if env is None and said is None:
             warned.append(UNKNOWN_ENVIRONMENT)
@@ -80,7 +81,7 @@ def inspect(file: str, env: str | None = None, data: DataFlags = AS_IT_IS) -> No
         ("pairs", f"{len(made):,}: {made.observations.shape[1]} observation and {made.actions.shape[1]} action dimensions"),
         *_episodes(made, spaces),
         ("expert", _expert(made)),
-        ("noise of actions", noise),
+        ("noise of actions", _noise(noise)),
         ("constant", _constant(made)),
         ("repeated", copies),
         ("outlying values", _listed(values, "none") + " (rule: docs/your-data.md)"),
@@ -88,8 +89,10 @@ def inspect(file: str, env: str | None = None, data: DataFlags = AS_IT_IS) -> No
     ]
     facts = [_hanging(f"{name:18}", words) for name, words in lines]
     told = [_hanging("warning: ", words) for words in warned]
-    command = _command(file, env or said, [*data.in_words, *flags])
-    print("\n".join([*facts, "", *table, "", *told, *[""] * bool(told), "Learn from it:", f"    {command}"]))
+    advice = advised(len(made), noise)
+    command = _command(file, advice.config, env or said, [*data.in_words, *flags])
+    learn = f"Learn from it, with {advice.config} since {advice.why}:"
+    print("\n".join([*facts, "", *table, "", *told, *[""] * bool(told), learn, f"    {command}"]))
 
 
 def _environment(said: str | None, env: str | None) -> tuple[EnvironmentSpaces | None, str]:
@@ -175,8 +178,7 @@ def _expert(made: Trajectories) -> str:
     return ", ".join(stated)
 
 
-def _noise(found: Findings) -> str:
-    noise = action_noise(found.made, found.copies)
+def _noise(noise: Noise) -> str:
     if noise.verdict == "unknown":
         return f"cannot be told: {noise.how}"
     if noise.verdict == "noisy":
@@ -283,6 +285,6 @@ def _hanging(first: str, words: str) -> str:
     return wrapper.fill(words)
 
 
-def _command(file: str, environment: str | None, flags: Sequence[str]) -> str:
-    program = ["python", "-m", "lightning_bc", "fit", "--config", "gmm"]
+def _command(file: str, config: str, environment: str | None, flags: Sequence[str]) -> str:
+    program = ["python", "-m", "lightning_bc", "fit", "--config", config]
     return shlex.join([*program, "--data.path", file, "--env", environment or "ENVIRONMENT_ID", *flags])
