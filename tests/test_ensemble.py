@@ -4,8 +4,6 @@ import pytest
 import torch
 from conftest import build_strategy, linear_problem
 
-from lightning_bc.errors import InputError
-from lightning_bc.networks import ResidualMLP
 from lightning_bc.strategies import Diffusion, Ensemble
 
 
@@ -21,15 +19,6 @@ def test_each_member_learns_as_it_would_alone(member):
             torch.testing.assert_close(2 * one.get_parameter(name).grad, weight.grad)
     weights = [next(one.network.parameters()) for one in together.members]
     assert (weights[0] != weights[1]).all()                         # they begin apart
-
-
-def test_networks_multiply_their_inputs_by_the_scales_in_turn():
-    strategy = build_strategy(Ensemble, members=["MSE"] * 5, input_scales=[0.1, 1.0])
-    inputs = torch.randn(7, strategy.observation_dim)
-    for member, scale in zip(strategy.members, (0.1, 1.0, 0.1, 1.0, 0.1), strict=True):
-        torch.testing.assert_close(member.network(inputs), member.network.layers(scale * inputs))
-    with pytest.raises(InputError, match="--model.input_scales: ResidualMLP has no input scale"):
-        build_strategy(Ensemble, members=["MSE"], network=ResidualMLP, input_scales=[0.1])
 
 
 def test_it_plays_the_mean_of_what_its_members_would_play(monkeypatch):

@@ -11,9 +11,7 @@ that the members do not share cancel. Members of one kind share more of them tha
 Samples are those of one member, drawn anew for each observation: the mixture of the members, each as likely.
 """
 
-import itertools
 from collections.abc import Sequence
-from functools import partial
 from inspect import signature
 from typing import Any, Literal
 
@@ -22,7 +20,6 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from lightning_bc.aliases import StateDict
-from lightning_bc.bounds import PositiveFloat
 from lightning_bc.errors import InputError
 from lightning_bc.networks import MLP, Network, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Schedule
@@ -57,15 +54,6 @@ _KNOWN: tuple[Any, ...] = (
 )
 
 
-def _scaled(network: NetworkFactory, scale: float, input_size: int, output_size: int) -> Network:
-    """A network of the factory ``network`` whose inputs are multiplied by ``scale``."""
-    made = network(input_size, output_size)
-    if not isinstance(made, MLP):
-        raise InputError(f"--model.input_scales: {type(made).__name__} has no input scale. Use MLP, or leave it away.")
-    made.input_scale = scale
-    return made
-
-
 class Ensemble(OfflineStrategy):
     """Train several models side by side, and play the mean of their actions.
 
@@ -75,13 +63,11 @@ class Ensemble(OfflineStrategy):
         action_high: upper bounds of the actions, (action_dim,).
         network: of each member that has one, as its strategy wants it.
         members: the strategy of each, in its default settings; a name may stand several times.
-        input_scales: what the members' networks, each an MLP, multiply their inputs by, in turn: after the last comes the
-            first again. Members that begin otherwise differ more where there are no demonstrations.
         optimizer: which optimizer, with its learning rate and weight decay.
         schedule: "cosine" lowers the learning rate to zero over the run; "constant" leaves it.
 
     Raises:
-        InputError: there are no members, or there are scales for the inputs of networks that have none.
+        InputError: there are no members.
     """
 
     multimodal = True
@@ -98,7 +84,6 @@ class Ensemble(OfflineStrategy):
         action_high: Sequence[float],
         network: NetworkFactory = MLP,
         members: Sequence[Member] = ("FlowMatching", "FlowMatching", "MIP", "MIP", "MSE", "MSE"),
-        input_scales: list[PositiveFloat] | None = None,
         optimizer: OptimizerCallable = DefaultAdamW,
         schedule: Schedule = "cosine",
     ) -> None:
@@ -107,9 +92,8 @@ class Ensemble(OfflineStrategy):
             raise InputError("members: there are none. Name one strategy at least, and more for a mean.")
         known = {cls.__name__: cls for cls in _KNOWN}
         built = []
-        for member, scale in zip(members, itertools.cycle(input_scales or [None]), strict=False):
-            factory = network if scale is None else partial(_scaled, network, scale)
-            options = {"network": factory} if "network" in signature(known[member]).parameters else {}
+        for member in members:
+            options = {"network": network} if "network" in signature(known[member]).parameters else {}
             built.append(known[member](observation_dim, action_low, action_high, **options))
             built[-1].border = nn.Identity()                        # it is crossed outside of them
         self.members = nn.ModuleList(built)
