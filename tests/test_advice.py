@@ -50,6 +50,7 @@ def in_two_ways(observations):
         (alike, LENGTHS, "MSE", "mse"),
         (in_two_ways, LENGTHS, "GaussianMixture", "gmm"),
         (in_two_ways, LENGTHS[:4], "Ensemble", "mse_ensemble"),
+        (in_two_ways, LENGTHS[:1], "MSE", "mse"),
     ],
 )
 def test_few_pairs_and_several_ways_to_act_are_told(actions_of, lengths, strategy, config, capsys):
@@ -67,7 +68,7 @@ def test_a_run_without_a_method_is_resumed_by_the_same_command(capsys):
     path = write_pairs("mine.pt", **pairs_of(alike, (20,) * 12))
     command = ["fit", "--data.path", path, "--trainer.max_steps", "2", "--rollouts.episodes", "1"]
     main([*command, "--run", "it"])
-    assert "method: mse_ensemble, since 220 pairs are few" in capsys.readouterr().out
+    assert "method: mse, since 220 pairs are very few" in capsys.readouterr().out
     main([*command, "--run", "it"])
     assert "run it is finished" in capsys.readouterr().out
     main([*command, "--ckpt_path", "last"])

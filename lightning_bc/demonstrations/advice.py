@@ -1,15 +1,16 @@
 """Which ready configuration to begin with, by the pairs alone: how many they are, and whether their actions are noisy.
 
-From few pairs five small networks of MSE clone best, from many one network of MSE, and a mixture where the expert may act in
-several ways: docs/which-method.md has the figures.
+From few pairs five small networks of MSE clone best, from fewer and from many one network of MSE, and from many a mixture
+where the expert may act in several ways: docs/which-method.md has the figures.
 """
 
 from dataclasses import dataclass
 
 from lightning_bc.demonstrations.action_noise import Noise
 
-FEW_PAIRS = 20_000
-"""Below, an ensemble is worth its time: docs/action-models.md, from few trajectories."""
+FEW_PAIRS = range(2_000, 20_000)
+"""From so many the ensemble clones better than one network: from 4 and 10 trajectories of 1000, not from 1 (measured in
+docs/action-models.md)."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,10 @@ def advised(pairs: int, noise: Noise) -> Advice:
         pairs: how many are learnt from.
         noise: of the actions.
     """
-    if pairs < FEW_PAIRS:
+    if pairs in FEW_PAIRS:
         return Advice("mse_ensemble", f"{pairs:,} pairs are few")
+    if pairs < FEW_PAIRS.start:
+        return Advice("mse", f"{pairs:,} pairs are very few")
     if noise.verdict == "deterministic":
         return Advice("mse", "the expert answers like observations alike")
     if noise.verdict == "noisy":
