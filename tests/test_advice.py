@@ -7,7 +7,7 @@ from conftest import refused, write_pairs
 
 from lightning_bc.cli import main
 
-LENGTHS = (1000,) * 24
+LENGTHS = (1000,) * 48
 OF_THE_POLE = {"observation_dim": 4, "action_dim": 1, "metadata": {"environment_id": "InvertedPendulum-v5"}}
 
 
