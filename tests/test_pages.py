@@ -7,7 +7,7 @@ import re
 import shlex
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, write_pairs
 
 from lightning_bc.cli import COMMANDS, main
 
@@ -35,11 +35,14 @@ def flags(command):
 
 
 @pytest.mark.parametrize("command", COMMANDS_OF_PAGES)
-def test_the_pages_commands_are_understood(command, monkeypatch, capsys):
+def test_the_pages_commands_are_understood(command, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(REPOSITORY)
     name, *rest = ["MSE" if word == OF_THE_READER else word for word in COMMANDS_OF_PAGES[command]]
     assert name in COMMANDS
     if name == "fit" and not {"--ckpt_path", "--run"} & set(rest):
+        if not {"--config", "--model"} & set(rest):                 # the file of the reader is looked at
+            monkeypatch.chdir(tmp_path)
+            write_pairs("mine.pt", lengths=(20,) * 12, observation_dim=11, action_dim=3)  # of Hopper-v5
         with pytest.raises(SystemExit) as end:                      # --print_config ends where everything is parsed
             main([name, *rest, "--print_config"])
         assert end.value.code == 0, capsys.readouterr().err

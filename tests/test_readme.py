@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import gymnasium
+import numpy as np
 import pytest
 from conftest import REPOSITORY, can_draw, write_pairs, write_pendulum
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -86,6 +87,8 @@ def test_each_command_runs(tmp_path, monkeypatch, capsys):
         of = {"environment_id": "HalfCheetah-v5"}                   # as collect writes it
         write_pairs(default_path("HalfCheetah-v5", actions), lengths=(20,) * 12, metadata=of)
     small = write_pendulum("small.pt")
+    actions = np.full((240, 3), 0.5, np.float32)
+    np.savez("mine.npz", observations=np.ones((240, 11)), actions=actions, episode_lengths=[20] * 12)  # of Hopper-v5
     for script in fenced("python"):
         exec(script)
     done = set()
