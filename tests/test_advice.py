@@ -40,6 +40,10 @@ def alike(observations):
     return observations[:, :1]
 
 
+def noisy(observations):
+    return alike(observations) + 0.1 * torch.randn(len(observations), 1, generator=torch.Generator().manual_seed(0))
+
+
 def in_two_ways(observations):
     return torch.where(torch.arange(len(observations)) < len(observations) // 2, 1.0, -1.0).unsqueeze(1)
 
@@ -48,9 +52,12 @@ def in_two_ways(observations):
     ("actions_of", "lengths", "strategy", "config"),
     [
         (alike, LENGTHS, "MSE", "mse"),
+        (alike, LENGTHS[:4], "Ensemble", "mse_ensemble"),
+        (alike, LENGTHS[:1], "MSE", "mse"),
+        (noisy, LENGTHS, "GaussianMixture", "gmm"),
+        (noisy, LENGTHS[:4], "Ensemble", "mse_ensemble"),
         (in_two_ways, LENGTHS, "GaussianMixture", "gmm"),
-        (in_two_ways, LENGTHS[:4], "Ensemble", "mse_ensemble"),
-        (in_two_ways, LENGTHS[:1], "MSE", "mse"),
+        (in_two_ways, LENGTHS[:4], "GaussianMixture", "gmm"),
     ],
 )
 def test_few_pairs_and_several_ways_to_act_are_told(actions_of, lengths, strategy, config, capsys):
