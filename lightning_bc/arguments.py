@@ -163,21 +163,25 @@ def leaves_method_open(args: Sequence[str]) -> bool:
     """Whether the flags of ``fit`` name a data file, and no method to learn from it."""
     names = {arg.partition("=")[0] for arg in args}
     named = names & {"-c", "--config", "-h", "--help"} or any(name.startswith("--model") for name in names)
-    return "--data.path" in names and not named
+    return bool(names & {"--data.path", "--data.path+"}) and not named
 
 
 def found_configurations(args: list[str]) -> list[str]:
-    """``args``, each ``--config`` that names a ready configuration as its path: gmm, or configs/gmm.yaml from elsewhere."""
-    found, previous = [], ""
+    """``args``, each ``--config`` in front, so that flags override it wherever they stand.
+
+    One that names a ready configuration becomes its path: gmm, or configs/gmm.yaml from elsewhere.
+    """
+    configurations, flags, previous = list[str](), list[str](), ""
     for arg in args:
         name, equals, value = arg.partition("=")
         if previous in ("-c", "--config"):
-            arg = _configuration(arg)
+            configurations.append(_configuration(arg))
         elif name == "--config" and equals:
-            arg = f"--config={_configuration(value)}"
-        found.append(arg)
+            configurations.append(f"--config={_configuration(value)}")
+        else:
+            (configurations if arg in ("-c", "--config") else flags).append(arg)
         previous = arg if not equals else ""
-    return found
+    return [*configurations, *flags]
 
 
 def with_lists(args: list[str]) -> list[str]:

@@ -46,7 +46,9 @@ from lightning_bc.demonstrations.advice import advised
 from lightning_bc.demonstrations.collect import default_path
 from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
 from lightning_bc.demonstrations.module import Demonstrations
+from lightning_bc.demonstrations.quality import Findings
 from lightning_bc.demonstrations.several import paths_of
+from lightning_bc.demonstrations.sources import OnDisk
 from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.errors import DivergedError, ExitedError, InputError, naming, needs_extra, raised_by
 from lightning_bc.files import owning
@@ -246,12 +248,18 @@ class CommandLine(LightningCLI):
         settings = [arg for arg in args if not arg.startswith("--print_config")]  # which would print this, and end
         config = parser.parse_args([*settings, "--model", "MSE"])[self.command]  # any that learns from pairs
         settle.settle_environment(config, None)
-        if config.data.path is None:
+        path, default = config.data.path, default_path(config.data.environment_id)
+        if path is None or (path == default and not readers.exists(path)):  # which is collected for a method that is named
             raise InputError(ready_configurations())
         with redirect_stdout(StringIO()):                           # all of this is said when the run reads them
             data = Demonstrations(**config.data)
-            pairs = Trajectories(data.training_observations, data.training_actions, torch.tensor([0]))
-            advice = advised(data.material.pairs, action_noise(pairs, copies=()))
+            material = data.material
+            if len(material.files) == 1 and not isinstance(material, OnDisk):  # as inspect has it
+                noise = action_noise(material.files[0], Findings(material.files[0]).copies)
+            else:
+                pairs = Trajectories(data.training_observations, data.training_actions, torch.tensor([0]))
+                noise = action_noise(pairs, copies=())
+            advice = advised(material.pairs + material.pairs_held_out, noise)
         if len(settings) == len(args):
             say = f"method: {advice.config}, since {advice.why}; --config names another: docs/which-method.md"
             rank_zero_only(print)(say)

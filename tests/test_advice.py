@@ -71,11 +71,20 @@ def test_what_is_left_of_the_file_counts(capsys):
     assert taken(capsys, f"--data.path={path}", "--data.episodes", "4") == "Ensemble"
 
 
+def test_copies_are_left_aside_and_held_out_pairs_count_as_inspect_has_it(capsys):
+    few = pairs_of(noisy, (1000,) * 2)
+    copies = {name: few[name].repeat(25, 1) for name in ("observations", "actions")}
+    path = write_pairs("copied.pt", **few | copies | {"lengths": (1000,) * 50})
+    assert (taken(capsys, "--data.path", path), advised_by_inspect(capsys, path)) == ("GaussianMixture", "gmm")
+    path = write_pairs("tenth.pt", **pairs_of(alike, (200,) * 10))   # of which one is held out
+    assert (taken(capsys, "--data.path", path), advised_by_inspect(capsys, path)) == ("Ensemble", "mse_ensemble")
+
+
 def test_a_run_without_a_method_is_resumed_by_the_same_command(capsys):
     path = write_pairs("mine.pt", **pairs_of(alike, (20,) * 12))
     command = ["fit", "--data.path", path, "--trainer.max_steps", "2", "--rollouts.episodes", "1"]
     main([*command, "--run", "it"])
-    assert "method: mse, since 220 pairs are very few" in capsys.readouterr().out
+    assert "method: mse, since pairs are very few (240)" in capsys.readouterr().out
     main([*command, "--run", "it"])
     assert "run it is finished" in capsys.readouterr().out
     main([*command, "--ckpt_path", "last"])
@@ -84,4 +93,7 @@ def test_a_run_without_a_method_is_resumed_by_the_same_command(capsys):
 
 def test_no_method_is_taken_for_what_is_not_there(capsys):
     assert refused(capsys, "fit", "--data.path", "nowhere.pt").startswith("error: nowhere.pt: no such demonstration file")
+    assert refused(capsys, "fit", "--data.path", "").startswith("error: --data.path '': names no file")
+    default = "data/HalfCheetah-v5-sampled-2400000.pt"              # which is collected for a method that is named
+    assert refused(capsys, "fit", "--data.path", default).startswith("error: Name a ready configuration")
     assert refused(capsys, "fit", "--data.path", "null").startswith("error: Name a ready configuration")

@@ -126,6 +126,12 @@ def test_ready_configurations_are_found_from_any_folder(args, monkeypatch, tmp_p
     assert found_configurations(["--config", "gmm"]) == ["--config", "gmm"]
 
 
+def test_flags_override_the_configuration_wherever_they_stand():
+    given = ["--trainer.max_steps", "3", "--config", "a.yaml", "--run", "it", "--config=b.yaml", "-c", "c.yaml"]
+    wanted = "--config a.yaml --config=b.yaml -c c.yaml --trainer.max_steps 3 --run it"
+    assert found_configurations(given) == wanted.split()
+
+
 def test_fit_alone_names_the_ready_configurations(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     error = refused(capsys, "fit")

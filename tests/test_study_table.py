@@ -50,6 +50,14 @@ def test_a_grid_has_known_figures_and_says_what_is_not_run(capsys):
     ]
 
 
+def test_a_cell_whose_returns_have_no_scale_says_so(capsys):
+    study = read("seeds: 1\nrows: {one: --model MSE}\ncolumns: {all: --data.path a.pt}\n")
+    fit = study.fits[0]
+    BENCHMARK["write_run"](Path("lightning_logs") / fit.name, {}, fit.seed, 2, 0.5, normalized=None)
+    main(["report", "--study", "study.yaml"])
+    assert capsys.readouterr().out.splitlines()[-1] == "| one | no scale |"
+
+
 def test_rows_are_compared_over_all_columns(capsys):
     study = read(GRID + "aggregated: true\n")
     for fit in study.fits:

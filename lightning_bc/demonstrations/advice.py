@@ -29,15 +29,15 @@ def advised(pairs: int, noise: Noise) -> Advice:
     """What to begin with.
 
     Args:
-        pairs: how many are learnt from.
+        pairs: how many there are, held-out ones among them.
         noise: of the actions.
     """
     if noise.verdict == "noisy" and noise.share > SEVERAL_WAYS:
         return Advice("gmm", "the expert answers like observations in several ways")
     if pairs < FEW_PAIRS.start:
-        return Advice("mse", f"{pairs:,} pairs are very few")
+        return Advice("mse", f"pairs are very few ({pairs:,})")
     if pairs in FEW_PAIRS:
-        return Advice("mse_ensemble", f"{pairs:,} pairs are few")
+        return Advice("mse_ensemble", f"pairs are few ({pairs:,})")
     if noise.verdict == "deterministic":
         return Advice("mse", "the expert answers like observations alike")
     return Advice("gmm", "the expert may answer like observations in several ways")

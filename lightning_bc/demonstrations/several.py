@@ -30,8 +30,8 @@ def paths_of(given: str | Path | Sequence[str | Path] | None) -> list[str]:
         InputError: the list is empty, or names a file twice.
     """
     paths = [str(path) for path in ([given] if isinstance(given, str | Path) else given or [])]
-    if given is not None and not paths:
-        raise InputError("--data.path []: names no file.")
+    if given is not None and not all(paths or [""]):
+        raise InputError(f"--data.path {given or repr(given)}: names no file.")
     if twice := [path for number, path in enumerate(paths) if path in paths[:number]]:
         raise InputError(f"--data.path: names {twice[0]} twice. To weight a file, use --data.shares.")
     return paths

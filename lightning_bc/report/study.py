@@ -77,8 +77,7 @@ def study_table(study: Study, lines: Mapping[str, Line]) -> str:
     rows = list(dict.fromkeys(row for row, _ in cells))
     columns = list(dict.fromkeys(column for _, column in cells))
     if not study.figures:
-        shown = ("normalized", "worst seed")
-        table = [[row, *("; ".join(_shown(cells.get((row, column), []), shown)) for column in columns)] for row in rows]
+        table = [[row, *(_in_one(cells.get((row, column), [])) for column in columns)] for row in rows]
         return markdown_table(["", *columns], table) + (_over_tasks(rows, columns, cells) if study.aggregated else "")
     places = [(row, column) for row in rows for column in columns if (row, column) in cells]
     names = ["", *([""] if len(columns) > 1 else [])]
@@ -113,6 +112,12 @@ def _over_tasks(rows: Sequence[str], columns: Sequence[str], cells: Mapping[tupl
 def _or_diverged(normalized: float) -> str:
     """A mean over runs, of which one that diverged makes a number that says nothing."""
     return f"{normalized:.3f}" if normalized > LOWEST / 1e6 else "diverged"
+
+
+def _in_one(found: Sequence[Line | None]) -> str:
+    """Normalized return and worst seed of a cell."""
+    texts = _shown(found, ("normalized", "worst seed"))
+    return "no scale" if texts and not any(texts) else "; ".join(texts)
 
 
 def _shown(found: Sequence[Line | None], figures: Sequence[str]) -> list[str]:

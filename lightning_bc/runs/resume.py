@@ -52,10 +52,11 @@ def with_own_configuration(command: str, args: Sequence[str]) -> list[str]:
     if path is None and "--run" in given:
         path = str(folders.last_checkpoint(folders.check_name(given["--run"], "--run")))
         if not Path(path).is_file():
-            is_described = bool({name for name, _ in _flags(args)} & {"-c", "--config", "--model", "--data.path"})
+            described_by = {"-c", "--config", "--model", "--data.path", "--data.path+"}
+            is_described = bool(described_by & {name for name, _ in _flags(args)})
             if (command == "fit" and is_described) or {"-h", "--help"} & set(args):
                 return list(args)
-            way_out = " To start one, add --config or --model." if command == "fit" else ""
+            way_out = " To start one, add --config, --model or --data.path." if command == "fit" else ""
             if (results := folders.results_path(given["--run"])).is_file():
                 way_out = f" It ended without one; how, says {results}."
             raise InputError(
