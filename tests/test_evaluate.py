@@ -119,6 +119,18 @@ def test_a_run_in_float64_earns_again_what_its_score_says_and_demonstrates_in_fl
     assert lightning_bc.load("policy").strategy.network.layers[0].weight.dtype == torch.float32
 
 
+def test_scales_that_differ_are_told(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    content = torch.load("pendulum.pt") | {"expert_returns": torch.full((100,), 500.0)}
+    torch.save(content, "other.pt")
+    fit("other.pt", flags="--trainer.max_steps 2 --rollouts.eval_freq 2 --run other")
+    capsys.readouterr()
+    main(["evaluate", "mine", "other", "short", "--episodes", "2"])
+    one, other, _ = capsys.readouterr().out.splitlines()[4:]
+    assert one == "normalized, 0 is 5 and 1 is 1000: checkpoints/mine/last.ckpt, checkpoints/short/last.ckpt"
+    assert other == "normalized, 0 is 5 and 1 is 500: checkpoints/other/last.ckpt"
+
+
 def test_the_other_bank_and_samples(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     main(["evaluate", "mine", "--episodes", "2", "--bank", "selection", "--deterministic", "false"])

@@ -83,7 +83,7 @@ def evaluate_files(
     width = max(len(str(policy.path)) for policy in loaded)
     names = {"policy": "policy", "step": "step", "mean": "return", "std": "std", "normalized": "normalized"}
     print(_COLUMNS.format(width=width, **names, failed="failed", length="steps"))
-    rows = []
+    rows, scales = [], dict[tuple[str, float, float], list[str]]()
     for one, environment_id in zip(given, environments, strict=True):
         policy = one.policy
         references = policy.references if _knows_expert(policy) else known.get(environment_id)
@@ -100,6 +100,12 @@ def evaluate_files(
         if special := special_metrics(environment_id):
             print("  " + ", ".join(f"{name.replace('_', ' ')} {result.metrics[name]:.4f}" for name in special))
         rows.append(_entry(one, result))
+        if references is not None and references.has_expert:
+            scale = (environment_id, references.random_return, references.expert_return)
+            scales.setdefault(scale, []).append(str(policy.path))
+    if len(scales) > len({environment_id for environment_id, *_ in scales}):
+        for (_, random_return, expert_return), names_on_it in scales.items():
+            print(f"normalized, 0 is {random_return:.6g} and 1 is {expert_return:.6g}: {', '.join(names_on_it)}")
     kind = "deterministic" if deterministic else "sampled"
     print(f"{episodes} {bank}-bank episodes each of {', '.join(dict.fromkeys(environments))}, {kind} actions")
     if path is not None:

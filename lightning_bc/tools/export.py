@@ -128,7 +128,9 @@ def _check_return(folder: Path, strategy: Strategy) -> None:
     try:
         again = exported.load(folder)
     except InputError as error:
-        raise InputError(f"{type(strategy).__name__} cannot be rebuilt from a description: {error}") from error
+        is_own = not getattr(strategy.actor, "settings", {})
+        own = " A network of your own names its arguments in self.settings: docs/your-strategy.md." * is_own
+        raise InputError(f"{type(strategy).__name__} cannot be rebuilt from a description: {error}{own}") from error
     observations = onnx_graphs.random_observations(strategy, 100)
     with torch.inference_mode():
         wanted = strategy(observations, deterministic=True)
