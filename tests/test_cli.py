@@ -231,7 +231,7 @@ def test_other_data_than_the_checkpoints_is_refused(data, capsys):
         (["fit", "--model", "mse"], ["unknown: mse. Nearest known: MSE."]),
         (["fit", "--model", "GMM"], ["unknown: GMM. Known: ACT, AIRL, Autoregressive", "GaussianMixture"]),
         (["fit", "--model", "MSE", "--model.network", "CNN"], ["unknown: CNN. Known: MLP, ResidualMLP, LSTM, Transformer."]),
-        (["fit", "--run", "mine"], ["--run mine: no run of this name has a checkpoint", "add --config or --model"]),
+        (["fit", "--run", "mine"], ["--run mine: no run of this name has a checkpoint", "--model or --data.path"]),
         (["test", "--run", "mine"], ["--run mine: no run of this name has a checkpoint, checkpoints/mine/last.ckpt"]),
         (["validate", "--model", "MSE", "--run", "mine"], ["--run mine: no run of this name"]),
         (["fit", "--model", "MSE", "--data.path", "chetah.npz"], ["chetah.npz: no such", "Nearest there: cheetah.npz"]),
