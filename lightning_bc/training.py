@@ -12,7 +12,6 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
@@ -41,15 +40,11 @@ from lightning_bc.callbacks import (
     TensorBoardTabs,
 )
 from lightning_bc.demonstrations import readers
-from lightning_bc.demonstrations.action_noise import action_noise
 from lightning_bc.demonstrations.advice import advised
 from lightning_bc.demonstrations.collect import default_path
 from lightning_bc.demonstrations.fitting import DEFAULT_ENVIRONMENT
 from lightning_bc.demonstrations.module import Demonstrations
-from lightning_bc.demonstrations.quality import Findings
 from lightning_bc.demonstrations.several import paths_of
-from lightning_bc.demonstrations.sources import OnDisk
-from lightning_bc.demonstrations.trajectories import Trajectories
 from lightning_bc.errors import DivergedError, ExitedError, InputError, naming, needs_extra, raised_by
 from lightning_bc.files import owning
 from lightning_bc.fit_help import page
@@ -252,14 +247,8 @@ class CommandLine(LightningCLI):
         if path is None or (path == default and not readers.exists(path)):  # which is collected for a method that is named
             raise InputError(ready_configurations())
         with redirect_stdout(StringIO()):                           # all of this is said when the run reads them
-            data = Demonstrations(**config.data)
-            material = data.material
-            if len(material.files) == 1 and not isinstance(material, OnDisk):  # as inspect has it
-                noise = action_noise(material.files[0], Findings(material.files[0]).copies)
-            else:
-                pairs = Trajectories(data.training_observations, data.training_actions, torch.tensor([0]))
-                noise = action_noise(pairs, copies=())
-            advice = advised(material.pairs + material.pairs_held_out, noise)
+            material = Demonstrations(**config.data).material
+            advice = advised(material.pairs + material.pairs_held_out, material.noise)
         if len(settings) == len(args):
             say = f"method: {advice.config}, since {advice.why}; --config names another: docs/which-method.md"
             rank_zero_only(print)(say)

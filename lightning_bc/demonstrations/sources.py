@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_bc.demonstrations import memory, quality, several
+from lightning_bc.demonstrations.action_noise import Noise, action_noise
 from lightning_bc.demonstrations.batches import Batch, Batches
 from lightning_bc.demonstrations.blocks import Blocks
 from lightning_bc.demonstrations.fitting import (
@@ -94,6 +95,18 @@ class InMemory(Joined):
         pairs = made.pairs(self.every, self.device)
         return served(pairs, made.lengths, wanted, VALIDATION_BATCH, seed, len(made), rows=rows)
 
+    @property
+    def noise(self) -> Noise:
+        """Of their actions: of one file all of it, its copied episodes left aside; of several what is learnt from."""
+        if len(self.files) > 1:
+            return self._noise_of_training
+        return action_noise(self.files[0], quality.Findings(self.files[0]).copies)
+
+    @property
+    def _noise_of_training(self) -> Noise:
+        observations, actions = self.training
+        return action_noise(Trajectories(observations, actions, torch.tensor([0])), copies=())
+
     def warn(self, hidden: Sequence[int]) -> None:
         """Warn of what may be wrong with them, but for ``hidden`` entries of observations."""
         for file in self.files:
@@ -134,6 +147,11 @@ class OnDisk(InMemory):
         """Raise InputError where a strategy cannot learn from them in this way."""
         if wanted.needs is Needs.TRANSITIONS:
             raise InputError(f"{self.files[0].origin.path}: {wanted.name} needs all of it in memory. {WAY_OUT}")
+
+    @property
+    def noise(self) -> Noise:
+        """Of the actions of the sample."""
+        return self._noise_of_training
 
     def warn(self, hidden: Sequence[int]) -> None:
         """Outlying values and copies are not looked for."""
