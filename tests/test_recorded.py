@@ -55,8 +55,14 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("strategy", [*RECORDABLE, *SEQUENCES, *SETTINGS])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+EXACT = [(name, "32-true") for name in (*RECORDABLE, *SEQUENCES, *SETTINGS)]
+MIXED = [
+    pytest.param(name, "bf16-mixed", marks=() if name in ("MSE", "SAC") else pytest.mark.slow)
+    for name, _ in EXACT
+]
+
+
+@pytest.mark.parametrize(("strategy", "precision"), [*EXACT, *MIXED])
 def test_replayed_updates_are_counted_and_learn_bit_for_bit_as_others(strategy, precision, data, replays):
     strategy, *network = strategy.split()
     flags = [*flags_of(strategy, data, epochs=2, environment_steps=120), *network, "--trainer.precision", precision]

@@ -70,6 +70,21 @@ def test_rows_are_compared_over_all_columns(capsys):
     assert [cell.split(" (")[0] for cell in other.split(" | ")] == ["| other", f"{mean + 0.3:.3f}", "1.00", " |"]
 
 
+def test_each_column_is_left_out_and_has_what_the_row_reaches_that_is_best_on_the_others(capsys):
+    study = read(GRID.replace("few:", "third: --data.path c.pt, few:") + "aggregated: true\n")
+    returns = {"one": {"all": 0.9, "third": 0.8, "few": 0.1}, "other": {"all": 0.6, "third": 0.7, "few": 0.65}}
+    for fit in study.fits:
+        run(fit, returns[fit.row][fit.column])
+    main(["report", "--study", "study.yaml"])
+    assert capsys.readouterr().out.splitlines()[-5:] == [
+        "| left out | best on the others | reaches here | highest here | of |",
+        "| --- | --- | --- | --- | --- |",
+        "| all | other | 0.600 | 0.900 | one |",                    # 0.675 beside 0.45 on third and few
+        "| third | other | 0.700 | 0.800 | one |",                  # 0.625 beside 0.5
+        "| few | one | 0.100 | 0.650 | other |",                    # 0.85 beside 0.65
+    ]
+
+
 def test_an_end_of_an_interval_that_a_diverged_run_makes_is_said_to_be_one(capsys):
     study = read(GRID.replace("seeds: 2", "seeds: 5") + "aggregated: true\n")
     for number, fit in enumerate(study.fits):

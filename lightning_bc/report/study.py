@@ -60,9 +60,9 @@ def check_figures(study: Study) -> None:
 def study_table(study: Study, lines: Mapping[str, Line]) -> str:
     """The table of a study.
 
-    A grid of rows and columns shows normalized with its interval, then the worst seed, and below it, where the study is
-    aggregated, the rows over all columns; where the study names figures, each cell has a line of these. What is not whole
-    says so.
+    A grid of rows and columns shows normalized with its interval, then the worst seed. Below it, where the study is
+    aggregated, stand the rows over all columns, and each column with the row that is best on the others. Where the study
+    names figures, each cell has a line of these. What is not whole says so.
 
     Args:
         lines: by run.
@@ -106,7 +106,21 @@ def _over_tasks(rows: Sequence[str], columns: Sequence[str], cells: Mapping[tupl
         above = {other: statistics.improvement_over_tasks(tasks, theirs) for other, theirs in scores.items()}
         table.append([row, shown, *("" if row == other else f"{share:.2f}" for other, share in above.items())])
     names = ["over all columns", "interquartile mean", *(f"above {other}" for other in scores)]
-    return "\n" + markdown_table(names, table)
+    return "\n" + markdown_table(names, table) + (_left_out(columns, scores) if len(columns) > 2 and len(scores) > 1 else "")
+
+
+def _left_out(columns: Sequence[str], scores: Mapping[str, Sequence[np.ndarray]]) -> str:
+    """Leave one column out: what the row reaches there that has the highest mean over the others, and the best row there.
+
+    So a choice that was made on some tasks is tried on one that it was not made on.
+    """
+    means = {row: np.array([runs.mean() for runs in tasks]) for row, tasks in scores.items()}
+    table = []
+    for number, column in enumerate(columns):
+        chosen = max(means, key=lambda row: np.delete(means[row], number).mean())
+        best = max(means, key=lambda row: means[row][number])
+        table.append([column, chosen, _or_diverged(means[chosen][number]), _or_diverged(means[best][number]), best])
+    return "\n" + markdown_table(["left out", "best on the others", "reaches here", "highest here", "of"], table)
 
 
 def _or_diverged(normalized: float) -> str:
