@@ -220,6 +220,10 @@ def test_the_value_is_the_mean_of_the_last_returns_over_seeds():
     assert len(begun) == 9
 
 
+def stop(values):
+    raise StoppedError(2)
+
+
 @pytest.mark.parametrize("sampler", ["--grid a=1,2,3", "--search a=0..9 --sampler tpe --trials 3"])
 def test_a_search_goes_on_where_it_was_stopped(sampler):
     args = ["--seeds", "2", *sampler.split()]
@@ -308,6 +312,23 @@ def test_a_random_search_tries_what_was_drawn_also_where_a_setting_was_drawn_twi
     args = ["--sampler", "random", "--trials", "8", "--seeds", "1", "--search", "a=int:1..3"]
     trials, _ = tried(lambda values: 1.0, *args)
     assert [trial.params for trial in trials] == parse(*args).settings()
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_search_is_lengthened_by_more_trials_and_keeps_those_it_has(sampler):
+    def args(trials):
+        return ["--sampler", sampler, "--trials", str(trials), "--seeds", "1", "--search", "a=0..9"]
+
+    few, _ = tried(lambda values: float(values["--a"]), *args(3))
+    with pytest.raises(StoppedError):
+        tried(stop, *args(6))
+    more, begun = tried(lambda values: float(values["--a"]), *args(6))
+    assert [trial.params for trial in more[:3]] == [trial.params for trial in few]
+    assert (len(more), len(begun)) == (6, 3)
+    if sampler == "random":
+        assert sorted(trial.params["a"] for trial in more) == sorted(drawn["a"] for drawn in parse(*args(6)).settings())
+    again, begun = tried(lambda values: 0.0, *args(2))               # what it has stays, and nothing is run
+    assert ([trial.value for trial in again], begun) == ([trial.value for trial in more], [])
 
 
 def test_pruning_gives_up_what_is_below_the_median():

@@ -33,7 +33,8 @@ DESCRIPTION = """Search settings of fit, judged on the selection bank; the best 
       --search model.optimizer.lr=log:1e-5..1e-2 --search data.batch_size=int:100..2000
   python -m lightning_bc sweep --config configs/sweeps/baseline.yaml --jobs 2
 
-The same command goes on where it was stopped. Flags that are not listed here are fit's, for every run. See docs/sweep.md."""
+The same command goes on where it was stopped, or with more --trials. Flags that are not listed here are fit's, for
+every run. See docs/sweep.md."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,11 @@ class Search:
 
     @cached_property
     def identity(self) -> Config:
-        """What is searched and how, as plain values."""
+        """What is searched and how, as plain values; not how many trials, of which more may be wanted later."""
         space = {key: json.loads(optuna.distributions.distribution_to_json(self.space[key])) for key in self.space}
         chosen = {key: getattr(self.given, key) for key in ("sampler", "seeds", "prune")}
         configs = [_read(path) for path in self.given.config]
-        return {"config": configs, "flags": self.flags, "space": space, "trials": self.trials, **chosen}
+        return {"config": configs, "flags": self.flags, "space": space, **chosen}
 
     @cached_property
     def name(self) -> str:

@@ -106,7 +106,7 @@ def _sweep(search: Search, trials: "Trials", engine: Engine) -> list[Fit]:
     pruned = ["diverged" in trial.user_attrs for trial in trials.of(TrialState.PRUNED)]
     for number, words in ((pruned.count(False), "were pruned"), (pruned.count(True), "diverged with a seed")):
         if number:
-            print(f"{number} of {search.trials} settings {words}")
+            print(f"{number} of {len(complete) + len(pruned)} settings {words}")
     if not complete and not failed:
         raise InputError(f"sweep {search.name}: every setting has diverged, so none can be chosen. Search other values.")
     if complete:
@@ -146,15 +146,15 @@ class Trials:
         self._waiting, self._trials, self._over = list[Fit](), dict[Fit, tuple[Trial, list[float]]](), set[int]()
         self._running = set[str]()
         before = self.study.user_attrs.get("identity")
-        if before is None:
-            for setting in search.settings()[len(self.study.trials) :]:  # the others were queued by one that was killed
-                self.study.enqueue_trial(dict(setting))
-            self.study.set_user_attr("identity", search.identity)
-        elif different := folders.differences(before, search.identity):
+        if before is not None and (different := folders.differences(before, search.identity)):
             raise InputError(
                 f"--name {search.name}: is another search; what differs (its, yours): {folders.in_words(different)}. "
                 "Leave --name away, or choose another."
             )
+        queued = [trial for trial in self.study.trials if trial.state != TrialState.FAIL]  # those were queued anew
+        for setting in search.settings()[len(queued) :]:            # by one that was killed, or that wanted fewer trials
+            self.study.enqueue_trial(dict(setting))
+        self.study.set_user_attr("identity", search.identity)
         for trial in self.of(TrialState.RUNNING):                   # broken off, or failed
             self.study.enqueue_trial(trial.params)
             self.study.tell(trial.number, state=TrialState.FAIL)
@@ -177,7 +177,7 @@ class Trials:
     def run(self, engine: Engine) -> list[Fit]:
         """Run trials until all settings are done; the fits that failed."""
         left = self.search.trials - len(self.of(TrialState.COMPLETE, TrialState.PRUNED))
-        return run_all(engine, self._fits(), left * self.search.given.seeds, self._ended)
+        return run_all(engine, self._fits(), max(0, left) * self.search.given.seeds, self._ended)
 
     def _fits(self) -> Iterator[Fit | None]:
         while True:
