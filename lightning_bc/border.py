@@ -53,7 +53,7 @@ class Border(nn.Module):
 
     Low and high are the bounds of the actions, unless demonstrations take little of the range between them: see ``narrow``.
     Mean and scale are the training pairs' mean and standard deviation. They are buffers, so that they live in the
-    checkpoint. A dimension that does not vary in the data (standard deviation below 1e-6 of its magnitude, or zero) is only
+    checkpoint. A dimension that does not vary in the data (standard deviation below 1e-6 of its magnitude, or 1e-12) is only
     centred: its scale is 1, so nothing is divided by zero and rounding noise is not blown up.
 
     Args:
@@ -126,13 +126,19 @@ class Border(nn.Module):
         scale, bias = _half_and_middle(torch.where(narrow, lower, low), torch.where(narrow, upper, high))
         self.action_scale.copy_(torch.where(narrow, _INWARD * scale, scale))
         self.action_bias.copy_(bias)
-        ranges = zip(*self.reach, self.low.tolist(), self.high.tolist(), strict=True)
-        told = [f"{place}: {_range(*four[:2])} of {_range(*four[2:])}" for place, four in enumerate(ranges) if narrow[place]]
-        more = f"; and {len(told) - _MOST_TOLD} more" if len(told) > _MOST_TOLD else ""
-        return bool(told) * (
+        return bool(self.narrowed) * (
             "actions: in some dimensions the demonstrations take little of the range between the bounds, and the policy "
-            f"stays near what they take: {'; '.join(told[:_MOST_TOLD])}{more} (lightning_bc/border.py)"
+            f"stays near what they take: {self.narrowed} (lightning_bc/border.py)"
         )
+
+    @property
+    def narrowed(self) -> str:
+        """In words, what [-1, 1] stands for in the dimensions where that is less than the bounds; empty where in none."""
+        reach, bounds = zip(*self.reach, strict=True), zip(self.low.tolist(), self.high.tolist(), strict=True)
+        ranges = enumerate(zip(reach, bounds, strict=True))
+        told = [f"{place}: {_range(*own)} of {_range(*whole)}" for place, (own, whole) in ranges if own != whole]
+        more = f"; and {len(told) - _MOST_TOLD} more" if len(told) > _MOST_TOLD else ""
+        return "; ".join(told[:_MOST_TOLD]) + more
 
     @property
     def reach(self) -> tuple[list[float], list[float]]:

@@ -47,6 +47,21 @@ def test_airls_logit_knows_the_policy_and_trains_nothing_of_it():
     assert all(parameter.grad is None for parameter in strategy.agent.parameters())
 
 
+def test_airls_logit_knows_how_sure_a_policy_of_many_dimensions_is():
+    """Whose log pi is about their number where its entropy is what soft actor-critic wants, -action_dim."""
+    strategy = build_strategy(AIRL, action_low=[-1.0] * 30, action_high=[1.0] * 30)
+    final = [layer for layer in strategy.agent.network.modules() if isinstance(layer, torch.nn.Linear)][-1]
+    torch.nn.init.zeros_(final.weight)
+    final.bias.data = torch.tensor([0.0] * 30 + [-0.3] * 30)
+    policy, observations = strategy.agent.policy(torch.zeros(6, 3)), torch.zeros(6, 3)
+    actions, log_policy = policy.sample()
+    batch = Transitions(observations, actions.detach(), torch.zeros(6), observations, torch.zeros(6))
+    assert (log_policy > 20).all()
+    temperature = strategy.agent.log_temperature.exp()
+    wanted = strategy.reward(batch) - temperature * log_policy
+    torch.testing.assert_close(strategy.logits(strategy.states.inputs(batch)), wanted, rtol=1e-3, atol=1e-3)
+
+
 def test_airls_logit_of_an_impossible_action_is_bounded():
     strategy = one_dimensional(AIRL)
     final = [layer for layer in strategy.agent.network.modules() if isinstance(layer, torch.nn.Linear)][-1]

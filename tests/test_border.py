@@ -97,6 +97,15 @@ def test_bounds_far_from_the_actions_give_way_to_what_the_actions_take():
     assert (corners <= torch.tensor(HIGH)).all()
 
 
+def test_what_a_border_reaches_is_told_of_one_that_is_loaded_too():
+    border, told = narrowed()
+    again = Border(3, LOW, HIGH)
+    assert again.narrowed == ""
+    again.load_state_dict(border.state_dict())
+    assert again.narrowed.startswith("0: -3 to 3 of -200 to 200; 1: 0 to 5 of 0 to 100; 3: ")
+    assert again.narrowed in told
+
+
 def test_a_border_built_with_the_reach_is_the_same():
     for border in (narrowed()[0], Border(3, LOW, HIGH), Border(3, [0.1], [0.7])):
         again = Border(3, *border.reach)

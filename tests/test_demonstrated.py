@@ -49,6 +49,25 @@ def test_an_expert_that_holds_still_does_not_blow_up_the_learners_observations(d
     assert strategy.border.observe(replay.observations[:200])[:, 1].abs().max() < 100
 
 
+@pytest.mark.parametrize(
+    ("expert", "random_play", "scale"), [(0.0, 0.01, 0.001), (1e-9, 0.01, 0.001), (0.003, 0.0, 0.003), (0.0, 0.0, 1.0)]
+)
+def test_the_least_scale_is_a_tenth_of_random_plays_however_still_either_is(expert, random_play, scale):
+    held = Demonstrated(transitions(50), Border(3, [-1.0, -1.0], [1.0, 1.0]))
+    held.transitions.observations[:, 1] = expert * torch.tensor([-1.0, 1.0]).repeat(25)
+    played = transitions(50, seed=1)
+    played.observations[:, 1] = random_play * torch.tensor([-1.0, 1.0]).repeat(25)
+    held.fit_border(played)
+    assert held.border.scale[1].item() == pytest.approx(scale, rel=1e-5)
+
+
+def test_of_the_smallest_batch_one_is_demonstrated():
+    expert, replayed = transitions(1, seed=1), transitions(8)
+    mixed = Demonstrated(expert, Border(3, [-1.0, -1.0], [1.0, 1.0])).mixed(replayed, share=0.001)
+    assert torch.equal(mixed.actions[:1], expert.actions)
+    assert torch.equal(mixed.actions[1:], replayed.actions[1:])
+
+
 @pytest.mark.parametrize(("batch_size", "demonstrated"), [(8, 2), (11, 3)])
 def test_a_quarter_of_a_mixed_batch_is_demonstrated(batch_size, demonstrated):
     border, replayed = Border(3, [-1.0, -1.0], [1.0, 1.0]), transitions(batch_size)

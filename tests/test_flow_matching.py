@@ -46,6 +46,14 @@ def test_the_spacing_shortens_the_last_steps_and_leads_to_the_data_too(spacing, 
     assert stats.kstest(ends, stats.norm(MEAN, SCALE).cdf).pvalue > 0.01
 
 
+@pytest.mark.parametrize(("steps", "spacing"), [(50, 10.0), (2, 200.0)])
+def test_steps_that_are_shorter_than_rounding_are_none(steps, spacing, monkeypatch):
+    strategy = one_dimensional(act_steps=steps, spacing=spacing)
+    monkeypatch.setattr(strategy, "end", perfect_end)
+    for deterministic in (True, False):
+        assert strategy.act(torch.zeros(100, 1), deterministic).isfinite().all()
+
+
 def test_one_step_to_the_perfect_end_is_the_mean(monkeypatch):
     strategy = one_dimensional(act_steps=1)
     monkeypatch.setattr(strategy, "end", perfect_end)

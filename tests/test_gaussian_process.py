@@ -11,7 +11,7 @@ from scipy import stats
 
 import lightning_bc
 from lightning_bc.strategies import GaussianProcess
-from lightning_bc.strategies.offline.gaussian_process import BLOCK, Covariance, Posterior
+from lightning_bc.strategies.offline.gaussian_process import BLOCK, Covariance, Posterior, angle
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -138,6 +138,41 @@ def test_samples_are_the_mean_and_the_noise():
     mean = strategy.act(torch.zeros(1, 3), deterministic=True).arctanh()
     torch.testing.assert_close(samples.mean(0), mean[0], rtol=0, atol=0.005)
     torch.testing.assert_close(samples.std(0), torch.full((2,), math.exp(-2)), rtol=0.05, atol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("noise", "first"), [(0.001, -5.0), (0.3, -1.0)])
+def test_training_begins_with_the_noise_that_suits_the_pairs(noise, first):
+    strategy, (x, _) = build_strategy(GaussianProcess), problem(400)
+    u = x[:, :2].tanh() / 2 + noise * torch.randn(400, 2, generator=GENERATOR)
+    strategy.fit_actions(u.tanh().float())
+    strategy.begin(x.float(), u.tanh().float())
+    assert float(strategy.network.log_noise) == first
+
+
+def test_an_action_that_does_not_vary_counts_for_nothing_and_is_played_as_it_is():
+    one, three, (x, y) = problem_of(1), problem_of(3), problem(60, outputs=1)
+    still = torch.tensor([0.3, -0.2]).expand(60, 2)
+    a = y.tanh().float()
+    one.fit_actions(a)
+    three.fit_actions(torch.cat([a, still], dim=1))
+    losses = [one.loss(x.float(), a)[0], three.loss(x.float(), torch.cat([a, still], dim=1))[0]]
+    torch.testing.assert_close(losses[0], losses[1])
+    with torch.no_grad():
+        torch.testing.assert_close(three.act(x.float(), deterministic=False)[:, 1:], still)
+
+
+def problem_of(action_dim):
+    torch.manual_seed(0)
+    return build_strategy(GaussianProcess, 3, [-1.0] * action_dim, [1.0] * action_dim)
+
+
+def test_the_angle_of_an_exported_policy_is_arccos(monkeypatch):
+    near = torch.logspace(-12, 0, 400, dtype=torch.float64)
+    cosine = torch.cat([1 - near, near - 1])
+    wanted = cosine.arccos()
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    torch.testing.assert_close(angle(cosine), wanted, rtol=0, atol=1e-10)
 
 
 def test_a_matrix_without_factor_is_a_loss_that_is_no_number():

@@ -63,9 +63,16 @@ def test_actions_on_and_beyond_the_bounds_count_as_a_thousandth_within():
 
 @pytest.mark.parametrize(("on_bounds", "moves"), [(1, False), (3, True)], ids=["one of two hundred", "three"])
 def test_bounds_move_in_where_more_than_a_hundredth_of_the_actions_lie_on_them(on_bounds, moves):
-    actions = torch.zeros(100, 2)
+    actions = torch.linspace(-0.5, 0.5, 100).unsqueeze(1).repeat(1, 2)
     actions[:on_bounds, 0] = 1.0
     assert float(fitted(actions).range) == pytest.approx(SATURATED_RANGE if moves else 1.0)
+
+
+def test_an_action_that_stays_on_its_bound_moves_none():
+    actions = torch.linspace(-0.5, 0.5, 100).unsqueeze(1).repeat(1, 3)
+    actions[:, 1] = 1.0
+    assert fitted(actions).is_plain
+    assert fitted(actions[:, 1:2]).is_plain
 
 
 @pytest.mark.parametrize("strategy", ["MSE", "Ensemble", "Autoregressive"])

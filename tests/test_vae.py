@@ -1,9 +1,13 @@
 """The conditional variational autoencoder against torch.distributions and against the density that it bounds."""
 
+import functools
+
+import pytest
 import torch
 from conftest import build_strategy
 from torch.distributions import Independent, Normal, kl_divergence
 
+from lightning_bc.networks import LSTM, Transformer
 from lightning_bc.strategies import VAE
 
 
@@ -64,8 +68,17 @@ def test_the_likeliest_code_is_so_by_distances_in_standard_deviations(monkeypatc
     strategy.raw_scale.data = (scale - 0.05).expm1().log()
     torch.testing.assert_close(strategy.scale, scale)
     decoded = torch.tensor([[2.0, 0.0], [2.5, 0.0], [0.0, -1.0], [0.0, 0.0], [0.0, 1.0]])  # two 5 sigma apart, three 0.1
-    monkeypatch.setattr(strategy, "decode", lambda observations, code: decoded.expand(len(observations), 5, 2))
+    monkeypatch.setattr(strategy, "decode", lambda observations, code: decoded.repeat(len(code) // 5, 1))
     assert strategy.act(torch.zeros(3, 3), deterministic=True).tolist() == [[0.0, 0.0]] * 3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("network", [LSTM, Transformer])
+def test_networks_that_read_a_sequence_decode_all_codes_at_once(network):
+    strategy, observations, _ = small(network=functools.partial(network, width=16), act_codes=4)
+    together = strategy.act(observations, deterministic=True)
+    for number, one in enumerate(observations):
+        torch.testing.assert_close(strategy.act(one[None], deterministic=True)[0], together[number])
 
 
 @torch.no_grad()

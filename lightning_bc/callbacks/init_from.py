@@ -32,4 +32,5 @@ class InitFrom(Callback):
         if self.is_clone:
             module.take_over()
         weights = "a cloned actor" if self.is_clone else "weights"
-        rank_zero_only(print)(f"{weights}, with the scales of observations and actions, from {self.source}\n")
+        narrow = f"; actions reach no further than its demonstrations': {reach}" if (reach := module.border.narrowed) else ""
+        rank_zero_only(print)(f"{weights}, with the scales of observations and actions, from {self.source}{narrow}\n")

@@ -65,7 +65,8 @@ class Autoregressive(OfflineStrategy):
         action_high: upper bounds of the actions, (action_dim,).
         network: maps observations to 64 action_dim features.
         bins: number of bins B of each action dimension.
-        binning: "uniform" for bins of equal width, "quantile" for equal counts of training actions.
+        binning: "uniform" for bins of equal width, "quantile" for equal counts of training actions. Where many of these are
+            equal, several bins lie at one place, of which one alone gets them.
         label_smoothing: standard deviation of the noise that bins are chosen with, in bins; 0 for hard labels.
         optimizer: which optimizer, with its learning rate and weight decay.
         schedule: "cosine" lowers the learning rate to zero over the run; "constant" leaves it.

@@ -101,6 +101,9 @@ class OfflineStrategy(Strategy):
         """Take what a strategy needs to know of the scaled training ``actions`` (pairs, action_dim): where they saturate."""
         self.squashing.fit(actions)
 
+    def begin(self, observations: Tensor, actions: Tensor) -> None:
+        """Take what training begins with of the pairs that the strategy ``answers_by``, as ``loss`` sees them."""
+
     def condition(self, observations: Tensor, actions: Tensor) -> None:
         """Take the pairs that the strategy ``answers_by``, as ``loss`` sees them."""
 
@@ -129,6 +132,14 @@ class OfflineStrategy(Strategy):
                     f"actions: {saturated_share(scaled):.1%} of their numbers lie on the bounds, so the bounds are put at "
                     f"{SATURATED_RANGE} of the tanh's range (strategies/offline/squashing.py)"
                 )
+            if self.answers_by:
+                self.begin(*self._pairs_to_answer_by())
+
+    def _pairs_to_answer_by(self) -> tuple[Tensor, Tensor]:
+        """The first ``answers_by`` of the present training pairs, as ``loss`` sees them."""
+        pairs = data_of(self.trainer).training_pairs
+        observations, actions = (column[: self.answers_by].to(self.border.mean.device) for column in pairs)
+        return self.border.observe(observations), self.border.scaled(actions)
 
     def across(self, batch: Batch) -> Batch:
         """A ``batch`` as ``loss`` sees it."""
@@ -165,8 +176,7 @@ class OfflineStrategy(Strategy):
         if self.averages is not None:
             self.averages.swap(self.parameters())                   # back, for all that acts, measures and saves
         if self.answers_by and self._trainer is not None:
-            observations, actions = data_of(self.trainer).training_pairs
-            self.condition(*self.across((observations[: self.answers_by], actions[: self.answers_by])))
+            self.condition(*self._pairs_to_answer_by())
         means = {f"train/{name}": torch.stack([metrics[name] for metrics in measured]).mean() for name in measured[0]}
         if self._several:
             self._join(means)

@@ -67,7 +67,8 @@ class Diffusion(OfflineStrategy):
         steps: denoising steps T in training.
         act_steps: denoising steps when acting, at most ``steps``; by default as many.
         prediction: what the network predicts, "epsilon" (the noise) or "action".
-        noise_scale: share of the fixed noise that is left at the end of a deterministic action's path.
+        noise_scale: each step multiplies a deterministic action's fixed noise by noise_scale^(1 / act_steps), all of them by
+            noise_scale; the last network evaluation has all but the last step's, so that of one step nothing changes.
         history: how many observations the policy sees, the present one last.
         horizon: how many actions, from the present one on, are modelled together.
         chunk: how many of these are played before the policy is asked again.

@@ -107,7 +107,7 @@ class Ensemble(OfflineStrategy):
     @property
     def actors(self) -> list[Network]:
         """Those of all members."""
-        return [member.actor for member in self.members]
+        return [actor for member in self.members for actor in member.actors]
 
     def acting_weights(self) -> StateDict:
         """Those of each member, and the border's."""
@@ -119,6 +119,11 @@ class Ensemble(OfflineStrategy):
         """Each member takes what it needs to know of them."""
         for member in self.members:
             member.fit_actions(actions)
+
+    def begin(self, observations: Tensor, actions: Tensor) -> None:
+        """Each member takes what it begins with."""
+        for member in self.members:
+            member.begin(observations, actions)
 
     def condition(self, observations: Tensor, actions: Tensor) -> None:
         """Each member takes the pairs that it answers by."""

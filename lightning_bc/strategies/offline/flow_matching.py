@@ -46,6 +46,9 @@ from lightning_bc.strategies.offline.noise import fixed_noise
 from lightning_bc.strategies.offline.windows import mean_squared_error
 from lightning_bc.strategies.optimizers import DefaultAdamW
 
+_LEAST_TIME = 1e-6
+"""Nearer to its end a path has no direction that float32 can tell; only a very large ``spacing`` goes there."""
+
 
 class FlowMatching(OfflineStrategy):
     """Learn the velocity from noise to the expert's action; act by following it.
@@ -57,7 +60,8 @@ class FlowMatching(OfflineStrategy):
         network: maps (observations, point on the path, time features) to horizon action_dim outputs.
         act_steps: Euler steps when acting.
         spacing: 1 for steps of equal length, above it shorter ones towards the action.
-        noise_scale: share of the fixed noise that is left at the end of a deterministic action's path.
+        noise_scale: each step multiplies a deterministic action's fixed noise by noise_scale^(1 / act_steps), all of them by
+            noise_scale; the last network evaluation has all but the last step's, so that of one step nothing changes.
         history: how many observations the policy sees, the present one last.
         horizon: how many actions, from the present one on, are modelled together.
         chunk: how many of these are played before the policy is asked again.
@@ -125,6 +129,6 @@ class FlowMatching(OfflineStrategy):
         for step in range(self.act_steps):
             now, then = self.time_of(step), self.time_of(step + 1)
             end = self.end(observations, points, torch.full(observations.shape[:1], now, device=self.device))
-            noise = (points - now * end) / (1 - now)                # where a straight path through point and end began
+            noise = (points - now * end) / max(1 - now, _LEAST_TIME)  # where a straight path through point and end began
             points = torch.lerp(kept * noise, end, then)            # kept = 1: Euler's step along v_theta
         return self.first_chunk(self.squashing(points))

@@ -50,6 +50,9 @@ BLOCK = 250
 ROWS = 1024
 """Observations that are answered together: beyond it memory is short."""
 
+_FIRST_LOG_NOISES = (-5.0, -3.0, -1.0)
+"""log s^2 that training may begin with. From too little, noise is explained by short lengths, and stays so."""
+
 SMALLEST_NOISE = 1e-6
 """s^2, of targets of variance 1, that a matrix can be factorised with."""
 
@@ -96,6 +99,8 @@ def angle(cosine: Tensor) -> Tensor:
     if not torch.compiler.is_exporting():
         return cosine.arccos()
     found = cosine.float().clamp(-1 + 1e-6, 1 - 1e-6).arccos().double()
+    found = torch.where(cosine > 0.999, (2 - 2 * cosine).sqrt(), found)  # near 0 and pi Newton's steps but halve the error
+    found = torch.where(cosine < -0.999, math.pi - (2 + 2 * cosine).sqrt(), found)
     for _ in range(4):
         found = found + (found.cos() - cosine) / found.sin()
     return found
@@ -123,7 +128,7 @@ class Posterior(Network):
     def __init__(self, observation_dim: int, action_dim: int, pairs: int) -> None:
         super().__init__()
         self.covariance = Covariance(observation_dim)
-        self.log_noise = nn.Parameter(torch.tensor(-5.0))
+        self.log_noise = nn.Parameter(torch.tensor(_FIRST_LOG_NOISES[0]))
         points, weights = torch.randn(pairs, observation_dim), torch.randn(pairs, action_dim)
         self.register_buffer("points", points.double())             # X, arbitrary until there are pairs
         self.register_buffer("weights", weights.double() / pairs)   # of those not needed 0
@@ -145,12 +150,16 @@ class Posterior(Network):
         """s^2."""
         return self.log_noise.double().exp() + SMALLEST_NOISE
 
-    def log_likelihood(self, observations: Tensor, targets: Tensor) -> Tensor:
-        """log p(y | X), summed over dimensions, of ``targets`` (pairs, action_dim) float64."""
+    def log_likelihood(self, observations: Tensor, targets: Tensor, varying: Tensor | int | None = None) -> Tensor:
+        """log p(y | X), summed over dimensions, of ``targets`` (pairs, action_dim) float64.
+
+        Args:
+            varying: how many of the dimensions count, where the others are all zeros; default: all.
+        """
         factor = cholesky(with_noise(self.covariance(observations, observations), self.noise))
         white = torch.linalg.solve_triangular(factor, targets, upper=False)  # (pairs, action_dim)
         volume = factor.diagonal().log().sum() + len(targets) * math.log(2 * math.pi) / 2
-        return -white.square().sum() / 2 - targets.shape[1] * volume
+        return -white.square().sum() / 2 - (targets.shape[1] if varying is None else varying) * volume
 
     def settle(self) -> None:
         """Compute what is ``pending``: before it acts or is saved, and not at each training step."""
@@ -238,7 +247,18 @@ class GaussianProcess(OfflineStrategy):
         super().fit_actions(actions)
         deviation, mean = torch.std_mean(self.squashing.unsquash(actions), dim=0, correction=0)
         self.center.copy_(mean)
-        self.deviation.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
+        self.deviation.copy_(torch.where(deviation > 1e-6, deviation, 0.0))
+
+    @torch.no_grad()
+    def begin(self, observations: Tensor, actions: Tensor) -> None:
+        """Take the first noise that is the likeliest, of a block that is spread over the pairs."""
+        rows = torch.linspace(0, len(actions) - 1, min(BLOCK, len(actions)), device=actions.device).long()
+        likelihoods = []
+        for log_noise in _FIRST_LOG_NOISES:
+            self.network.log_noise.fill_(log_noise)
+            likelihoods.append(self.network.log_likelihood(observations[rows], self.targets(actions[rows]), self.varying))
+        best = torch.stack(likelihoods).nan_to_num(-math.inf).argmax()
+        self.network.log_noise.fill_(_FIRST_LOG_NOISES[int(best)])
 
     def setup(self, stage: str) -> None:
         """Warn of more pairs than it is for."""
@@ -252,13 +272,19 @@ class GaussianProcess(OfflineStrategy):
             )
 
     def targets(self, actions: Tensor) -> Tensor:
-        """y of scaled ``actions`` (batch, action_dim), in float64."""
-        return (self.squashing.unsquash(actions).double() - self.center) / self.deviation
+        """y of scaled ``actions`` (batch, action_dim), in float64; 0 in what does not vary, where d is 0."""
+        deviation = torch.where(self.deviation > 0, self.deviation, 1.0)
+        return (self.squashing.unsquash(actions).double() - self.center) / deviation * (self.deviation > 0)
+
+    @property
+    def varying(self) -> Tensor:
+        """How many dimensions of the actions vary."""
+        return (self.deviation > 0).sum()
 
     def loss(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Metrics]:
         """Negative log marginal likelihood, per pair, of each block by itself."""
         blocks = zip(observations.split(BLOCK), self.targets(actions).split(BLOCK), strict=True)
-        total = torch.stack([self.network.log_likelihood(*block) for block in blocks]).sum()
+        total = torch.stack([self.network.log_likelihood(*block, self.varying) for block in blocks]).sum()
         return -total.to(observations.dtype) / len(actions), {"noise": self.network.noise.detach().sqrt().float()}
 
     def condition(self, observations: Tensor, actions: Tensor) -> None:

@@ -55,7 +55,8 @@ class MeanFlow(OfflineStrategy):
         action_high: upper bounds of the actions, (action_dim,).
         network: maps (observations, points on the path, t and t - r) to horizon action_dim outputs.
         act_steps: steps of equal length when acting.
-        interval_share: share of the training pairs with r < t; the others learn the velocity at one time.
+        interval_share: share of the training pairs with r < t; the others learn the velocity at one time. 0 is flow
+            matching, which takes many act_steps.
         noise_scale: share of the fixed noise that a deterministic action begins with.
         history: how many observations the policy sees, the present one last.
         horizon: how many actions, from the present one on, are modelled together.

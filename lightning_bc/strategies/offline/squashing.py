@@ -27,8 +27,12 @@ SATURATED_RANGE = 0.9
 
 
 def saturated_share(actions: Tensor) -> float:
-    """How many of the numbers in scaled ``actions`` (..., action_dim) lie on the bounds, 0 to 1."""
-    return int((actions.abs() >= LARGEST).sum()) / actions.numel()
+    """How many of the numbers in scaled ``actions`` (pairs, action_dim) lie on the bounds, 0 to 1.
+
+    An action that does not vary counts for nothing: nowhere can it fall off its bound.
+    """
+    varying = actions[:, actions.amin(dim=0) < actions.amax(dim=0)]
+    return int((varying.abs() >= LARGEST).sum()) / max(1, varying.numel())
 
 
 class Squashing(nn.Module):

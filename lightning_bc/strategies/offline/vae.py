@@ -130,12 +130,13 @@ class VAE(OfflineStrategy):
             return self.squashing(outputs + self.scale * torch.randn_like(outputs))
         shape = (observations.shape[0], len(self.codes), -1)
         codes = expected.unsqueeze(1) + self.codes                  # (batch, K, latent_dim)
-        outputs = self.decode(observations.unsqueeze(1).expand(shape), codes)  # (batch, K, action_dim)
+        rows = observations.unsqueeze(1).expand(shape).flatten(0, 1)  # (batch K, observation_dim)
+        outputs = self.decode(rows, codes.flatten(0, 1)).unflatten(0, shape[:2])  # (batch, K, action_dim)
         scaled = outputs / self.scale
         distances = (scaled.unsqueeze(1) - scaled.unsqueeze(2)).square().sum(-1)  # (batch, K, K)
         likeliest = (-0.5 * distances).exp().sum(-1).argmax(-1)     # (batch,)
         return self.squashing(outputs[torch.arange(outputs.shape[0], device=outputs.device), likeliest])
 
     def decode(self, observations: Tensor, code: Tensor) -> Tensor:
-        """f(o, z), (..., action_dim), of ``observations`` (..., observation_dim) and ``code`` (..., latent_dim)."""
+        """f(o, z), (batch, action_dim), of ``observations`` (batch, observation_dim) and ``code`` (batch, latent_dim)."""
         return self.network(torch.cat([observations, code], dim=-1))

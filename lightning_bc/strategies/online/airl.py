@@ -29,8 +29,8 @@ from lightning_bc.strategies.online.adversarial import AdversarialImitation
 from lightning_bc.strategies.online.demonstrated import AbsorbingStates
 from lightning_bc.strategies.online.discriminators import Discriminator
 
-_LOG_PROBABILITY_RANGE = (-20.0, 20.0)
-"""Of an action under a policy that would never choose it, log pi has no lower bound."""
+_LEAST_LOG_PROBABILITY = -20.0
+"""Of an action that a policy would never choose, log pi has no lower bound; above, the policy's least scale bounds it."""
 
 
 class ShapedReward(nn.Module):
@@ -65,6 +65,6 @@ class AIRL(AdversarialImitation):
         """f - alpha log pi of ``inputs``, (batch,); in the absorbing state nothing is chosen, and log pi is 0."""
         state, action, _ = inputs.split([self.states.state_dim, self.action_dim, self.states.state_dim], dim=-1)
         with torch.no_grad():
-            log_probability = self.agent.policy(state[:, :-1]).log_probability(action).clamp(*_LOG_PROBABILITY_RANGE)
+            log_probability = self.agent.policy(state[:, :-1]).log_probability(action).clamp(min=_LEAST_LOG_PROBABILITY)
         temperature = self.agent.log_temperature.detach().exp()
         return self.reward.f(inputs) - temperature * log_probability * (state[:, -1] == 0)

@@ -46,10 +46,9 @@ class Demonstrated:
 
     def fit_border(self, replay: Replay) -> None:
         """The demonstrations' mean and standard deviation, the latter at least a tenth of random play's."""
-        self.border.fit(replay.observations)
-        least = self.border.scale / WIDEST
-        self.border.fit(self.transitions.observations)
-        self.border.scale.clamp_(min=least)
+        least = replay.observations.double().std(dim=0, correction=0) / WIDEST
+        deviation, mean = torch.std_mean(self.transitions.observations.double(), dim=0, correction=0)
+        self.border.take(mean, torch.maximum(deviation, least))
 
     def sample(self, size: int) -> Transitions:
         """``size`` of them, as the learner sees them."""
@@ -57,7 +56,7 @@ class Demonstrated:
 
     def mixed(self, batch: Transitions, share: float = 0.25) -> Transitions:
         """Demonstrations in place of the first ``share`` of ``batch``."""
-        number = round(share * len(batch.rewards))
+        number = max(1, round(share * len(batch.rewards)))          # of the smallest batch too
         demonstrated = self.sample(number)
         return Transitions(*(torch.cat([a, b[number:]]) for a, b in zip(demonstrated.columns, batch.columns, strict=True)))
 

@@ -32,7 +32,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lightning_bc.bounds import PositiveFloat, PositiveInt, UnitIntervalAboveZero, UnitIntervalBelowOne
+from lightning_bc.bounds import PositiveFloat, PositiveInt, UnitIntervalBelowOne
 from lightning_bc.networks import MLP, NetworkFactory
 from lightning_bc.strategies.base import Metrics, Schedule
 from lightning_bc.strategies.contract import Metric, Needs, Transitions
@@ -61,7 +61,6 @@ class IQLearn(OnlineStrategy):
         discount: gamma, how much a reward one step later is worth.
         initial_temperature: what entropy is worth at first; it then follows the policy's entropy. From 1, where Haarnoja
             begins, it falls for ten thousand updates before the reward counts for much.
-        target_rate: how far the slow critics move towards the others at each update.
         actor_every: updates of the critics for each one of actor and temperature.
         chi_square_alpha: the regularisation's weight is 1 / (4 chi_square_alpha); rewards up to 4 of it are learnt.
         optimizer: of each of the networks.
@@ -93,7 +92,6 @@ class IQLearn(OnlineStrategy):
         replay_capacity: PositiveInt = 1_000_000,
         discount: UnitIntervalBelowOne = 0.99,
         initial_temperature: PositiveFloat = 0.1,
-        target_rate: UnitIntervalAboveZero = 0.005,
         actor_every: PositiveInt = 2,
         chi_square_alpha: PositiveFloat = 0.5,
         optimizer: OptimizerCallable = DefaultAdam,
@@ -104,8 +102,8 @@ class IQLearn(OnlineStrategy):
             learning_starts, updates_per_step, batch_size, replay_capacity,
         )  # fmt: skip
         self.agent = SoftActorCritic(
-            observation_dim, self.action_dim, network, discount, initial_temperature, target_rate, actor_every
-        )
+            observation_dim, self.action_dim, network, discount, initial_temperature, 1.0, actor_every
+        )                                                           # 1.0: of slow critics, which are not asked here
         self.discount, self.chi_square_alpha = discount, chi_square_alpha
         self.absorbing_reward = nn.Parameter(torch.zeros(()))       # r_A
 
