@@ -19,8 +19,9 @@ Training fits the lengths, variances and noise alone. The loss is the exact nega
 
     L = 1/B sum_d [ y_d^T (K + s^2 I)^-1 y_d / 2 + log det(K + s^2 I) / 2 + B log(2 pi) / 2 ]
 
-which factorises that of all pairs over batches (Deisenroth and Ng 2015, https://arxiv.org/abs/1502.02843). The posterior
-mean needs no training. Before the policy acts or is saved it is computed of the pairs X,
+which factorises that of all pairs over batches (Deisenroth and Ng 2015, https://arxiv.org/abs/1502.02843). Training
+begins with the likeliest of three noises. The posterior mean needs none. Before the policy acts or is saved it is computed
+of the pairs X,
 
     E[f(o)] = k(o, X) (K + s^2 I)^-1 y
 
