@@ -196,6 +196,15 @@ def test_what_cannot_be_begun_from_is_refused(flags, words, clones, capsys):
     assert words in refused(capsys, "fit", *flags.split())
 
 
+def test_a_clone_that_plays_its_bounds_is_refused_with_the_reason(clones, capsys):
+    content = torch.load("clone.ckpt", weights_only=True)
+    content["state_dict"]["squashing.range"].fill_(0.9)
+    torch.save(content, "on_bounds.ckpt")
+    flags = f"--model SAC --model.init_from on_bounds.ckpt --data.path null --run mine {ONLINE} 60"
+    error = refused(capsys, "fit", *flags.split())
+    assert "actions lie on their bounds, so that it acts by tanh(u) / 0.9, and an actor of SAC by tanh(u)" in error
+
+
 def test_demonstrations_without_rewards_are_refused(clones, capsys):
     flags = f"--model SAC --model.init_from clone.ckpt --model.demonstrated 0.5 --run mine {ONLINE} 60"
     assert "have no rewards" in refused(capsys, "fit", "--data.path", "pendulum.pt", *flags.split())

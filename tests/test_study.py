@@ -205,6 +205,16 @@ def test_a_dry_run_prints_every_command_and_how_long_the_missing_ones_take(fake,
     assert estimate(study.fits, {}, 1) == ""
 
 
+@pytest.mark.parametrize(
+    ("row", "words"), [("--config mze", "--config mze"), ("--model MSE --model.optimizer.lrr 10", "lrr")]
+)
+def test_a_dry_run_refuses_what_fit_would(row, words, capsys):
+    read(f"rows: {{a: {row}}}\nseeds: 1")
+    error = refused(capsys, "study", "study.yaml", "--dry-run")
+    assert "a, seed 0: " in error
+    assert words in error
+
+
 def test_demonstrations_that_are_missing_are_collected_first(fake, monkeypatch, capsys):
     monkeypatch.setattr(command, "refuse", lambda fits: [])
     collected = []

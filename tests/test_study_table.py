@@ -1,6 +1,7 @@
 """Tables of studies: known figures, from runs on disk before the store, and what is not whole."""
 
 import math
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from test_report import BENCHMARK, CONFIG
 from lightning_bc.cli import main
 from lightning_bc.errors import InputError
 from lightning_bc.report.study import FIGURES
+from lightning_bc.runs.held_out import HeldOutResults
 from lightning_bc.runs.plan import Study
 from lightning_bc.runs.store import line_of, read_store, write_store
+from lightning_bc.strategies.offline.base import VALIDATION
 
 GRID = "seeds: 2\nrows: {one: --model MSE, other: --model VAE}\ncolumns: {all: --data.path a.pt, few: --data.path b.pt}\n"
 
@@ -48,6 +51,26 @@ def test_a_grid_has_known_figures_and_says_what_is_not_run(capsys):
         f"| one | 0.600 ± {half:.3f}; 0.500 | not run |",
         "| other | not run | 0.250; 0.250 (1 of 2 seeds) |",
     ]
+
+
+def test_runs_without_a_simulator_show_their_errors_and_have_not_diverged(capsys):
+    study = read("seeds: 2\nrows: {one: --model MSE, other: --model VAE}\ncolumns: {all: --data.path a.pt}\n")
+    errors = {fit: 0.5 + 0.1 * number for number, fit in enumerate(study.fits)}
+    for fit, error in errors.items():
+        held_out = dict.fromkeys(VALIDATION, 0.3) | {"action_root_mean_squared_error": error, "explained_variance": math.nan}
+        results = run(fit, 0.5)
+        known = {entry.name: getattr(results, entry.name, held_out) for entry in fields(HeldOutResults)}
+        HeldOutResults(**known).write(f"lightning_logs/{fit.name}/results.json")
+        assert "NaN" not in Path(f"lightning_logs/{fit.name}/results.json").read_text()
+    main(["report", "--study", "study.yaml"])
+    (one, other), (again, last) = np.array([*errors.values()]).reshape(2, 2)
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"| one | {(one + again) / 2:.4g}; {again:.4g} |",
+        f"| other | {(other + last) / 2:.4g}; {last:.4g} |",
+    ]
+    Path("study.yaml").write_text(Path("study.yaml").read_text() + "figures: [seeds, held-out loss, held-out error]\n")
+    main(["report", "--study", "study.yaml"])
+    assert "| one | 2 | 0.3 | 0.6 |" in capsys.readouterr().out
 
 
 def test_a_cell_whose_returns_have_no_scale_says_so(capsys):

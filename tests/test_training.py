@@ -227,6 +227,20 @@ def test_processes_that_a_scheduler_started_need_a_name(data, capsys, monkeypatc
     assert "Give it with --run NAME" in refused(capsys, "fit", "--model", "MSE", "--data.path", data)
 
 
+def test_an_earlier_checkpoint_does_not_go_on_in_the_place_of_what_came_after_it(mine, capsys):
+    early = shutil.copy("checkpoints/mine/last.ckpt", "checkpoints/mine/early.ckpt")
+    fit("mine", "--trainer.max_steps 8")
+    before = {path: path.read_bytes() for path in Path().glob("*/mine/*")}
+    command = ["fit", "--ckpt_path", str(early), "--trainer.max_steps", "12"]
+    error = refused(capsys, *command)
+    assert "is of step 4, and its run has gone on to step 8, which would be written over" in error
+    assert "--run mine, or begin another run from these weights: --model.init_from checkpoints/mine/early.ckpt" in error
+    assert {path: path.read_bytes() for path in Path().glob("*/mine/*")} == before
+    Path("checkpoints/mine/last.ckpt").write_bytes(b"torn")         # then there is nothing to lose
+    main(command)
+    assert checkpoint("mine")["global_step"] == 12
+
+
 # A checkpoint brings its configuration
 
 

@@ -96,6 +96,24 @@ def test_more_episodes_than_there_are_cannot_be_used():
         made().held_out(5, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("lengths", "episodes", "held_out"),
+    [
+        ((40, *[3] * 20, *[1] * 10), None, 11),                     # a tenth of 110 pairs
+        ((500,) * 30, None, 2),                                     # 1000 pairs, and 0.01 of the episodes is one
+        ((500,) * 300, None, 3),                                    # 0.01 of the episodes
+        ((500,) * 30, 4, 1),                                        # a tenth of what is used, 200 pairs
+        ((1, 100), None, 1),
+    ],
+)
+def test_episodes_that_alone_judge_a_run_have_enough_pairs(lengths, episodes, held_out):
+    trajectories = made(lengths)
+    used = len(lengths) if episodes is None else episodes
+    training, judging = trajectories.held_out(episodes, 0.01, 2, must_judge=True)
+    assert (len(training.lengths), len(judging.lengths)) == (used - held_out, held_out)
+    assert torch.equal(judging.observations, trajectories.part(used - held_out, used).observations)
+
+
 # Termination
 
 

@@ -129,6 +129,13 @@ def test_what_plays_asks_for_an_environment(robot, capsys):
     assert "3-dimensional observations" in refused(capsys, "evaluate", "robot", "--env", "InvertedPendulum-v5")
 
 
+def test_a_policy_is_exported_and_acts_as_the_run(robot, tmp_path):
+    main(["export", "--ckpt_path", "robot", "--output", str(tmp_path / "policy")])
+    observations = torch.load("robot.pt")["observations"]
+    exported, trained = lightning_bc.load(str(tmp_path / "policy")), lightning_bc.load("robot")
+    torch.testing.assert_close(exported(observations), trained(observations))
+
+
 def test_a_run_goes_on_where_it_was(robot):
     through = fit("robot.pt", "through", "--trainer.max_steps 8 --model.schedule constant")
     fit("robot.pt", "mine", "--trainer.max_steps 4 --model.schedule constant")

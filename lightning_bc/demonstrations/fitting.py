@@ -239,7 +239,7 @@ def split(
     if budget.top_fraction < 1:                                     # after the inference: it is of the file's last episode
         made = _best(made, budget.top_fraction)
     fewest = 2 if budget.must_hold_out else FEWEST_EPISODES_TO_HOLD_OUT
-    training, held_out = made.held_out(budget.episodes, budget.validation_fraction, fewest)
+    training, held_out = made.held_out(budget.episodes, budget.validation_fraction, fewest, budget.must_hold_out)
     return training if budget.first_steps is None else training.beginnings(budget.first_steps), held_out
 
 

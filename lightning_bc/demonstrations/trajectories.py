@@ -12,6 +12,7 @@ from lightning_bc.errors import InputError
 from lightning_bc.strategies.contract import Transitions
 
 FEWEST_EPISODES_TO_HOLD_OUT = 10
+PAIRS_THAT_JUDGE = 1000
 
 
 @dataclass(frozen=True)
@@ -216,11 +217,12 @@ class Trajectories:
         )
 
     def held_out(
-        self, episodes: int | None, fraction: float, fewest: int = FEWEST_EPISODES_TO_HOLD_OUT
+        self, episodes: int | None, fraction: float, fewest: int = FEWEST_EPISODES_TO_HOLD_OUT, must_judge: bool = False
     ) -> tuple["Trajectories", "Trajectories"]:
         """The episodes to train on, and those held out: a ``fraction`` of the first ``episodes``, the last of them.
 
-        At least one is held out, and one is trained on; below ``fewest`` episodes none is held out.
+        At least one is held out, and one is trained on; below ``fewest`` episodes none is held out. Where they alone
+        ``must_judge`` a run, they are so many that they have ``PAIRS_THAT_JUDGE`` pairs, or a tenth of all that there are.
 
         Raises:
             InputError: if there are fewer episodes than asked for.
@@ -233,7 +235,10 @@ class Trajectories:
             )
         held_out = 0
         if fraction > 0 and used >= fewest:
-            held_out = min(max(1, round(used * fraction)), used - 1)
+            lengths = self.lengths[:used]
+            wanted = min(PAIRS_THAT_JUDGE, int(lengths.sum()) // 10) if must_judge else 0
+            enough = 1 + int((lengths.flip(0).cumsum(0) < wanted).sum())
+            held_out = min(max(enough, round(used * fraction)), used - 1)
         return self.part(0, used - held_out), self.part(used - held_out, used)
 
     def in_episodes_of(self, length: int) -> "Trajectories":

@@ -45,10 +45,15 @@ FIGURES: dict[str, Callable[[Mapping[str, np.ndarray]], str]] = {
     "at 10, ms": lambda runs: f"{np.median(runs['latency_ms_10']):.2f}",
     "network evaluations": lambda runs: f"{runs['network_evaluations'][0]:g}",
     "parameters": lambda runs: f"{runs['parameters'][0]:,.0f}",
+    "held-out loss": lambda runs: f"{runs['held_out_loss'].mean():.4g}",
+    "held-out error": lambda runs: f"{runs['held_out_squared_error'].mean():.4g}",
+    "largest held-out error": lambda runs: f"{runs['held_out_squared_error'].max():.4g}",
+    "held-out absolute error": lambda runs: f"{runs['held_out_absolute_error'].mean():.4g}",
     "expert queries": lambda runs: f"{runs['expert_queries'].mean():,.0f}",
     "environment steps": lambda runs: f"{runs['environment_steps'].mean():,.0f}",
 }
-"""What a cell's runs are summed up by, each entry of their lines as (runs,)."""
+"""What a cell's runs are summed up by, each entry of their lines as (runs,). The held-out error is the root mean squared one
+of the deterministic action, in the actions' own units."""
 
 
 def check_figures(study: Study) -> None:
@@ -60,7 +65,8 @@ def check_figures(study: Study) -> None:
 def study_table(study: Study, lines: Mapping[str, Line]) -> str:
     """The table of a study.
 
-    A grid of rows and columns shows normalized with its interval, then the worst seed. Below it, where the study is
+    A grid of rows and columns shows normalized with its interval, then the worst seed; without a simulator the error of the
+    deterministic action on held-out episodes, then the largest of a seed. Below it, where the study is
     aggregated, stand the rows over all columns, and each column with the row that is best on the others. Where the study
     names figures, each cell has a line of these. What is not whole says so.
 
@@ -95,8 +101,7 @@ def _over_tasks(rows: Sequence[str], columns: Sequence[str], cells: Mapping[tupl
     for row in rows:
         wanted = [cells.get((row, column), [None]) for column in columns]
         if all(None not in runs for runs in wanted):
-            figures = [np.array([(line["score"], line["normalized"]) for line in runs if line]) for runs in wanted]
-            tasks = [np.where(np.isnan(score), LOWEST, normalized) for score, normalized in (one.T for one in figures)]
+            tasks = [np.array([_comparable(line) for line in runs if line]) for runs in wanted]
             if not np.isnan(np.concatenate(tasks)).any():
                 scores[row] = tasks
     table = []
@@ -129,9 +134,20 @@ def _or_diverged(normalized: float) -> str:
 
 
 def _in_one(found: Sequence[Line | None]) -> str:
-    """Normalized return and worst seed of a cell."""
-    texts = _shown(found, ("normalized", "worst seed"))
+    """Normalized return and worst seed of a cell; without a simulator the error on held-out episodes, and the largest."""
+    played = all(np.isnan(line["held_out_loss"]) for line in found if line is not None)
+    texts = _shown(found, ("normalized", "worst seed") if played else ("held-out error", "largest held-out error"))
     return "no scale" if texts and not any(texts) else "; ".join(texts)
+
+
+def _comparable(line: Line) -> float:
+    """Normalized return, the lowest of all where a run diverged."""
+    return LOWEST if _diverged(line) else float(line["normalized"])
+
+
+def _diverged(line: Line) -> bool:
+    """Whether a run has neither a score nor, without a simulator, a loss on held-out episodes."""
+    return bool(np.isnan(line["score"]) and np.isnan(line["held_out_loss"]))
 
 
 def _shown(found: Sequence[Line | None], figures: Sequence[str]) -> list[str]:
@@ -140,7 +156,7 @@ def _shown(found: Sequence[Line | None], figures: Sequence[str]) -> list[str]:
     if not lines:
         return ["not run" if found else "", *[""] * (len(figures) - 1)] if len(figures) > 2 else ["not run"] * bool(found)
     runs = {name: np.array([line[name] for line in lines]) for name in lines[0]}
-    diverged = int(np.isnan(runs["score"]).sum())                   # no mean then: that of the others is no answer
+    diverged = sum(map(_diverged, lines))                           # no mean then: that of the others is no answer
     unknown = f"{diverged} of {len(lines)} seeds diverged" if diverged else ""
     texts = [unknown if "nan" in (text := FIGURES[figure](runs)) else text for figure in figures]
     if len(lines) == len(found):

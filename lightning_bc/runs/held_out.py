@@ -1,5 +1,6 @@
 """results.json of a run without a simulator: how near its actions come to those of held-out episodes."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class HeldOutResults:
         environment_id: what the data file says; may be empty.
         strategy: class name.
         held_out: figures on the held-out episodes, by the names of docs/metrics.md without ``validation/``; errors are in
-            the actions' own units.
+            the actions' own units. In the file null where there is none.
         action_latency_ms: as in :class:`lightning_bc.runs.results.Results`, and so are all below.
         network_evaluations: per played action.
         parameters: of the strategy.
@@ -102,7 +103,8 @@ class HeldOutResults:
 
     def write(self, path: str | Path) -> None:
         """Write results.json, whole or not at all."""
-        write_json(path, asdict(self), allow_nan=True)
+        held_out = {name: None if math.isnan(value) else value for name, value in self.held_out.items()}
+        write_json(path, asdict(self) | {"held_out": held_out})
 
     def in_words(self) -> str:
         """What the terminal shows."""
@@ -136,6 +138,8 @@ def read_results(path: Path) -> Results | HeldOutResults:
     if "held_out" not in content:
         return Results.checked(path, content)
     try:
+        if isinstance(content["held_out"], dict):                   # of a single pair no variance can be explained
+            content["held_out"] = {name: math.nan if value is None else value for name, value in content["held_out"].items()}
         results: HeldOutResults = built(HeldOutResults, content)
         if not results.diverged and (missing := sorted(VALIDATION.keys() - results.held_out.keys())):
             raise InputError(f"lacks held_out.{missing[0]}")

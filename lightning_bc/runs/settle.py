@@ -266,6 +266,24 @@ def finished_results(
     return read_results(path)
 
 
+def _refuse_earlier(source: str, checkpoint: Opened) -> None:
+    """Raise InputError where the run of a checkpoint has gone on since, unless its last checkpoint is damaged."""
+    last = folders.last_checkpoint(checkpoint.run)
+    if not last.is_file() or last.resolve() == checkpoint.path.resolve():
+        return
+    try:
+        step = Opened.at(last).step
+    except InputError:
+        return
+    if step > checkpoint.step:
+        run = shlex.quote(checkpoint.run)
+        raise InputError(
+            f"{source}: is of step {checkpoint.step}, and its run has gone on to step {step}, which would be written over "
+            f"from here. Go on with --run {run}, or begin another run from these weights: --model.init_from "
+            f"{shlex.quote(str(checkpoint.path))}"
+        )
+
+
 def refuse_contradictions(source: str, checkpoint: Opened, strategy: str, config: Config, used: Sequence[str]) -> None:
     """A checkpoint goes on as it began: refuse another strategy, and every flag that says otherwise.
 
@@ -281,6 +299,8 @@ def refuse_contradictions(source: str, checkpoint: Opened, strategy: str, config
             f"{source}: is a checkpoint of {theirs}, and the configuration says {strategy}. Use the run's own: --config "
             f"{shlex.quote(str(folders.config_path(checkpoint.run)))}"
         )
+    if "rollouts" in used:                                          # of fit, which would write over what is there
+        _refuse_earlier(source, checkpoint)
     before, now = ({key: one.get(key) for key in used} for one in (checkpoint.config, config))
     different = resume.differences(before, now, resume.data_sha256(checkpoint.content))
     resume.refuse(source, checkpoint.run, resume.without_longer(different))

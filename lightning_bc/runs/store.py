@@ -19,7 +19,14 @@ NUMBERS = (
     *("latency_ms_1", "latency_ms_10", "network_evaluations", "parameters", "optimizer_steps", "environment_steps"),
     *("expert_queries", "pairs", "seconds", "training_seconds"),
     *("success", "sampled_success", "sampled_choice_entropy", "sampled_choice_divergence"),
+    *("held_out_loss", "held_out_absolute_error", "held_out_squared_error"),
 )
+
+_HELD_OUT = {
+    "held_out_loss": "loss",
+    "held_out_absolute_error": "action_mean_absolute_error",
+    "held_out_squared_error": "action_root_mean_squared_error",
+}
 
 Line = Mapping[str, str | float]
 """WORDS and NUMBERS of one run; NaN where nothing is known."""
@@ -39,7 +46,7 @@ def read_store(path: Path = STORE) -> dict[str, Line]:
             raise ValueError("its last line is cut off")
         names, rows = parse_csv(text)
         lines = [dict(zip(names, row, strict=True)) for row in rows]
-        return {line["run"]: line | {name: float(line[name] or "nan") for name in NUMBERS} for line in lines}
+        return {line["run"]: line | {name: float(line.get(name) or "nan") for name in NUMBERS} for line in lines}
     except (ValueError, KeyError) as error:
         raise InputError(f"{path}: is damaged ({error}). Take it from the repository again.") from error
 
@@ -68,6 +75,8 @@ def line_of(fit: Fit, results: Results | HeldOutResults) -> Line:
     if isinstance(results, Results):
         known |= results.metrics | {f"sampled_{name}": value for name, value in results.sampled_metrics.items()}
         known |= vars(results) | {"episodes": results.episodes}
+    else:
+        known |= {entry: results.held_out.get(name, math.nan) for entry, name in _HELD_OUT.items()}
     known |= {"run": fit.name, "flags": " ".join(fit.flags), "seed": fit.seed}
     return {name: known.get(name, math.nan) for name in (*WORDS, *NUMBERS)}
 

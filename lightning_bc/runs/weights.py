@@ -8,7 +8,7 @@ from lightning_bc.aliases import StateDict
 from lightning_bc.border import hidden_by
 from lightning_bc.errors import InputError
 from lightning_bc.runs.folders import checkpoint_file, open_checkpoint
-from lightning_bc.strategies import Strategy, strategy_of_checkpoint
+from lightning_bc.strategies import OfflineStrategy, Strategy, strategy_of_checkpoint
 from lightning_bc.strategies.registry import check_shapes, load_strategy
 
 
@@ -39,7 +39,16 @@ def initial_weights(source: str, strategy: Strategy, hidden: Sequence[int] | Non
     theirs, ours = strategy_of_checkpoint(path, checkpoint).__name__, type(strategy).__name__
     weights, is_clone = checkpoint["state_dict"], theirs != ours
     if is_clone:
-        taken = strategy.weights_from(load_strategy(path))
+        clone = load_strategy(path)
+        taken = strategy.weights_from(clone)
+        squashing = clone.squashing if isinstance(clone, OfflineStrategy) and theirs in ("MSE", "Gaussian") else None
+        if taken is None and squashing is not None and not squashing.is_plain and not clone.has_windows:
+            raise InputError(
+                f"--model.init_from {path}: its demonstrations' actions lie on their bounds, so that it acts by tanh(u) / "
+                f"{float(squashing.range):.2g}, and an actor of {ours} by tanh(u). {ours} can learn from such "
+                "demonstrations themselves, if they have rewards: --model.demonstrated 0.25 --data.path FILE, without "
+                "--model.init_from."
+            )
         if taken is None:
             means = "A clone that SAC begins from is of MSE, with squash: true, or of Gaussian, without history and horizon."
             raise InputError(

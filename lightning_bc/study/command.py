@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import NoReturn
 
 from lightning_bc.aliases import Config
+from lightning_bc.arguments import leaves_method_open
 from lightning_bc.errors import InputError, needs_extra
 from lightning_bc.report.tables import show_duration
 from lightning_bc.runs import folders, resume
@@ -108,6 +109,7 @@ def study(args: Sequence[str]) -> int:
     left = estimate(missing, measured(plan.fits, read_store()), engine.slots)
     print(f"{len(fits)} fits, {len(missing)} missing{left}", flush=True)
     if given.dry_run:
+        refuse((fit for fit in missing if not _waits_for_data(fit)), reads=False)
         return 0
     again = f"this goes on where it stopped: python -m lightning_bc study {shlex.join(args)}"
     try:
@@ -160,8 +162,16 @@ def collect(demonstrations: Mapping[str, Sequence[str]]) -> None:
                 raise InputError(f"{file}: could not be collected, by {shlex.join(command[1:])}")
 
 
-def refuse(fits: Iterable[Fit]) -> list[Config]:
+def _waits_for_data(fit: Fit) -> bool:
+    """Whether its method is chosen by demonstrations, which may not be there yet."""
+    return leaves_method_open(fit.arguments())
+
+
+def refuse(fits: Iterable[Fit], reads: bool = True) -> list[Config]:
     """Refuse, before the first fit, what ``fit`` would refuse, and bring demonstrations that it would collect itself.
+
+    Args:
+        reads: whether demonstrations are brought, and checked too.
 
     Returns:
         The different configurations.
@@ -176,7 +186,7 @@ def refuse(fits: Iterable[Fit]) -> list[Config]:
             if fit.flags not in configs:
                 settled = Settled(fit.flags)
                 configs[fit.flags] = settled.saved_config
-                if (path := str(settled.saved_config["data"]["path"])) not in data:
+                if reads and (path := str(settled.saved_config["data"]["path"])) not in data:
                     settled.prepare_data()
                     data.add(path)
         except InputError as error:

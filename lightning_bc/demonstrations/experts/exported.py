@@ -66,7 +66,9 @@ def write(
     with replacing(folder / WEIGHTS) as file:
         file.write(save(weights))
     settings = {name: value for name, value in strategy.hparams.items() if name in _parameters(type(strategy))}
-    known = None if references is None else {**references.as_dict(), "expert_return": _number(references.expert_return)}
+    known = None                                                    # nor without a simulator, where nothing was played
+    if references is not None and not math.isnan(references.random_return):
+        known = {**references.as_dict(), "expert_return": _number(references.expert_return)}
     description = {
         "format": _FORMAT,
         "strategy": type(strategy).__name__,
