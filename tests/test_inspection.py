@@ -103,6 +103,7 @@ def test_a_file_that_does_not_say_its_environment_is_compared_with_known_ones(ca
     printed = inspected(capsys, write_pairs("mine.pt"))
     assert "does not say; the dimensions fit HalfCheetah-v5, Walker2d-v5" in printed
     assert "warning: the environment is not known" in printed
+    assert "take --rollouts.episodes 0 in its place" in " ".join(printed.split())
     assert printed.splitlines()[-1].endswith("--env ENVIRONMENT_ID")
     assert fitting_environments(3, 1) == ["Pendulum-v1"]
 

@@ -144,6 +144,9 @@ def check_fits(made: Trajectories, spaces: EnvironmentSpaces) -> None:
         )
     note = f" The file was read as {made.origin.layout}." if made.origin.layout else ""
     note += f" The {made.origin.note}; name others with --data.observation_keys." if made.origin.note else ""
+    if spaces.observation_parts and made.observations.shape[1] != spaces.observation_dim:
+        parts = ", ".join(f"{part} ({size})" for part, size in spaces.observation_parts.items())
+        note += f" Those of the environment are {parts}; of a Discrete entry each value has a column, 1 or 0."
     for key, tensor, wanted in (
         ("observations", made.observations, spaces.observation_dim),
         ("actions", made.actions, spaces.action_dim),

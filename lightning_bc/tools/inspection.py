@@ -28,7 +28,8 @@ POOR_SHARE = 0.05
 
 UNKNOWN_ENVIRONMENT = (
     "the environment is not known: write its Gymnasium id for ENVIRONMENT_ID, module:Id-v0 for one of your own. With --env, "
-    "inspect compares the bounds of its actions too."
+    "inspect compares the bounds of its actions too. Where no environment stands for the robot, take --rollouts.episodes 0 "
+    "in its place."
 )
 
 WIDTH = 125
