@@ -164,7 +164,7 @@ def test_other_entries_may_be_named_for_the_environments(tmp_path):
     entries = {"x": OBSERVATIONS[:, 0], "y": OBSERVATIONS[:, 1], "z": OBSERVATIONS[:, 2]}
     path = pickled(tmp_path, {"obs": entries, "acts": ACTIONS})
     np.testing.assert_array_equal(demonstrations(path, "z", "y", "x"), OBSERVATIONS[:, ::-1].astype("f4"))
-    with pytest.raises(InputError, match=r"2 dimensions, those of GoalOfTest-v0 have 3.*name others with --data\.o") as error:
+    with pytest.raises(InputError, match=r"2 dimensions, those of GoalOfTest-v0 have 3.*name others with --data") as error:
         demonstrations(path, "z", "y")
     assert "Those of the environment are" in str(error.value)
     assert "of a Discrete entry each value has a column" in str(error.value)

@@ -206,7 +206,7 @@ def test_a_dry_run_prints_every_command_and_how_long_the_missing_ones_take(fake,
 
 
 @pytest.mark.parametrize(
-    ("row", "words"), [("--config mze", "--config mze"), ("--model MSE --model.optimizer.lrr 10", "lrr")]
+    ("row", "words"), [("--config mze", "mze: no such file"), ("--model MSE --model.optimizer.lrr 10", "lrr")]
 )
 def test_a_dry_run_refuses_what_fit_would(row, words, capsys):
     read(f"rows: {{a: {row}}}\nseeds: 1")
