@@ -4,7 +4,9 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from collections import deque
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -130,12 +132,52 @@ def test_actions_stay_within_bounds_whose_middle_is_rounded():
         (np.array([[0.0] * 4, [0.0, 0.0, np.inf, 0.0]]), r"observation\[1, 2\] is inf"),
         ({"position": 1}, "is a dict that is no array of numbers"),
         (["a", "b", "c", "d"], "is a list that is no array"),
+        (["1", "2", "3", "4"], "is a list that is no array"),
+        (np.array([0.0, None, 0.0, 0.0], object), r"is a ndarray that is no array of numbers \(it holds NoneType\)"),
+        (np.zeros(4, "m8[s]"), r"no array of numbers \(it holds timedelta64\)"),
+        ([[0.0] * 4, [0.0]], "is a list that is no array"),
+        ([torch.zeros(4, requires_grad=True)], "is a list that is no array"),
+        (np.zeros(4, complex), "is a ndarray of complex numbers; wanted real ones"),
+        ([0.0, 1j, 0.0, 0.0], "is a list of complex numbers"),
+        (np.array([0.0, 1j, 0.0, 0.0], object), "is a ndarray of complex numbers"),
+        (torch.zeros(4, dtype=torch.complex64), "is a Tensor of complex numbers"),
+        (np.ma.masked_array(np.zeros(4), [0, 1, 0, 0]), r"is a MaskedArray with masked numbers; wanted all\."),
+        ([np.ma.masked_array(np.zeros(4), [0, 1, 0, 0])], "is a list with masked numbers"),
+        (np.full(4, 1e300), r"observation\[0\] is 1e\+300: wanted finite numbers, at most 3\.4e\+38 in size, as float32"),
+        ([[0.0, 0.0, -1e300, 0.0]], r"observation\[0, 2\] is -1e\+300"),
+        (torch.full((4,), 1e300, dtype=torch.float64), r"observation\[0\] is 1e\+300"),
+        ([10**400, 0, 0, 0], "holds a number that float32 does not"),
     ],
     ids=lambda value: "",
 )
 def test_what_is_no_observation_is_refused(checkpoint, observation, words):
-    with pytest.raises(InputError, match=words):
-        lightning_bc.load(checkpoint[0])(observation)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        policy = lightning_bc.load(checkpoint[0])
+        with pytest.raises(InputError, match=words):
+            policy(observation)
+
+
+def test_an_array_is_taken_however_its_numbers_lie(checkpoint):
+    policy, observations = lightning_bc.load(checkpoint[0]), np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    fixed = observations.copy()
+    fixed.flags.writeable = False
+    wanted = policy(observations)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for one in (
+            observations[::-1].copy()[::-1],                        # negative strides
+            np.asfortranarray(observations),
+            observations.astype(">f8"),
+            observations.astype(np.longdouble),
+            observations.astype(object),
+            np.ma.masked_array(observations),                       # nothing is masked
+            fixed,
+            [*observations.astype(">f4")],
+            [[Fraction(float(number)) for number in row] for row in observations],
+        ):
+            np.testing.assert_array_equal(policy(one), wanted)
+    assert policy([10**30, True, 0.0, 0]).shape == (1,)
 
 
 # Memory

@@ -4,6 +4,8 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from decimal import Decimal
+from numbers import Complex, Real
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -26,6 +28,9 @@ from lightning_bc.strategies.base import evaluating
 from lightning_bc.strategies.registry import take_weights
 
 Module = TypeVar("Module", bound=nn.Module)
+
+_NUMBERS = (Complex, Decimal, np.bool_)
+"""Of which an array may be; NumPy counts durations among its whole numbers, which they are not."""
 
 
 class Policy:
@@ -94,7 +99,7 @@ class Policy:
 
         Args:
             observation: as the environment gives it, (observation_dim,) or (batch, observation_dim): a NumPy array, a
-                list, or a torch tensor, of any numeric type.
+                list, or a torch tensor, of any real type.
             deterministic: the strategy's best single answer, else a sample drawn with torch's generator.
 
         Returns:
@@ -102,11 +107,13 @@ class Policy:
             tensor was given, else a NumPy array.
 
         Raises:
-            InputError: the observation has another size or is not finite; or, of a strategy with memory, the number of
-                rows or ``deterministic`` has changed since the episodes began.
+            InputError: the observation has another size, is not finite in float32, or holds what is no real number (complex
+                ones, masked ones); or, of a strategy with memory, the number of rows or ``deterministic`` has changed since
+                the episodes began.
         """
-        given = _tensor(observation)
-        self._check(given)
+        numbers = _numbers(observation)
+        given = _float32(numbers)
+        self._check(given, numbers)
         rows = given.reshape(-1, self.observation_dim).to(self.device)  # (batch, observation_dim)
         with without_gradients(self.strategy):
             actions = self._act(rows, deterministic).float()        # (batch, action_dim)
@@ -157,13 +164,17 @@ class Policy:
             self._beginning = np.zeros_like(self._beginning)
         return player.act(rows, everyone)
 
-    def _check(self, observation: Tensor) -> None:
+    def _check(self, observation: Tensor, numbers: Tensor | np.ndarray) -> None:
+        """Refuse another shape, and what is not finite in float32; messages name what was given, of ``numbers``."""
         wanted = f"wanted ({self.observation_dim},) or (batch, {self.observation_dim})"
         if observation.ndim not in (1, 2) or observation.shape[-1] != self.observation_dim:
             raise InputError(f"observation: has the shape {tuple(observation.shape)}, {wanted}.")
         if not observation.isfinite().all():
             first = tuple(observation.isfinite().logical_not().nonzero()[0].tolist())
-            raise InputError(f"observation{list(first)} is {float(observation[first])}: wanted finite numbers.")
+            found = numbers[first].item() if isinstance(numbers, Tensor) else numbers[first]
+            is_too_large = found not in (np.inf, -np.inf) and bool(observation[first].isinf())
+            limit = f", at most {torch.finfo(torch.float32).max:.1e} in size, as float32 holds them" if is_too_large else ""
+            raise InputError(f"observation{list(first)} is {found!s}: wanted finite numbers{limit}.")
 
     def player(self, deterministic: bool = True, replan: bool = False) -> Player:
         """What plays it with a memory of its own: see :meth:`lightning_bc.strategies.Strategy.player`."""
@@ -276,13 +287,50 @@ def without_gradients(actor: object) -> Iterator[None]:
         yield
 
 
-def _tensor(observation: Any) -> Tensor:
-    """An observation as float32, wherever it lies."""
+def _numbers(observation: Any) -> Tensor | np.ndarray:
+    """An observation as it was given, a list as an array.
+
+    Raises:
+        InputError: it holds something else than real numbers.
+    """
+    kind = type(observation).__name__
+    if _is_masked(observation):
+        raise InputError(f"observation: is a {kind} with masked numbers; wanted all. Fill them in (numpy.ma.filled).")
     try:
-        given = observation.detach() if isinstance(observation, Tensor) else torch.as_tensor(np.asarray(observation))
-        return given.to(torch.float32)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"observation: is a {type(observation).__name__} that is no array of numbers ({error}).") from error
+        numbers = observation.detach() if isinstance(observation, Tensor) else np.asarray(observation)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # of rows of several lengths, or tensors elsewhere
+        raise InputError(f"observation: is a {kind} that is no array of numbers ({error}).") from error
+    if isinstance(numbers, Tensor):
+        is_complex = numbers.is_complex()
+    else:
+        holds = {type(value) for value in numbers.flat} if numbers.dtype == object else {numbers.dtype.type}
+        is_complex = any(issubclass(one, Complex) and not issubclass(one, Real) for one in holds)
+        others = [one.__name__ for one in holds if not issubclass(one, _NUMBERS) or issubclass(one, np.timedelta64)]
+        if others:
+            raise InputError(f"observation: is a {kind} that is no array of numbers (it holds {', '.join(sorted(others))}).")
+    if is_complex:
+        raise InputError(f"observation: is a {kind} of complex numbers; wanted real ones. Take their parts (.real, .imag).")
+    return numbers
+
+
+def _is_masked(observation: Any) -> bool:
+    """Whether NumPy masks a number of it, which an array would hold as if it were one."""
+    if isinstance(observation, list | tuple):
+        return any(map(_is_masked, observation))
+    return isinstance(observation, np.ma.MaskedArray) and np.ma.is_masked(observation)
+
+
+def _float32(numbers: Tensor | np.ndarray) -> Tensor:
+    """Real numbers as float32, wherever they lie; those that are too large for it are infinite."""
+    if isinstance(numbers, Tensor):
+        return numbers.to(torch.float32)
+    try:
+        with np.errstate(over="ignore"):                            # told by the check, as every number that is not finite
+            # A copy in any case: torch takes neither negative strides nor another order of bytes, and warns of what is
+            # read-only.
+            return torch.from_numpy(np.array(numbers, np.float32, order="C"))
+    except (TypeError, ValueError, OverflowError) as error:         # of whole numbers that Python alone can hold
+        raise InputError(f"observation: holds a number that float32 does not ({error}).") from error
 
 
 def _file(path: str | Path) -> Path:
