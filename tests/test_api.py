@@ -146,6 +146,7 @@ def test_actions_stay_within_bounds_whose_middle_is_rounded():
         (np.full(4, 1e300), r"observation\[0\] is 1e\+300: wanted finite numbers, at most 3\.4e\+38 in size, as float32"),
         ([[0.0, 0.0, -1e300, 0.0]], r"observation\[0, 2\] is -1e\+300"),
         (torch.full((4,), 1e300, dtype=torch.float64), r"observation\[0\] is 1e\+300"),
+        (torch.zeros(4, device="meta"), "is a Tensor on the device meta, which holds no numbers"),
         ([10**400, 0, 0, 0], "holds a number that float32 does not"),
     ],
     ids=lambda value: "",
@@ -156,6 +157,12 @@ def test_what_is_no_observation_is_refused(checkpoint, observation, words):
         policy = lightning_bc.load(checkpoint[0])
         with pytest.raises(InputError, match=words):
             policy(observation)
+
+
+@pytest.mark.parametrize("deterministic", ["no", None, 2, [True], torch.tensor(True), np.ones(2, bool)])
+def test_deterministic_is_true_or_false(checkpoint, deterministic):
+    with pytest.raises(InputError, match=f"deterministic={re.escape(repr(deterministic))}: wanted True or False"):
+        lightning_bc.load(checkpoint[0])(np.zeros(4), deterministic=deterministic)
 
 
 def test_an_array_is_taken_however_its_numbers_lie(checkpoint):
@@ -433,6 +440,9 @@ def test_what_cannot_be_loaded_is_refused(checkpoint):
         lightning_bc.load(None)
     with pytest.raises(InputError, match=r"device='gpu': Expected one of cpu, cuda.*Wanted one that torch has here"):
         lightning_bc.load(checkpoint[0], device="gpu")
+    for device in ("meta", torch.device("meta")):
+        with pytest.raises(InputError, match=r"device=.*meta.*: holds no numbers.*Wanted one that torch has here"):
+            lightning_bc.load(checkpoint[0], device=device)
 
 
 # Demonstrations

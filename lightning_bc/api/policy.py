@@ -108,9 +108,11 @@ class Policy:
 
         Raises:
             InputError: the observation has another size, is not finite in float32, or holds what is no real number (complex
-                ones, masked ones); or, of a strategy with memory, the number of rows or ``deterministic`` has changed since
-                the episodes began.
+                ones, masked ones); ``deterministic`` is neither True nor False; or, of a strategy with memory, the number
+                of rows or ``deterministic`` has changed since the episodes began.
         """
+        if not isinstance(deterministic, int | np.bool_) or deterministic not in (0, 1):
+            raise InputError(f"deterministic={deterministic!r}: wanted True or False.")
         numbers = _numbers(observation)
         given = _float32(numbers)
         self._check(given, numbers)
@@ -231,12 +233,19 @@ def load(
 
 
 def _moved(actor: Module, device: torch.device | str) -> Module:
-    """``actor`` on ``device``."""
+    """``actor`` on ``device``.
+
+    Raises:
+        InputError: torch does not have it here, or it is one that holds no numbers.
+    """
+    wanted = "Wanted one that torch has here; the CPU is always there."
     try:
+        if torch.device(device).type == "meta":
+            raise InputError(f"device={device!r}: holds no numbers, so that nothing can act there. {wanted}")
         return actor.to(device)
     except (AssertionError, RuntimeError, TypeError) as error:      # which of them, depends on how torch was built
         reason = str(error).splitlines()[0].rstrip(".")
-        raise InputError(f"device={device!r}: {reason}. Wanted one that torch has here; the CPU is always there.") from error
+        raise InputError(f"device={device!r}: {reason}. {wanted}") from error
 
 
 def _exported(folder: Path, strategy: Strategy | None, environment_id: str | None, device: torch.device | str) -> Policy:
@@ -301,6 +310,8 @@ def _numbers(observation: Any) -> Tensor | np.ndarray:
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # of rows of several lengths, or tensors elsewhere
         raise InputError(f"observation: is a {kind} that is no array of numbers ({error}).") from error
     if isinstance(numbers, Tensor):
+        if numbers.is_meta:
+            raise InputError("observation: is a Tensor on the device meta, which holds no numbers; wanted one that does.")
         is_complex = numbers.is_complex()
     else:
         holds = {type(value) for value in numbers.flat} if numbers.dtype == object else {numbers.dtype.type}
