@@ -338,7 +338,8 @@ def test_fallback_flattens_observations(nested: str) -> None:
 
 @pytest.mark.parametrize("nested", [spaces.Box(-1.0, 2.0, (2,))], indirect=True)
 def test_an_environment_without_a_time_limit_is_cut_off_and_that_is_said_once(nested: str) -> None:
-    with pytest.warns(UserWarning, match="Nested-v0 has no time limit: its episodes are cut off after 1000 steps"):
+    words = "Nested-v0 states no time limit: episodes that do not end by themselves are cut off after 1000 steps"
+    with pytest.warns(UserWarning, match=words):
         make(nested, 1)
     assert environment_spaces(nested).max_episode_steps is None
     limit_episodes(nested, 3)

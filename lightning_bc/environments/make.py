@@ -133,8 +133,10 @@ def episode_limit(environment_id: str) -> int | None:
         return None
     if environment_id not in _limits:
         warnings.warn(
-            f"{environment_id} has no time limit: its episodes are cut off after {DEFAULT_LIMIT} steps. Say how many with "
-            "--rollouts.max_episode_steps in fit, with max_episode_steps in collect and evaluate.",
+            # whether its steps cut them off themselves before that, only playing shows
+            f"{environment_id} states no time limit: episodes that do not end by themselves are cut off after "
+            f"{DEFAULT_LIMIT} steps. Say how many with --rollouts.max_episode_steps in fit, with max_episode_steps in "
+            "collect and evaluate.",
             stacklevel=2,
         )
         _limits[environment_id] = DEFAULT_LIMIT
