@@ -18,6 +18,9 @@ from lightning_bc.aliases import StateDict
 from lightning_bc.errors import InputError
 from lightning_bc.stopping import STOPPING
 
+CHECKPOINTS = Path("checkpoints")
+"""Where the checkpoints of runs lie, in a folder for each."""
+
 
 def shipped(path: str | Path) -> Path:
     """``path`` where something lies there, else what comes with the package under the same name, if anything does.
@@ -30,6 +33,15 @@ def shipped(path: str | Path) -> Path:
         if (folder / path).exists():
             return folder / path
     return Path(path)
+
+
+def checkpoint_of_run(run: str | Path) -> Path | None:
+    """The last checkpoint of the run that is meant by its name, or by a folder of it; None where there is none."""
+    path = Path(run)
+    folders = [CHECKPOINTS / path] if len(path.parts) == 1 else []
+    if path.is_dir():                                               # either of the run's two
+        folders = [path, path.absolute().parent.parent / CHECKPOINTS / path.name]
+    return next((folder / "last.ckpt" for folder in folders if (folder / "last.ckpt").is_file()), None)
 
 
 def new_file(output: str | Path, flag: str = "--output") -> Path:

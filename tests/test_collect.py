@@ -3,6 +3,7 @@
 import importlib.metadata
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -11,8 +12,10 @@ import torch
 import tqdm
 from conftest import actor_state, build_strategy
 
+from lightning_bc.cli import main
 from lightning_bc.demonstrations import collect, load_expert, read, writing
 from lightning_bc.errors import InputError
+from lightning_bc.files import sha256
 from lightning_bc.strategies import MSE
 
 ENVIRONMENTS = {
@@ -196,6 +199,23 @@ def test_episode_i_has_seed_plus_i(collected):
 
 
 # What is refused
+
+
+@pytest.mark.parametrize("expert", ["teacher", "checkpoints/teacher", "lightning_logs/teacher"])
+def test_a_run_by_its_name_or_folder_demonstrates_with_its_last_checkpoint(expert, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("lightning_logs/teacher").mkdir(parents=True)
+    Path("checkpoints/teacher").mkdir(parents=True)
+    torch.save(actor_state(4, 1, scale=3.0), "checkpoints/teacher/last.ckpt")
+    main(["collect", "--env", "InvertedPendulum-v5", "--expert", expert, "--pairs", "20", "--output", "pairs.pt"])
+    origin = read("pairs.pt").origin
+    assert Path(origin.expert).samefile("checkpoints/teacher/last.ckpt")
+    assert origin.expert_sha256 == sha256("checkpoints/teacher/last.ckpt")
+
+
+def test_a_name_that_no_run_has_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "nobody: no such expert file, and no checkpoint of such a run" in refusal("InvertedPendulum-v5", "nobody")
 
 
 def refusal(*args, **options):

@@ -198,6 +198,14 @@ def test_each_step_is_the_experts_with_its_share():
     assert actions.mean().item() == pytest.approx(0.8, abs=0.02)
 
 
+@pytest.mark.parametrize("expert", ["teacher", "checkpoints/teacher", "lightning_logs/teacher"])
+def test_a_run_by_its_name_or_folder_is_an_expert(expert, dagger, data):
+    main(["fit", "--model", "MSE", "--data.path", data, *BUDGET.split(), "--run", "teacher"])
+    observations, actions = collected(run_of(["--model", "MSE", *dagger(expert=expert)]))
+    labels = load_expert("checkpoints/teacher/last.ckpt")(observations)
+    torch.testing.assert_close(actions, labels.clamp(-3, 3), rtol=1e-5, atol=1e-5)
+
+
 # Refusals
 
 

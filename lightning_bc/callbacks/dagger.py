@@ -52,7 +52,8 @@ class DAgger(Callback):
     """Aggregate the expert's answers on the learner's own states, in rounds, under any offline strategy.
 
     Args:
-        expert: the expert that labels, as ``collect --expert`` takes it: a file, or package.module:function.
+        expert: the expert that labels, as ``collect --expert`` takes it: a file, the name of a run, or
+            package.module:function.
         round_every: optimizer steps between two rounds.
         rounds: how many rounds there are.
         episodes: episodes per round.
@@ -77,8 +78,8 @@ class DAgger(Callback):
     ) -> None:
         if not isinstance(expert, str):
             raise InputError(
-                f"DAgger: expert is a {type(expert).__name__}; wanted a file, or a function by its name, "
-                "package.module:function."
+                f"DAgger: expert is a {type(expert).__name__}; wanted a file, the name of a run, or a function by its "
+                "name, package.module:function."
             )
         check_arguments(DAgger.__init__, locals())
         self.path, self.round_every, self.rounds, self.episodes, self.beta = expert, round_every, rounds, episodes, beta

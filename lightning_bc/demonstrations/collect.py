@@ -13,7 +13,14 @@ from tqdm import tqdm
 
 from lightning_bc import versions
 from lightning_bc.bounds import PositiveInt
-from lightning_bc.demonstrations.experts import SHIPPED_EXPERTS, Expert, expert_sha256, load_expert, shipped_expert
+from lightning_bc.demonstrations.experts import (
+    SHIPPED_EXPERTS,
+    Expert,
+    expert_file,
+    expert_sha256,
+    load_expert,
+    shipped_expert,
+)
 from lightning_bc.demonstrations.readers import torch_file
 from lightning_bc.demonstrations.reference_returns import random_returns
 from lightning_bc.demonstrations.shards import is_shards
@@ -45,7 +52,7 @@ def collect(
     Args:
         env: Gymnasium environment id, for example HalfCheetah-v5.
         expert: the expert: the file of a CleanRL SAC or TD3 actor, a stable-baselines3 .zip or a checkpoint of this package,
-            or the name of a function, package.module:function.
+            the name or a folder of a run, or the name of a function, package.module:function.
         output: .pt file to write, or a folder whose name ends in .shards, to which they are written as they are played;
             default data/ENV-ACTIONS-PAIRS.pt.
         pairs: how many pairs; the last episode is cut there.
@@ -63,7 +70,7 @@ def collect(
             ending.
     """
     check_seed(pairs, seed)
-    env = resolved(env)
+    env, expert = resolved(env), expert_file(expert)
     if max_episode_steps is not None:
         limit_episodes(env, max_episode_steps)
     actor = load_expert(expert, env)
@@ -76,7 +83,7 @@ def collect(
             origin = demonstrate(actor, env, pairs, actions, seed, f"collecting {path.name}", kept.add)
             seconds = time.perf_counter() - started
             origin = replace(with_reference_returns(origin, actor, env), path=str(path))
-            origin = replace(origin, expert=str(expert), expert_sha256=expert_sha256(expert))
+            origin = replace(origin, expert=expert, expert_sha256=expert_sha256(expert))
             if isinstance(kept, ShardWriter):
                 kept.close(origin)
             else:

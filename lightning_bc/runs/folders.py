@@ -18,11 +18,10 @@ import torch
 from lightning_bc.aliases import Config, StateDict
 from lightning_bc.demonstrations.readers import stem
 from lightning_bc.errors import InputError
-from lightning_bc.files import refuse_damaged
+from lightning_bc.files import CHECKPOINTS, checkpoint_of_run, refuse_damaged
 from lightning_bc.texts import checked_yaml_of
 
 LOGS = Path("lightning_logs")
-CHECKPOINTS = Path("checkpoints")
 CONFIG_FILE = "config.yaml"
 RESULTS_FILE = "results.json"
 WHOLE = {
@@ -92,13 +91,10 @@ def checkpoint_file(path: str | Path, flag: str = "") -> Path:
     path = Path(path)
     if path.is_file():
         return path
-    checkpoints = path.absolute().parent.parent / CHECKPOINTS / path.name
-    names = [path] if path.is_dir() else []
-    names += [checkpoints] if path.is_dir() else [CHECKPOINTS / path] if len(path.parts) == 1 else []
-    for folder in names:
-        if (folder / "last.ckpt").is_file():
-            return folder / "last.ckpt"
-    what = "no such checkpoint, and no last.ckpt of that run" if names else "no such checkpoint"
+    if (last := checkpoint_of_run(path)) is not None:
+        return last
+    may_be_run = path.is_dir() or len(path.parts) == 1
+    what = "no such checkpoint, and no last.ckpt of that run" if may_be_run else "no such checkpoint"
     raise InputError(
         f"{flag} {path}: {what}. Wanted a file, the folder of a run, or the name of a run in "
         f"{CHECKPOINTS}/.{nearest_runs(path.name)}".lstrip()

@@ -18,7 +18,7 @@ from lightning_bc.demonstrations.experts.scripted import SCRIPTED_EXPERTS
 from lightning_bc.demonstrations.fitting import beyond_bounds
 from lightning_bc.environments import environment_spaces, gates_of
 from lightning_bc.errors import InputError
-from lightning_bc.files import refuse_damaged, sha256, shipped
+from lightning_bc.files import checkpoint_of_run, refuse_damaged, sha256, shipped
 from lightning_bc.players import Player
 from lightning_bc.strategies import Strategy, load_strategy
 
@@ -28,6 +28,7 @@ __all__ = [
     "Expert",
     "check_fits",
     "environment_of_shipped",
+    "expert_file",
     "expert_sha256",
     "load_expert",
     "shipped_expert",
@@ -37,7 +38,7 @@ SHIPPED_EXPERTS = Path("checkpoints/experts")
 
 KINDS = (
     "the state dict of a CleanRL SAC or TD3 actor saved with torch.save, a stable-baselines3 .zip, a checkpoint of this "
-    "package, a folder that export has written, or a function of yours as package.module:function"
+    "package or the name of its run, a folder that export has written, or a function of yours as package.module:function"
 )
 
 
@@ -60,6 +61,13 @@ def shipped_expert(environment_id: str) -> str | None:
     return str(path) if path.is_file() else None
 
 
+def expert_file(expert: str | Path) -> str:
+    """Where an expert lies: of a run, by its name or a folder of it, the last checkpoint; everything else as it is."""
+    path = shipped(expert)
+    is_one = path.is_file() or exported.is_folder(path) or callables.is_name(str(expert))
+    return str(expert if is_one else checkpoint_of_run(expert) or expert)
+
+
 def load_expert(expert: str | Path, environment_id: str | None = None) -> Expert:
     """Load an expert from a file, or import it by its name.
 
@@ -67,7 +75,7 @@ def load_expert(expert: str | Path, environment_id: str | None = None) -> Expert
     ``package.module:function`` is imported, unless a file has that name.
 
     Args:
-        expert: the file, the folder of an exported policy, or the name of a callable.
+        expert: the file, the folder of an exported policy, the name or a folder of a run, or the name of a callable.
         environment_id: the environment that it acts in; its dimensions and action bounds must be the expert's. A callable
             needs it; a stable-baselines3 file does where it does not hold its action bounds as text.
 
@@ -75,13 +83,16 @@ def load_expert(expert: str | Path, environment_id: str | None = None) -> Expert
         InputError: the file is missing, unreadable or holds no such actor, the callable cannot be imported or answers
             otherwise than it should, or the expert is not one for the environment. The message names it and the way out.
     """
+    expert = expert_file(expert)
     path, spaces = shipped(expert), None if environment_id is None else environment_spaces(environment_id)
     is_there = path.is_file() or exported.is_folder(path)
-    if not is_there and callables.is_name(str(expert)):
-        return callables.load(str(expert), spaces)
+    if not is_there and callables.is_name(expert):
+        return callables.load(expert, spaces)
     if not is_there:
         experts = ", ".join(str(SHIPPED_EXPERTS / p.name) for p in sorted(shipped(SHIPPED_EXPERTS).glob("*.pt"))) or "none"
-        raise InputError(f"{path}: no such expert file. Shipped experts: {experts}. Wanted: {KINDS}.")
+        raise InputError(
+            f"{path}: no such expert file, and no checkpoint of such a run. Shipped experts: {experts}. Wanted: {KINDS}."
+        )
     if exported.is_folder(path):
         loaded: Expert = exported.load(path)
     else:
@@ -135,9 +146,10 @@ def expert_sha256(expert: str | Path) -> str | None:
 
     Of an exported policy it is that of its description, which holds that of its weights.
     """
+    expert = expert_file(expert)
     if exported.is_folder(shipped(expert)):
         return sha256(shipped(expert) / exported.DESCRIPTION)
-    path = shipped(expert) if shipped(expert).is_file() else callables.source_file(str(expert))
+    path = shipped(expert) if shipped(expert).is_file() else callables.source_file(expert)
     return None if path is None else sha256(path)
 
 
