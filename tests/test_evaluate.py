@@ -2,17 +2,21 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
+import gymnasium
 import pytest
 import torch
 from conftest import BUDGET, SMALL, actor_state, build_strategy, fit, refused, write_pendulum
 
 import lightning_bc
 from lightning_bc.cli import main
+from lightning_bc.demonstrations.experts import exported
+from lightning_bc.errors import InputError
 from lightning_bc.files import write
 from lightning_bc.report.evaluations import read_evaluations
-from lightning_bc.strategies import Gaussian
+from lightning_bc.strategies import MSE, Gaussian
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +164,30 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_played(folder, m
     assert "exists and is not overwritten" in refused(capsys, "evaluate", "mine", "--output", "actor.pt")
     assert "policies" in refused(capsys, "evaluate")
     assert capsys.readouterr().out == ""
+
+
+def test_an_exported_policy_whose_environments_module_is_not_imported_names_that_environment(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("stacking.py").write_text(
+        "import gymnasium\n"
+        "from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv\n"
+        "gymnasium.register('Stack-v0', InvertedPendulumEnv, max_episode_steps=5)\n"
+    )
+    Path("policy").mkdir()
+    exported.write(Path("policy"), build_strategy(MSE, 4, [-3.0], [3.0]), "stacking:Stack-v0", None, None)
+    with pytest.warns(UserWarning, match="acts in stacking:Stack-v0, whose module is not imported"):
+        error = refused(capsys, "evaluate", "policy")
+    assert "policy: acts in stacking:Stack-v0, whose module is not imported for a file's sake. Give --env stacking:" in error
+    shutil.copytree("policy", "other")
+    exported.write(Path("other"), build_strategy(MSE, 4, [-3.0], [3.0]), "InvertedPendulum-v5", None, None)
+    with pytest.warns(UserWarning, match="whose module is not imported"):
+        assert "Give --env stacking:Stack-v0." in refused(capsys, "evaluate", "other", "policy")  # not played in the other's
+    with pytest.warns(UserWarning, match="whose module is not imported"):
+        policy = lightning_bc.load("policy")
+    with pytest.raises(InputError, match=r"policy acts in stacking:Stack-v0, .* Give environment_id='stacking:Stack-v0'"):
+        lightning_bc.evaluate(policy)
+    assert "stacking" not in sys.modules
+    main(["evaluate", "policy", "--env", "stacking:Stack-v0", "--episodes", "2"])
+    assert "2 test-bank episodes each of stacking:Stack-v0" in capsys.readouterr().out
+    del sys.modules["stacking"], gymnasium.registry["Stack-v0"]

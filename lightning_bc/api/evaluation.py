@@ -121,6 +121,11 @@ def evaluate(
     if not isinstance(references, References | None):
         raise InputError(f"references: is a {type(references).__name__}; wanted those of Demonstrations or a loaded policy.")
     known = policy if isinstance(policy, Policy) else None
+    if environment_id is None and known is not None and known.not_imported is not None:
+        raise InputError(
+            f"evaluate: {known.path} acts in {known.not_imported}, whose module is not imported for a file's sake. Give "
+            f"environment_id={known.not_imported!r}."
+        )
     if environment_id is None and (known is None or known.environment_id is None):
         raise InputError("evaluate: nothing says which environment the policy acts in. Give environment_id.")
     environment_id = environment_id or str(known and known.environment_id)

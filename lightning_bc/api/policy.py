@@ -1,5 +1,6 @@
 """A trained policy in a script of one's own: load a checkpoint, and call it with observations."""
 
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator
@@ -53,6 +54,8 @@ class Policy:
         max_episode_steps: of its run, steps after which episodes were cut off; None where nothing says it.
 
     Attributes:
+        not_imported: environment that its file says, where that is not taken for ``environment_id`` since its module is not
+            imported; None otherwise.
         observation_dim: size of an observation.
         action_dim: size of an action.
     """
@@ -68,6 +71,7 @@ class Policy:
     ) -> None:
         self.strategy, self.environment_id, self.references = strategy, environment_id, references
         self.path, self.step, self.max_episode_steps = path, step, max_episode_steps
+        self.not_imported: str | None = None
         self.observation_dim, self.action_dim = strategy.observation_dim, strategy.action_dim
         self._players = {deterministic: strategy.player(deterministic) for deterministic in (True, False)}
         self._remembers = not isinstance(self._players[True], Memoryless)
@@ -258,24 +262,31 @@ def _exported(folder: Path, strategy: Strategy | None, environment_id: str | Non
     theirs, step = description["environment_id"], description["step"]
     if environment_id not in (None, theirs):
         return Policy(actor, environment_id, path=folder, step=step)
-    module = str(theirs).rpartition(":")[0]
+    module, not_imported = str(theirs).rpartition(":")[0], None
     if environment_id is None and module and module not in sys.modules:  # a folder does not choose what is imported
         warnings.warn(
             f"{folder}: acts in {theirs}, whose module is not imported for a file's sake. To play it there, name it: --env "
             "(environment_id in Python).",
             stacklevel=3,
         )
-        theirs = None
+        not_imported, theirs = theirs, None
     limit = description["max_episode_steps"]
-    return Policy(actor, theirs, exported.references_of(description), folder, step, limit)
+    policy = Policy(actor, theirs, exported.references_of(description), folder, step, limit)
+    policy.not_imported = not_imported
+    return policy
 
 
 def environment_of(policy: Policy) -> str:
     """Where a policy acts, as its file says.
 
     Raises:
-        InputError: nothing says it.
+        InputError: nothing says it, or its module is not imported.
     """
+    if policy.not_imported is not None:
+        raise InputError(
+            f"{policy.path}: acts in {policy.not_imported}, whose module is not imported for a file's sake. Give --env "
+            f"{shlex.quote(policy.not_imported)}."
+        )
     if policy.environment_id is None:
         raise InputError(f"{policy.path}: does not say of which environment it is. Give --env.")
     return policy.environment_id

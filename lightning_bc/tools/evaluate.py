@@ -67,7 +67,10 @@ def evaluate_files(
     given = _load(policies, env)
     loaded = [one.policy for one in given]
     said = _said_by(given)                                          # goes for files that do not say it, too
-    environments = [env or policy.environment_id or said or environment_of(policy) for policy in loaded]
+    environments = [
+        env or policy.environment_id or (said if policy.not_imported in (None, said) else None) or environment_of(policy)
+        for policy in loaded
+    ]
     if picture is not None and len(set(environments)) > 1:
         several = ", ".join(sorted(set(environments)))
         raise InputError(f"--plot {plot}: a picture shows one environment, and these are {several}.")
