@@ -227,6 +227,13 @@ def test_processes_that_a_scheduler_started_need_a_name(data, capsys, monkeypatc
     assert "Give it with --run NAME" in refused(capsys, "fit", "--model", "MSE", "--data.path", data)
 
 
+def test_a_run_whose_last_checkpoint_is_gone_cannot_be_lengthened(mine, capsys):
+    Path("checkpoints/mine/last.ckpt").unlink()
+    command = ["fit", "--run", "mine", "--model", "MSE", "--data.path", "pendulum.pt", *SMALL.split()]
+    error = refused(capsys, *command, "--trainer.max_steps", "8")
+    assert "It cannot be made longer: checkpoints/mine/last.ckpt, from which it would go on, is not there." in error
+
+
 def test_an_earlier_checkpoint_does_not_go_on_in_the_place_of_what_came_after_it(mine, capsys):
     early = shutil.copy("checkpoints/mine/last.ckpt", "checkpoints/mine/early.ckpt")
     fit("mine", "--trainer.max_steps 8")

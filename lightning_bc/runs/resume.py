@@ -190,6 +190,8 @@ def refuse(source: str, run: str, different: Differences) -> None:
         return
     lengths = any(key in LENGTHS for key in different)
     way_out = " A run can be made longer, not shorter, and one that counts steps in steps." if lengths else ""
+    if lengths and not (last := folders.last_checkpoint(run)).is_file():
+        way_out = f" It cannot be made longer: {last}, from which it would go on, is not there."
     raise InputError(
         f"{source}: was made with another configuration; what differs (its, yours): {folders.in_words(different)}.{way_out} "
         f"Use the run's own, --config {shlex.quote(str(folders.config_path(run)))}, or start a new run under another name."
