@@ -210,12 +210,9 @@ def test_what_cannot_be_used_is_refused(capsys):
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "studies").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_fit_of_the_shipped_studies_is_in_the_store_and_named_by_its_flags(path, monkeypatch, capsys):
+def test_every_fit_of_the_shipped_studies_is_in_the_store_and_named_by_its_flags(path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    main(["study", f"studies/{path.name}", "--dry-run"])
-    printed = capsys.readouterr().out
     store = read_store()
     for fit in Study.read(f"studies/{path.name}").fits:
-        assert f"--run {fit.name}" in printed
         assert store[fit.name]["flags"] == " ".join(fit.flags)
         assert store[fit.name]["seed"] == fit.seed
