@@ -316,7 +316,7 @@ def test_a_run_that_a_signal_stopped_does_not_end_as_if_it_had_succeeded(command
     assert stopped.value.code == 143
 
 
-@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("debug", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_warning_for_a_person_names_no_line_of_code(debug, tmp_path):
     path = write_pairs(tmp_path / "mine.pt", lengths=(4, 0, 4))
     program = [sys.executable, "-m", "lightning_bc", *["--debug"] * debug, "inspect", str(path)]

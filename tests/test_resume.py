@@ -133,12 +133,14 @@ def test_a_stopped_run_resumes_bit_by_bit_on_a_gpu(strategy, data, stop_here):
 MEMORY = "--model.history 2 --model.horizon 4 --model.chunk 3"
 
 
-@pytest.mark.parametrize("strategy", ["Diffusion", "FlowMatching"])
+@pytest.mark.parametrize("strategy", ["Diffusion", pytest.param("FlowMatching", marks=pytest.mark.slow)])
 def test_a_stopped_run_of_a_policy_with_memory_resumes_bit_by_bit(strategy, data, stop_here):
     assert_resumes([*flags_of(strategy, data, epochs=4, environment_steps=0), *MEMORY.split()], stop_here)
 
 
-@pytest.mark.parametrize("strategy", ["MSE", "Autoregressive", f"FlowMatching {MEMORY}"])
+@pytest.mark.parametrize(
+    "strategy", ["MSE", pytest.param("Autoregressive", marks=pytest.mark.slow), f"FlowMatching {MEMORY}"]
+)
 def test_a_stopped_run_with_dagger_resumes_bit_by_bit(strategy, data, stop_here):
     strategy, *memory = strategy.split()
     torch.save(actor_state(4, 1, scale=3.0), "expert.pt")

@@ -55,7 +55,7 @@ def test_one_action_for_two_humps_lies_between_them(cls):
     assert actions.abs().max() < HUMP / 2
 
 
-SLOW = {"MeanFlow": pytest.mark.slow}
+SLOW = dict.fromkeys(("MeanFlow", "Ensemble"), pytest.mark.slow)
 
 
 @pytest.mark.parametrize("cls", [pytest.param(cls, marks=SLOW.get(name, ()), id=name) for name, cls in MULTIMODAL.items()])
