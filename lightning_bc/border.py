@@ -126,9 +126,10 @@ class Border(nn.Module):
         scale, bias = _half_and_middle(torch.where(narrow, lower, low), torch.where(narrow, upper, high))
         self.action_scale.copy_(torch.where(narrow, _INWARD * scale, scale))
         self.action_bias.copy_(bias)
-        return bool(self.narrowed) * (
+        narrowed = self.narrowed
+        return bool(narrowed) * (
             "actions: in some dimensions the demonstrations take little of the range between the bounds, and the policy "
-            f"stays near what they take: {self.narrowed} (lightning_bc/border.py)"
+            f"stays near what they take: {narrowed} (lightning_bc/border.py)"
         )
 
     @property

@@ -220,6 +220,8 @@ class CommandLine(LightningCLI):
             self.checkpoint = Opened.at(runs.last_checkpoint(resume.newest_run_like(self.saved_config, used)))
         if self.checkpoint is not None:
             settle.refuse_contradictions(source, self.checkpoint, strategy.__name__, self.saved_config, used)
+            if self.command == "fit":
+                settle.refuse_earlier(source, self.checkpoint)
         elif self.command != "fit":
             settle.needed(self.command, self.checkpoint)
         elif config.run:

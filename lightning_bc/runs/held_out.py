@@ -1,14 +1,13 @@
 """results.json of a run without a simulator: how near its actions come to those of held-out episodes."""
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lightning_bc import versions
 from lightning_bc.aliases import Config
 from lightning_bc.errors import InputError
 from lightning_bc.runs import score
-from lightning_bc.runs.results import Results, Source, built, content_of
+from lightning_bc.runs.results import Results, Source, built, content_of, plain
 from lightning_bc.strategies.base import Strategy
 from lightning_bc.strategies.offline.base import VALIDATION
 from lightning_bc.texts import write_json
@@ -42,7 +41,7 @@ class HeldOutResults:
     checkpoint: str
     environment_id: str
     strategy: str
-    held_out: dict[str, float]
+    held_out: dict[str, float] = field(metadata={"nullable": True})  # of a single pair no variance can be explained
     action_latency_ms: dict[str, float]
     network_evaluations: float
     parameters: int
@@ -103,8 +102,7 @@ class HeldOutResults:
 
     def write(self, path: str | Path) -> None:
         """Write results.json, whole or not at all."""
-        held_out = {name: None if math.isnan(value) else value for name, value in self.held_out.items()}
-        write_json(path, asdict(self) | {"held_out": held_out})
+        write_json(path, plain(self))
 
     def in_words(self) -> str:
         """What the terminal shows."""
@@ -138,8 +136,6 @@ def read_results(path: Path) -> Results | HeldOutResults:
     if "held_out" not in content:
         return Results.checked(path, content)
     try:
-        if isinstance(content["held_out"], dict):                   # of a single pair no variance can be explained
-            content["held_out"] = {name: math.nan if value is None else value for name, value in content["held_out"].items()}
         results: HeldOutResults = built(HeldOutResults, content)
         if not results.diverged and (missing := sorted(VALIDATION.keys() - results.held_out.keys())):
             raise InputError(f"lacks held_out.{missing[0]}")

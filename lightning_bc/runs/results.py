@@ -116,8 +116,8 @@ class Results:
 
     def as_dict(self) -> dict[str, object]:
         """Plain values as JSON has them: null for NaN, an empty object for no demonstrations."""
-        plain = _plain(self)
-        return {**plain, "data": plain["data"] or {}}
+        content = plain(self)
+        return {**content, "data": content["data"] or {}}
 
     def write(self, path: str | Path) -> None:
         """Write results.json, whole or not at all."""
@@ -190,13 +190,14 @@ def entries(cls: Any = Results, prefix: str = "") -> Iterator[tuple[str, Metric]
                 yield from entries(part, f"{prefix}{entry.name}.")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON can hold of results and their parts: dictionaries of dataclasses, and null for what is no finite number."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {entry.name: _plain(getattr(value, entry.name)) for entry in fields(value)}
+        return {entry.name: plain(getattr(value, entry.name)) for entry in fields(value)}
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -266,7 +266,7 @@ def finished_results(
     return read_results(path)
 
 
-def _refuse_earlier(source: str, checkpoint: Opened) -> None:
+def refuse_earlier(source: str, checkpoint: Opened) -> None:
     """Raise InputError where the run of a checkpoint has gone on since, unless its last checkpoint is damaged."""
     last = folders.last_checkpoint(checkpoint.run)
     if not last.is_file() or last.resolve() == checkpoint.path.resolve():
@@ -299,8 +299,6 @@ def refuse_contradictions(source: str, checkpoint: Opened, strategy: str, config
             f"{source}: is a checkpoint of {theirs}, and the configuration says {strategy}. Use the run's own: --config "
             f"{shlex.quote(str(folders.config_path(checkpoint.run)))}"
         )
-    if "rollouts" in used:                                          # of fit, which would write over what is there
-        _refuse_earlier(source, checkpoint)
     before, now = ({key: one.get(key) for key in used} for one in (checkpoint.config, config))
     different = resume.differences(before, now, resume.data_sha256(checkpoint.content))
     resume.refuse(source, checkpoint.run, resume.without_longer(different))

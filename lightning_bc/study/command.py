@@ -109,7 +109,8 @@ def study(args: Sequence[str]) -> int:
     left = estimate(missing, measured(plan.fits, read_store()), engine.slots)
     print(f"{len(fits)} fits, {len(missing)} missing{left}", flush=True)
     if given.dry_run:
-        refuse((fit for fit in missing if not _waits_for_data(fit)), reads=False)
+        # where none is named, demonstrations that may not be there yet choose the method
+        refuse((fit for fit in missing if not leaves_method_open(fit.flags)), reads=False)
         return 0
     again = f"this goes on where it stopped: python -m lightning_bc study {shlex.join(args)}"
     try:
@@ -160,11 +161,6 @@ def collect(demonstrations: Mapping[str, Sequence[str]]) -> None:
                 raise
             if status:
                 raise InputError(f"{file}: could not be collected, by {shlex.join(command[1:])}")
-
-
-def _waits_for_data(fit: Fit) -> bool:
-    """Whether its method is chosen by demonstrations, which may not be there yet."""
-    return leaves_method_open(fit.arguments())
 
 
 def refuse(fits: Iterable[Fit], reads: bool = True) -> list[Config]:

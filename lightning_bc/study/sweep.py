@@ -154,7 +154,8 @@ class Trials:
         queued = [trial for trial in self.study.trials if trial.state != TrialState.FAIL]  # those were queued anew
         for setting in search.settings()[len(queued) :]:            # by one that was killed, or that wanted fewer trials
             self.study.enqueue_trial(dict(setting))
-        self.study.set_user_attr("identity", search.identity)
+        if before is None:
+            self.study.set_user_attr("identity", search.identity)
         for trial in self.of(TrialState.RUNNING):                   # broken off, or failed
             self.study.enqueue_trial(trial.params)
             self.study.tell(trial.number, state=TrialState.FAIL)
